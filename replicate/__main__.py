@@ -1,0 +1,99 @@
+"""The command line: one command per stage of dvc.yaml, which gives it its paths. Everything else is imported when it is needed."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from replicate.errors import UserError
+
+PATH = click.Path(path_type=Path)
+
+
+class Group(click.Group):
+    """Commands in the order of the pipeline; a user's mistake ends in one line and exit code 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Does the local learning coefficient of a language model grow with its size?
+
+    Each command is a stage of the pipeline; `dvc repro demo` runs those of the demo study, `dvc repro` all.
+    """
+
+
+def stage(name: str, argument: str, *paths: str) -> None:
+    """Adds the command `name ARGUMENT PATH…`, which calls `replicate.stages.<name>.run(params, argument, *paths)`."""
+
+    def run(**values: object) -> None:
+        from replicate.params import load
+
+        params = load()
+        sections = {"family": params.families, "model": params.models, "study": params.studies}
+        first = str(values[argument])
+        if first not in sections[argument]:
+            raise UserError(f"{argument} {first!r}: params.yaml has none of that name; give one of {', '.join(sections[argument])}")
+        import_module(f"replicate.stages.{name}").run(params, first, *(values[path] for path in paths))
+
+    arguments: list[click.Parameter] = [click.Argument([argument])]
+    arguments += [click.Argument([path], type=PATH) for path in paths]
+    helps = {
+        "extract": "Reviews to token windows of one family.",
+        "pretrain": "Train a control model, or fetch a pinned one from the hub.",
+        "baseline": "Loss of every example at w*, and the gradient there.",
+        "search": "Try the sampler settings of a family's grids and choose one.",
+        "estimate": "Sample around w* of one model at the chosen setting.",
+        "collect": "Gather a study's results as JSON.",
+        "figures": "Draw a study's figures.",
+        "tables": "Write a study's LaTeX tables and values.",
+        "summary": "Print a study's estimates.",
+    }
+    main.add_command(click.Command(name, params=arguments, callback=run, help=helps[name]))
+
+
+stage("extract", "family", "out")
+stage("pretrain", "model", "windows", "out")
+stage("baseline", "model", "windows", "weights", "out")
+stage("search", "family", "windows", "weights", "baseline", "out", "log")
+stage("estimate", "model", "windows", "weights", "baseline", "search", "out", "log")
+stage("collect", "study", "data", "out")
+stage("figures", "study", "results", "out")
+stage("tables", "study", "results", "out")
+stage("summary", "study", "results")
+
+
+@main.command()
+@click.argument("out", type=PATH)
+def schemas(out: Path) -> None:
+    """Write the JSON Schema of every published file."""
+    from replicate.results import FILES, schema
+    from replicate.writing import write_json
+
+    for name, kind in FILES.items():
+        write_json(out / f"{name}.schema.json", schema(kind))
+
+
+@main.command()
+@click.argument("source", type=PATH)
+def paper(source: Path) -> None:
+    """Build the write-up as PDF (needs LaTeX)."""
+    from replicate.stages.paper import run
+
+    run(source)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m replicate")

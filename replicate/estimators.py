@@ -1,0 +1,115 @@
+"""λ̂ from traces: pure functions of what `sampling.sample` recorded.
+
+λ̂ = nβ·(E_w[L(w)] − L(w*)) (Lau et al. 2023, arXiv 2308.12108). The estimators differ in what they take for L(w*) and in what they
+average; a chain that failed is left out of the average and counted, and nothing else is left out but by the one whose name says so.
+
+`controlled`  L(w*) is the mean loss L̄₀ over all examples, and each draw is corrected by its own minibatch's luck at w*:
+              λ̂ = nβ·mean[L_t(B_t) − L̄₀ − c·(L₀(B_t) − L̄₀)], c fitted by least squares over the pooled draws;
+              `paired` is the same with c = 1 (common random numbers), `plain` with c = 0.
+`devinterp`   L(w*) is the mean of the first 32 minibatches' losses at w*; all steps are averaged, burn-in included.
+`published`   the original study's: L(w*) is one minibatch, that of the first draw of chain 0, after burn-in; each chain is clipped at its
+              own quantile; the factor is n/ln n whatever nβ the chain had; only groups with λ̂ > 0 are averaged.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy import stats
+
+from replicate import diagnostics
+
+INIT_BATCHES = 32  # of devinterp's baseline
+CLIP_QUANTILE = 0.95  # of the original study's GPT-2 runs
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Result:
+    """λ̂ (no unit), its standard error and 95 % interval, its value in each group, and the health of the chains it is from."""
+
+    llc: float
+    standard_error: float
+    interval: tuple[float, float]
+    groups: Array
+    ess: float
+    rhat: float
+    chains: int
+    failed_chains: int
+
+
+def coefficient(trace: xr.Dataset, baseline: float) -> float:
+    """c of the control variate: the least-squares slope of L_t(B_t) on L₀(B_t) over the pooled draws of whole chains."""
+    draws = trace.where(~trace.failed).sel(draw=slice(0, None))
+    y, x = draws.loss.values.ravel() - baseline, draws.init_loss.values.ravel() - baseline
+    whole = np.isfinite(y)
+    spread = np.var(x[whole]) if whole.any() else 0.0
+    return float(np.cov(y[whole], x[whole], bias=True)[0, 1] / spread) if spread > 0 else 0.0
+
+
+def controlled(trace: xr.Dataset, nbeta: float, baseline: float, c: float | None = None) -> xr.DataArray:
+    """nβ·(L_t − L̄₀ − c·(L₀ − L̄₀)) of every draw (group, chain, draw); NaN throughout a failed chain."""
+    c = coefficient(trace, baseline) if c is None else c
+    draws = trace.where(~trace.failed).sel(draw=slice(0, None))
+    return nbeta * (draws.loss - baseline - c * (draws.init_loss - baseline))
+
+
+def devinterp(trace: xr.Dataset, nbeta: float) -> xr.DataArray:
+    """nβ·(L_t − init loss) of every step, burn-in included, as `devinterp.slt.llc.compute_llc` has it."""
+    steps = trace.where(~trace.failed)
+    return nbeta * (steps.loss - float(steps.init_loss.isel(draw=slice(0, INIT_BATCHES)).mean()))
+
+
+def published(trace: xr.Dataset, examples: int, quantile: float = CLIP_QUANTILE) -> xr.DataArray:
+    """(n/ln n)·(clipped L_t − L of the first draw of chain 0) of every draw (group, chain, draw)."""
+    draws = trace.where(~trace.failed).sel(draw=slice(0, None)).loss
+    clipped = np.minimum(draws, draws.quantile(quantile, dim="draw").drop_vars("quantile"))
+    return examples / np.log(examples) * (clipped - draws.isel(chain=0, draw=0, drop=True))
+
+
+def summarise(values: xr.DataArray, positive_only: bool = False) -> Result:
+    """λ̂ from the contribution of every draw.
+
+    The standard error is the larger of two: between groups (their standard deviation over the square root of their number) and Monte
+    Carlo (of the draws over the square root of their effective number). The interval is Student's, with as many degrees of freedom
+    as groups, or chains where there is one group, less one.
+    """
+    chains_N = values.mean("draw").values.ravel()
+    alive = np.isfinite(chains_N)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of a group whose chains all failed is NaN, and meant to be
+        groups_G = np.nanmean(values.mean("draw").values, axis=1)
+    used = np.isfinite(groups_G) & ((groups_G > 0) | (not positive_only))
+    draws_CxD = values.values.reshape(len(chains_N), -1)[alive]
+    ess, rhat = diagnostics.ess(draws_CxD), diagnostics.rhat(draws_CxD)
+    count, failed = len(chains_N), int((~alive).sum())
+    if not used.any():
+        nan = float("nan")
+        return Result(nan, nan, (nan, nan), groups_G, ess, rhat, count, failed)
+    replicates = groups_G[used] if used.sum() > 1 else chains_N[alive]
+    between = float(np.std(replicates, ddof=1) / np.sqrt(len(replicates))) if len(replicates) > 1 else float("inf")
+    monte_carlo = float(np.std(draws_CxD) / np.sqrt(ess))
+    error, llc = max(between, monte_carlo), float(np.mean(groups_G[used]))
+    half = float(stats.t.ppf(0.975, max(len(replicates) - 1, 1))) * error
+    return Result(llc, error, (llc - half, llc + half), groups_G, ess, rhat, count, failed)
+
+
+def estimates(trace: xr.Dataset, *, nbeta: float, examples: int, baseline: float) -> dict[str, Result]:
+    """Every estimator on the same trace. `examples`: n, the number of texts; `baseline`: L̄₀ (nats per label)."""
+    named: dict[str, Callable[[], xr.DataArray]] = {
+        "controlled": lambda: controlled(trace, nbeta, baseline),
+        "paired": lambda: controlled(trace, nbeta, baseline, c=1.0),
+        "plain": lambda: controlled(trace, nbeta, baseline, c=0.0),
+        "devinterp": lambda: devinterp(trace, nbeta),
+        "published": lambda: published(trace, examples),
+    }
+    return {name: summarise(values(), positive_only=name == "published") for name, values in named.items()}
+
+
+NAMES = ("controlled", "paired", "plain", "devinterp", "published")

@@ -1,0 +1,139 @@
+"""The only loader of weights: safetensors at a pinned revision or trained here, in full precision or quantised."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+from transformers.utils import logging
+
+from replicate import hub
+from replicate.errors import UserError
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+MANIFEST = "manifest.json"
+
+
+def build(architecture: str, *, layers: int, width: int, heads: int, vocabulary: int, length: int) -> PreTrainedModel:
+    """A control model with random weights, without dropout, with tied embeddings (GPT-2) or not (Llama), for `length` tokens."""
+    if architecture == "gpt2":
+        config = GPT2Config(
+            vocab_size=vocabulary,
+            n_positions=length,
+            n_embd=width,
+            n_layer=layers,
+            n_head=heads,
+            activation_function="gelu_pytorch_tanh",  # the same function as GPT-2's gelu_new, in one kernel
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+        return GPT2LMHeadModel(config)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        max_position_embeddings=length,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return LlamaForCausalLM(config)
+
+
+def device(needed: str, what: str) -> torch.device:
+    """CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        UserError: `needed` is 'cuda' and there is none.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if needed == "cuda":
+        raise UserError(f"{what}: needs a CUDA GPU, and torch finds none here; run it on a machine that has one")
+    return torch.device("cpu")
+
+
+def save_manifest(folder: Path, repository: str, revision: str) -> None:
+    """Fetches a model and notes in `folder` where it is from, and the size of each of its files."""
+    snapshot = hub.weights(repository, revision)
+    folder.mkdir(parents=True)
+    files = {str(file.relative_to(snapshot)): file.stat().st_size for file in sorted(snapshot.rglob("*")) if file.is_file()}
+    (folder / MANIFEST).write_text(json.dumps({"repository": repository, "revision": revision, "files": files}, indent=1) + "\n")
+
+
+def load(folder: Path, weights: str, device: torch.device) -> PreTrainedModel:
+    """The model that stage `pretrain` left in `folder`, at w*, ready to be sampled: no dropout, gradients where weights are not quantised.
+
+    `weights`: float32 or bfloat16; nf4 (4-bit NormalFloat, Dettmers et al. 2023, bfloat16 products on a GPU) or int8
+    (Dettmers et al. 2022). What these two leave unquantised (embeddings, norms, output head) is kept in float32.
+
+    Raises:
+        UserError: the weights are missing, damaged, or not safetensors.
+    """
+    source = folder
+    if (folder / MANIFEST).is_file():
+        manifest = json.loads((folder / MANIFEST).read_text())
+        source = hub.weights(manifest["repository"], manifest["revision"])
+    quantisation = None
+    if weights == "nf4":
+        products = torch.bfloat16 if device.type == "cuda" else torch.float32
+        quantisation = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=products)
+    elif weights == "int8":
+        quantisation = BitsAndBytesConfig(load_in_8bit=True)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=torch.bfloat16 if weights == "bfloat16" else torch.float32,
+            quantization_config=quantisation,
+            device_map={"": device},
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{source}: no usable weights ({' '.join(str(error).split())[:160]}); fetch or train them again") from None
+    for module in model.modules():
+        # bitsandbytes repacks 4-bit weights in place for an AVX-512 product that has no backward: gradients go silently wrong.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model.eval()
+
+
+def label_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
+    """Cross-entropy (nats) of the last token given those before it, shape (B,). Only the logits of the last position are made."""
+    logits_BxV = model(input_ids=tokens_BxL[:, :-1], use_cache=False, logits_to_keep=1).logits[:, -1]
+    return cross_entropy(logits_BxV.float(), tokens_BxL[:, -1], reduction="none")
+
+
+def sampled(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a chain moves, by name: those with gradients. All of them, or, quantised, what was left unquantised."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def count(model: nn.Module) -> int:
+    """The number of weights, a packed 4-bit one counted as what it stands for."""
+    return sum(
+        parameter.quant_state.shape.numel() if getattr(parameter, "quant_state", None) is not None else parameter.numel()
+        for parameter in model.parameters()
+    )

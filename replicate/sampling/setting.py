@@ -1,0 +1,20 @@
+"""The knobs of a sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Setting:
+    """lr: step size ε. localization: γ, the pull towards w*. weight_decay: μ, the pull towards 0. bounding_box: the largest
+    |w − w*| of a weight, None for no box. diffusion: A, SGNHT's noise and initial friction, None for SGLD.
+    """
+
+    sampler: Literal["sgld", "sgnht"]
+    lr: float
+    weight_decay: float = 0.0
+    localization: float = 0.0
+    bounding_box: float | None = None
+    diffusion: float | None = None

@@ -1,0 +1,48 @@
+"""Reviews → token windows of one family."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from replicate import corpora, grammar, hub, windows
+from replicate.params import GeneratedCorpus, HubCorpus, HubTokenizer, Params, TrainedTokenizer
+from replicate.seeds import derive
+from replicate.writing import write_json
+
+
+def run(params: Params, family: str, out: Path) -> None:
+    settings = params.families[family]
+    corpus, tokens = params.corpora[settings.corpus], params.tokenizers[settings.tokenizer]
+    written = None
+    if isinstance(corpus, GeneratedCorpus):
+        written = list(grammar.reviews(derive(params.seed, "corpus", settings.corpus), corpus.reviews))
+        texts = [grammar.text(choices) for choices in written]
+    elif isinstance(corpus, HubCorpus):
+        texts = corpora.read(hub.file(corpus.repository, corpus.revision, corpus.file, repo_type="dataset"))
+    else:
+        texts = corpora.read(Path(corpus.path))
+
+    if isinstance(tokens, TrainedTokenizer):
+        tokenizer = windows.train_tokenizer(texts, tokens.vocabulary)
+    elif isinstance(tokens, HubTokenizer):
+        tokenizer = windows.read_tokenizer(hub.file(tokens.repository, tokens.revision, "tokenizer.json"))
+    else:
+        tokenizer = windows.read_tokenizer(Path(tokens.path))
+
+    result = windows.select(texts, tokenizer, settings.rule, settings.length)
+    if written is not None and settings.rule == "tokens":
+        floor = grammar.Floor(lambda text: tokenizer.encode(text).ids)
+        surprisals = (floor.surprisals(written[i])[: settings.length] for i in result.review_N)
+        flat = np.fromiter(chain.from_iterable(surprisals), np.float32, count=result.tokens_NxL.size)
+        result = windows.Windows(result.tokens_NxL, result.review_N, flat.reshape(result.tokens_NxL.shape), result.statistics)
+
+    out.mkdir(parents=True)
+    result.save(out / "windows.safetensors")
+    tokenizer.save(str(out / "tokenizer.json"))
+    write_json(out / "statistics.json", result.statistics)
+    print(
+        f"{family}: kept {result.statistics['kept']} of {result.statistics['reviews']} reviews ({settings.rule}, {settings.length} tokens)"
+    )

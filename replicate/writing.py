@@ -1,0 +1,27 @@
+"""JSON that changes only when a result does: rounded, sorted, without timestamps."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+DIGITS = 6  # significant ones in every published number
+
+
+def rounded(value: Any) -> Any:
+    """The same with every float cut to `DIGITS` significant digits and what is not finite turned into null."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Rounded, with sorted keys: the same value gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rounded(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
