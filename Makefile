@@ -1,20 +1,40 @@
-# Everything a fresh machine needs: Python 3.11, pip and git. `make help` lists the targets.
+# Everything a fresh machine needs: Python 3.11, pip, git and make. `make help` lists the targets.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
-RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 READY := $(VENV)/ready
+# Stages write-protect nothing, tokenizers warn of forks, and analytics are off.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export TOKENIZERS_PARALLELISM := true
 export DVC_NO_ANALYTICS := 1
+READING := figures@demo tables@demo figures@paper tables@paper paper
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test paper lint clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 setup: $(READY) ## install the locked packages into .venv
 
 $(READY): requirements/base.lock requirements/cpu.lock requirements/cuda.lock
-	@PYTHON="$(PYTHON)" requirements/install "$(VENV)"
+	@PYTHON="$(PYTHON)" requirements/install $(VENV)
 	@touch $@
 
+demo: $(READY) ## run the demo study to its end: offline, two CPU cores, minutes
+	@dvc repro demo
+	@echo "results/demo/ holds the estimates, paper/generated/demo/figures/ the figures; make paper builds the PDF"
+
+test: $(READY) ## run the tests
+	@pytest
+
+lint: $(READY) ## what CI checks before the tests: ruff, pyright and the hooks of pre-commit
+	@pre-commit run --all-files
+
+paper: $(READY) ## build paper/main.pdf from what is in results/ (needs LaTeX; says what to install)
+	@python -m replicate paper --check
+	@dvc repro --single-item $(READING)
+	@echo "paper/main.pdf"
+
+clean: ## remove what can be made again, but not results/
+	rm -rf $(VENV) data logs paper/generated

@@ -87,12 +87,13 @@ def schemas(out: Path) -> None:
 
 
 @main.command()
-@click.argument("source", type=PATH)
-def paper(source: Path) -> None:
+@click.argument("source", type=PATH, default=Path("paper/main.tex"))
+@click.option("--check", is_flag=True, help="Only see whether LaTeX is here.")
+def paper(source: Path, check: bool) -> None:
     """Build the write-up as PDF (needs LaTeX)."""
-    from replicate.stages.paper import run
+    from replicate.stages import paper
 
-    run(source)
+    paper.check() if check else paper.run(source)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Result:
 
     llc: float
     standard_error: float
+    monte_carlo_error: float
     interval: tuple[float, float]
     groups: Array
     ess: float
@@ -76,9 +77,9 @@ def published(trace: xr.Dataset, examples: int, quantile: float = CLIP_QUANTILE)
 def summarise(values: xr.DataArray, positive_only: bool = False) -> Result:
     """λ̂ from the contribution of every draw.
 
-    The standard error is the larger of two: between groups (their standard deviation over the square root of their number) and Monte
-    Carlo (of the draws over the square root of their effective number). The interval is Student's, with as many degrees of freedom
-    as groups, or chains where there is one group, less one.
+    The standard error is that of the mean of the groups (their standard deviation over the square root of their number), or of the
+    chains where there is one group; the interval is Student's. The Monte-Carlo error (the draws' standard deviation over the square
+    root of their effective number) stands beside it: where it is the larger of the two, the chains are too short.
     """
     chains_N = values.mean("draw").values.ravel()
     alive = np.isfinite(chains_N)
@@ -88,16 +89,13 @@ def summarise(values: xr.DataArray, positive_only: bool = False) -> Result:
     used = np.isfinite(groups_G) & ((groups_G > 0) | (not positive_only))
     draws_CxD = values.values.reshape(len(chains_N), -1)[alive]
     ess, rhat = diagnostics.ess(draws_CxD), diagnostics.rhat(draws_CxD)
-    count, failed = len(chains_N), int((~alive).sum())
-    if not used.any():
-        nan = float("nan")
-        return Result(nan, nan, (nan, nan), groups_G, ess, rhat, count, failed)
     replicates = groups_G[used] if used.sum() > 1 else chains_N[alive]
-    between = float(np.std(replicates, ddof=1) / np.sqrt(len(replicates))) if len(replicates) > 1 else float("inf")
-    monte_carlo = float(np.std(draws_CxD) / np.sqrt(ess))
-    error, llc = max(between, monte_carlo), float(np.mean(groups_G[used]))
+    nan = float("nan")
+    llc = float(np.mean(groups_G[used])) if used.any() else nan
+    error = float(np.std(replicates, ddof=1) / np.sqrt(len(replicates))) if used.any() and len(replicates) > 1 else nan
+    monte_carlo = float(np.std(draws_CxD) / np.sqrt(ess)) if used.any() else nan
     half = float(stats.t.ppf(0.975, max(len(replicates) - 1, 1))) * error
-    return Result(llc, error, (llc - half, llc + half), groups_G, ess, rhat, count, failed)
+    return Result(llc, error, monte_carlo, (llc - half, llc + half), groups_G, ess, rhat, len(chains_N), int((~alive).sum()))
 
 
 def estimates(trace: xr.Dataset, *, nbeta: float, examples: int, baseline: float) -> dict[str, Result]:

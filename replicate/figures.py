@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 
@@ -12,11 +13,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from replicate.published import Published
 from replicate.results import Estimate, Trace, Trial
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -148,7 +150,7 @@ def heat_map(axes: Axes, trials: list[Trial], largest: float) -> None:
         dark = trial.stability is not None and abs(trial.stability) > 0.55 * largest
         axes.text(at[1], at[0], text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
         if trial.chosen:
-            axes.add_patch(plt.Rectangle((at[1] - 0.47, at[0] - 0.44), 0.94, 0.88, fill=False, linewidth=1.6, edgecolor="black"))
+            axes.add_patch(Rectangle((at[1] - 0.47, at[0] - 0.44), 0.94, 0.88, fill=False, linewidth=1.6, edgecolor="black"))
     axes.imshow(values, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto")
     axes.set_xticks(range(len(columns)), [f"{lr:.0e}".replace("e-0", "e-") for lr in columns])
     axes.set_yticks(range(len(rows)), rows)

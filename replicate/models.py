@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -17,13 +19,14 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
 )
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from replicate import hub
 from replicate.errors import UserError
 
-logging.set_verbosity_error()
-logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # that it has no fast 4-bit product for this CPU
 
 MANIFEST = "manifest.json"
 
@@ -109,12 +112,12 @@ def load(folder: Path, weights: str, device: torch.device) -> PreTrainedModel:
             local_files_only=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{source}: no usable weights ({' '.join(str(error).split())[:160]}); fetch or train them again") from None
     for module in model.modules():
         # bitsandbytes repacks 4-bit weights in place for an AVX-512 product that has no backward: gradients go silently wrong.
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return model.eval()
@@ -133,7 +136,5 @@ def sampled(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def count(model: nn.Module) -> int:
     """The number of weights, a packed 4-bit one counted as what it stands for."""
-    return sum(
-        parameter.quant_state.shape.numel() if getattr(parameter, "quant_state", None) is not None else parameter.numel()
-        for parameter in model.parameters()
-    )
+    packed = ((parameter, getattr(parameter, "quant_state", None)) for parameter in model.parameters())
+    return sum(parameter.numel() if state is None else state.shape.numel() for parameter, state in packed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
+from replicate.errors import UserError
 from replicate.writing import write_json
 
 R = TypeVar("R", bound="Record")
@@ -27,7 +29,8 @@ class Estimate(Record):
     sampled_parameters: Annotated[int | None, Field(description="those that the chains move")]
     estimator: str
     llc: float | None
-    standard_error: float | None
+    standard_error: Annotated[float | None, Field(description="between groups")]
+    monte_carlo_error: Annotated[float | None, Field(description="of the draws, from their effective number")]
     interval: tuple[float, float] | None
     ess: Annotated[float | None, Field(description="effective number of draws, all chains together")]
     rhat: Annotated[float | None, Field(description="split R-hat over all chains")]
@@ -127,9 +130,17 @@ def write(path: Path, records: Sequence[Record]) -> None:
 
 
 def read(path: Path, kind: type[R]) -> list[R]:
-    return TypeAdapter(list[kind]).validate_json(path.read_bytes())
+    """The records of one kind in `path`.
+
+    Raises:
+        UserError: the file is missing or not such a list.
+    """
+    try:
+        return [kind.model_validate(row) for row in json.loads(path.read_bytes())]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); run the study's collect stage again") from None
 
 
 def schema(kind: type[Record]) -> dict[str, Any]:
     """The JSON Schema of a list of records."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **TypeAdapter(list[kind]).json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "array", "items": kind.model_json_schema()}

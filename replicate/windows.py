@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
-from tokenizers.implementations import ByteLevelBPETokenizer
+from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
 
 from replicate.errors import UserError
 
@@ -57,7 +57,7 @@ def select(texts: Sequence[str], tokenizer: Tokenizer, rule: Literal["tokens", "
     Raises:
         UserError: no review is kept.
     """
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
     if rule == "tokens":
         kept = [i for i, tokens in enumerate(ids) if len(tokens) >= length]
     else:
@@ -85,7 +85,7 @@ def select(texts: Sequence[str], tokenizer: Tokenizer, rule: Literal["tokens", "
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     """A byte-level BPE (Sennrich et al. 2016) of `vocabulary` tokens, the first of them the end of text."""
     tokenizer = ByteLevelBPETokenizer()
-    tokenizer.train_from_iterator(texts, vocab_size=vocabulary, show_progress=False, special_tokens=[END_OF_TEXT])
+    tokenizer.train_from_iterator(iter(texts), vocab_size=vocabulary, show_progress=False, special_tokens=[END_OF_TEXT])
     return Tokenizer.from_str(tokenizer.to_str())
 
 

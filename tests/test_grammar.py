@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_no_alternative_is_the_beginning_of_another() -> None:
     assert len(tables) > 1000
     for options in tables:
         ordered = sorted(f"{text} " for text in options.options)
-        assert not any(after.startswith(before) for before, after in zip(ordered, ordered[1:], strict=False))
+        assert not any(after.startswith(before) for before, after in pairwise(ordered))
 
 
 def test_surprisals_of_the_tokens_sum_to_that_of_the_review() -> None:

@@ -42,7 +42,7 @@ MISTAKES = [
 def test_a_mistake_is_one_line_that_names_the_key(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert old in TEXT
     (tmp_path / "params.yaml").write_text(TEXT.replace(old, new, 1))
-    with pytest.raises(UserError, match="params.yaml: ") as error:
+    with pytest.raises(UserError, match=r"params\.yaml: ") as error:
         load(tmp_path / "params.yaml")
     assert says in str(error.value)
     assert "\n" not in str(error.value)

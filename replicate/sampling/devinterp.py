@@ -24,6 +24,8 @@ def optimizer(parameters: Iterable[nn.Parameter], setting: Setting, nbeta: float
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the deprecation, and of nβ = 1
         if setting.sampler == "sgnht":
+            if setting.diffusion is None:
+                raise ValueError("SGNHT needs a diffusion factor")
             return SGNHT(
                 list(parameters),
                 lr=setting.lr,

@@ -38,7 +38,8 @@ def run(params: Params, study: str, data: Path, out: Path) -> None:
     write_json(out / "metrics.json", metrics(records["estimates"]))
 
 
-def read(path: Path) -> dict[str, Any] | None:
+def read(path: Path) -> Any:
+    """A JSON file of a compute stage, None where the stage has not run."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -53,32 +54,33 @@ def unknown(kind: type[Record], *known: str) -> dict[str, Any]:
 
 def extraction(params: Params, family: str, found: dict[str, Any] | None) -> Extraction:
     values = unknown(Extraction) | {"length": params.families[family].length} | (found or {})
-    return Extraction(**values | {"family": family, "status": status(found)})
+    return Extraction.model_validate(values | {"family": family, "status": status(found)})
 
 
 def training(family: str, name: str, found: dict[str, Any] | None) -> Training:
-    return Training(**unknown(Training) | (found or {}) | {"family": family, "model": name, "status": status(found)})
+    values = unknown(Training) | (found or {})
+    return Training.model_validate(values | {"family": family, "model": name, "status": status(found)})
 
 
 def baseline_of(family: str, name: str, found: dict[str, Any] | None) -> Baseline:
     values = {key: value for key, value in (found or {}).items() if key in Baseline.model_fields}
-    return Baseline(**unknown(Baseline) | values | {"family": family, "model": name, "status": status(found)})
+    return Baseline.model_validate(unknown(Baseline) | values | {"family": family, "model": name, "status": status(found)})
 
 
 def trials(params: Params, family: str, folder: Path) -> list[Trial]:
-    rows = read(folder / "trials.json")
-    return [Trial(family=family, model=params.families[family].search.model, **row) for row in rows or []]
+    rows = read(folder / "trials.json") or []
+    return [Trial.model_validate({"family": family, "model": params.families[family].search.model} | row) for row in rows]
 
 
 def estimates(params: Params, family: str, name: str, baseline: dict[str, Any] | None, path: Path) -> list[Estimate]:
     """One record an estimator."""
     plan = params.families[family].sampling
-    common = {"family": family, "model": name}
+    common: dict[str, Any] = {"family": family, "model": name}
     if baseline is not None:
         common |= {key: baseline[key] for key in ("parameters", "sampled_parameters")}
     if baseline is None or not path.exists():
         empty = unknown(Estimate) | {"chains": plan.groups * plan.chains, "failed_chains": 0, "groups": [], "status": "not run"}
-        return [Estimate(**empty | common | {"estimator": estimator}) for estimator in estimators.NAMES]
+        return [Estimate.model_validate(empty | common | {"estimator": estimator}) for estimator in estimators.NAMES]
     losses = load_file(path.parent.parent / "baselines" / name / "losses.safetensors")["losses"]  # baseline.json is rounded
     exact = float(losses.mean(dtype=np.float64))
     results = estimators.estimates(traces.load(path), nbeta=plan.nbeta, examples=len(losses), baseline=exact)
@@ -91,7 +93,7 @@ def estimates(params: Params, family: str, name: str, baseline: dict[str, Any] |
         }
         if not np.isfinite(result.interval).all():
             values["interval"] = None
-        records.append(Estimate(**common | {key: finite(value) for key, value in values.items()}))
+        records.append(Estimate.model_validate(common | {key: finite(value) for key, value in values.items()}))
     return records
 
 
@@ -110,7 +112,7 @@ def thinned(family: str, name: str, baseline: dict[str, Any], path: Path) -> Tra
     columns = {"mean": coarse.mean("walk"), "low": coarse.min("walk"), "high": coarse.max("walk")}
     steps = (int(trace.draw[0]) + width * np.arange(coarse.sizes["draw"])).tolist()
     values = {key: finite(column.values.tolist()) for key, column in columns.items()}
-    return Trace(family=family, model=name, loss_at_w_star=baseline["loss"], step=steps, **values)
+    return Trace.model_validate({"family": family, "model": name, "loss_at_w_star": baseline["loss"], "step": steps} | values)
 
 
 def metrics(records: list[Record]) -> dict[str, Any]:

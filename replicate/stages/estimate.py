@@ -20,7 +20,7 @@ def run(params: Params, name: str, windows_in: Path, model_in: Path, baseline_in
     plan = subject.settings.sampling
     setting = Setting(**json.loads((search_in / "chosen.json").read_text()))
     settings = [asdict(setting), plan.model_dump(), params.seed, name]
-    done = Checkpoints(out.parent / ".checkpoints", [windows_in, model_in, baseline_in], settings)
+    done = Checkpoints(log / "chains", [windows_in, model_in, baseline_in], settings)
     with progress(f"estimate {name}", plan.groups * plan.chains * (plan.burn_in + plan.draws)) as advance:
         trace = sample(
             list(models.sampled(subject.model).values()),
@@ -38,6 +38,6 @@ def run(params: Params, name: str, windows_in: Path, model_in: Path, baseline_in
             advance=advance,
             done=done,
         )
-    traces.save(trace.assign_attrs(nbeta=plan.nbeta), out, log)
+    traces.save(trace.assign_attrs(nbeta=plan.nbeta), out, log / "seconds.zarr")
     done.clear()
     print(f"{name}: {int((~trace.failed).sum())} of {trace.failed.size} chains finite")

@@ -13,9 +13,16 @@ PACKAGES = "latexmk texlive-latex-recommended texlive-fonts-recommended lmodern"
 EPOCH = "1700000000"  # November 2023: the date inside the PDF, instead of today's
 
 
-def run(source: Path) -> None:
+def check() -> None:
+    """Raises:
+    UserError: LaTeX is not installed.
+    """
     if shutil.which("latexmk") is None:
         raise UserError(f"latexmk is missing; install LaTeX: apt-get install --no-install-recommends {PACKAGES}")
+
+
+def run(source: Path) -> None:
+    check()
     command = [
         "latexmk",
         "-pdf",

@@ -31,7 +31,8 @@ def run(params: Params, name: str, windows_in: Path, out: Path) -> None:
         heads=model_params.heads,
         vocabulary=vocabulary,
         length=text.tokens_NxL.shape[1],
-    ).to(device)
+    )
+    model.to(device)  # pyright: ignore[reportArgumentType]
     tokens_NxL = torch.from_numpy(text.tokens_NxL).long().to(device)
     schedule = pretrain.Schedule(lr=model_params.lr, **params.training.model_dump())
     generator = torch.Generator().manual_seed(derive(params.seed, "train", name))

@@ -32,7 +32,7 @@ def run(params: Params, family: str, windows_in: Path, model_in: Path, baseline_
     with progress(f"search {family} ({len(trials)} settings)", len(trials) * plan.chains * (plan.burn_in + plan.draws)) as advance:
         for trial in trials:
             settings = [asdict(trial), plan.model_dump(), sampling.model_dump(), params.seed]
-            stores.append(Checkpoints(out.parent / ".checkpoints", [windows_in, model_in, baseline_in], settings))
+            stores.append(Checkpoints(log / "chains", [windows_in, model_in, baseline_in], settings))
             trace = sample(
                 list(models.sampled(subject.model).values()),
                 subject,
@@ -58,7 +58,7 @@ def run(params: Params, family: str, windows_in: Path, model_in: Path, baseline_
     if best is None:
         raise UserError(f"search {family}: every {sampling.sampler} setting lost a chain; add smaller lr to families.{family}.search")
     chosen = candidates[best]
-    traces.save(xr.concat(results, "trial"), out / "traces.zarr", log)
+    traces.save(xr.concat(results, "trial"), out / "traces.zarr", log / "seconds.zarr")
     rows = [
         asdict(trial) | asdict(result) | {"stability": result.stability, "chosen": i == chosen, "chains": plan.chains}
         for i, (trial, result) in enumerate(zip(trials, outcomes, strict=True))

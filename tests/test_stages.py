@@ -1,0 +1,88 @@
+"""dvc.yaml and the code say the same: each stage's deps are the modules it imports, and reading stages need no torch."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+# What these change, reaches a stage by its `params` or its command line, or does not reach its outputs at all.
+PLUMBING = {"replicate/__init__.py", "replicate/__main__.py", "replicate/errors.py", "replicate/params.py", "replicate/progress.py"}
+PLUMBING |= {"replicate/stages/__init__.py"}
+
+
+def imported(file: Path) -> set[Path]:
+    """The project's own modules that a module imports, by name."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    paths = (ROOT / name.replace(".", "/") for name in names if name.split(".")[0] == "replicate")
+    return {path for base in paths for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()}
+
+
+def reached(file: Path) -> set[str]:
+    """All modules that a stage's file imports, directly or not, plumbing apart. Files of a package stand for the package."""
+    seen, queue = set(), [file]
+    while queue:
+        module = queue.pop()
+        if module not in seen:
+            seen.add(module)
+            if str(module.relative_to(ROOT)) not in PLUMBING or module == file:
+                queue += imported(module)
+    names = {str(module.relative_to(ROOT)) for module in seen} - PLUMBING
+    return {"replicate/sampling" if name.startswith("replicate/sampling/") else name for name in names}
+
+
+def declared(stage: str) -> set[str]:
+    body = STAGES[stage].get("do", STAGES[stage])
+    return {dep for dep in body.get("deps", []) if dep.startswith("replicate/")}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_modules_that_a_stage_imports(stage: str) -> None:
+    file = ROOT / "replicate" / "stages" / ("summary.py" if stage == "demo" else f"{stage}.py")
+    code = {dep for dep in declared(stage) if dep.endswith(".py") or dep == "replicate/sampling"}
+    assert code == reached(file)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_data_beside_a_module_is_a_dep_with_it(stage: str) -> None:
+    for module, data in (("grammar.py", "lexicon.yaml"), ("published.py", "published.yaml")):
+        assert (f"replicate/{module}" in declared(stage)) == (f"replicate/{data}" in declared(stage))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_says_what_it_does(stage: str) -> None:
+    assert STAGES[stage].get("do", STAGES[stage])["desc"]
+
+
+def test_there_are_at_most_60_stages() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert 50 <= len(listed.stdout.split()) <= 60
+
+
+@pytest.mark.parametrize("stage", ["collect", "figures", "tables", "summary", "paper"])
+def test_reading_stages_need_no_torch(stage: str) -> None:
+    code = f"import sys, replicate.stages.{stage}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONWARNINGS": "ignore"}, check=True)
+
+
+def test_library_rooms_know_no_stage_and_no_params() -> None:
+    """Only stages and the command line read parameters and know paths."""
+    for file in (ROOT / "replicate").rglob("*.py"):
+        if file.parent.name != "stages" and file.name not in ("__main__.py", "params.py"):
+            assert not {path.name for path in imported(file)} & {"params.py", "subject.py"}, file
+            assert "click" not in file.read_text(encoding="utf-8"), file
