@@ -1,0 +1,129 @@
+"""The whole way, in small: from reviews to figures by DVC, offline, without a git identity."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+KEPT = ("mini-34k", "mini-llama-200k")
+
+
+def tiny(params: dict[str, Any]) -> dict[str, Any]:
+    """The demo study with one model a family, each stage in seconds; the paper study as it is."""
+    params["corpora"]["films"]["reviews"] = 300
+    params["tokenizers"]["films"]["vocabulary"] = 400
+    params["training"] |= {"steps": 20, "check": 5, "batch_size": 16}
+    params["baseline"]["gradient_examples"] = 64
+    params["models"] = {name: model for name, model in params["models"].items() if name in KEPT or model["source"] == "hub"}
+    for family in ("mini", "mini-llama"):
+        params["families"][family]["sampling"] |= {"batch_size": 8, "groups": 2, "chains": 2, "burn_in": 3, "draws": 8}
+        search = params["families"][family]["search"] | {"chains": 2, "burn_in": 2, "draws": 4}
+        search["sgld"] |= {"lr": [1e-4, 1e-3], "localization": [100.0], "weight_decay": [0.0], "bounding_box": [None]}
+        params["families"][family]["search"] = search
+    return params
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of what git tracks here, with tiny parameters, committed; a home without a git identity."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        if name != "dvc.lock" and not name.startswith(("results/demo", "results/paper")) and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    params = tiny(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    (folder / "params.yaml").write_text(json.dumps(params, indent=1))  # JSON is YAML, and keeps 1e-4 a number
+    text = (folder / "params.yaml").read_text().replace("e-0", ".0e-0").replace(".0.0e", ".0e")
+    (folder / "params.yaml").write_text(text)
+    (folder / "home").mkdir()
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "-c", "user.name=n", "-c", "user.email=e@example.org", "commit", "-qm", "tiny")
+    return folder
+
+
+def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
+    environment |= {"HOME": str(folder / "home"), "GIT_CONFIG_NOSYSTEM": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONWARNINGS": "ignore"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(project: Path) -> Path:
+    run(project, "dvc", "repro", "demo")
+    run(project, "git", "add", "-A")
+    run(project, "git", "-c", "user.name=n", "-c", "user.email=e@example.org", "commit", "-qm", "results")
+    return project
+
+
+def test_every_result_is_there_and_follows_its_schema(finished: Path) -> None:
+    for schema in (finished / "results" / "schemas").iterdir():
+        rows = json.loads((finished / "results" / "demo" / schema.name.replace(".schema", "")).read_text())
+        jsonschema.validate(rows, json.loads(schema.read_text()))
+        assert rows
+    estimates = json.loads((finished / "results" / "demo" / "estimates.json").read_text())
+    assert {row["model"] for row in estimates} == set(KEPT)
+    assert {row["status"] for row in estimates} == {"run"}
+    assert all(len(row["groups"]) == 2 and row["chains"] == 4 for row in estimates)
+    restricted = next(row for row in estimates if row["model"] == "mini-llama-200k")
+    assert restricted["sampled_parameters"] < 0.7 * restricted["parameters"]
+
+
+def test_figures_and_tables_are_there(finished: Path) -> None:
+    generated = finished / "paper" / "generated" / "demo"
+    assert {path.name for path in (generated / "figures").glob("*.png")} == {
+        f"{name}.png" for name in ("llc", "traces-mini", "traces-mini-llama", "search-mini", "search-mini-llama")
+    }
+    assert r"\setresult{demo/mini-34k/llc}" in (generated / "tables" / "values.tex").read_text()
+
+
+def test_a_second_run_has_nothing_to_do(finished: Path) -> None:
+    done = run(finished, "dvc", "repro", "demo")
+    assert "Running stage" not in done.stdout
+    assert run(finished, "git", "status", "--porcelain").stdout == ""
+
+
+def test_the_same_inputs_give_the_same_bytes(finished: Path) -> None:
+    before = (finished / "dvc.lock").read_bytes()
+    run(finished, "dvc", "repro", "--force", "--single-item", "estimate@mini-34k")
+    run(finished, "dvc", "repro", "--force", "--single-item", "search@mini")
+    assert (finished / "dvc.lock").read_bytes() == before
+
+
+def test_metrics_show_the_estimates(finished: Path) -> None:
+    shown = json.loads(run(finished, "dvc", "metrics", "show", "--json").stdout)
+    models = next(iter(shown.values()))["data"]["results/demo/metrics.json"]["data"]
+    assert set(models) == set(KEPT)
+
+
+def test_a_variant_is_an_experiment(finished: Path) -> None:
+    """It reruns what depends on the changed parameter, and nothing else."""
+    done = run(finished, "dvc", "exp", "run", "--name", "warm", "-S", "families.mini.sampling.nbeta=10.0", "demo")
+    assert "Running stage 'estimate@mini-34k'" in done.stdout
+    assert "Running stage 'pretrain" not in done.stdout
+    assert "Running stage 'estimate@mini-llama-200k'" not in done.stdout
+    assert "warm" in run(finished, "dvc", "exp", "show", "--csv").stdout
+    run(finished, "git", "stash")
+
+
+def test_a_stage_that_cannot_run_here_stops_at_once_and_says_why(project: Path) -> None:
+    before = sorted(path for path in project.rglob("*") if ".dvc" not in path.parts and ".git" not in path.parts)
+    hub = run(project, "dvc", "repro", "extract@gpt2", check=False)
+    assert hub.returncode != 0
+    assert "error: stanfordnlp/imdb@e6281661: not in the local cache, and the hub cannot be reached" in hub.stdout + hub.stderr
+    assert sorted(path for path in project.rglob("*") if ".dvc" not in path.parts and ".git" not in path.parts) == before

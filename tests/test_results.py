@@ -1,0 +1,104 @@
+"""What is published follows its schema, changes only when a result does, and shows what was not run as *not run*."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from replicate import figures, published, results, tables
+from replicate.errors import UserError
+from replicate.params import load
+from replicate.results import FILES, Estimate, Trial
+from replicate.stages import collect
+from replicate.stages import figures as figures_stage
+from replicate.stages import tables as tables_stage
+from replicate.writing import rounded, write_json
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def not_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The paper study's results where nothing has been run."""
+    out = tmp_path_factory.mktemp("results")
+    collect.run(load(ROOT / "params.yaml"), "paper", Path("nowhere"), out)
+    return out
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_schemas_in_git_are_those_of_the_code(name: str) -> None:
+    """Else: python -m replicate schemas results/schemas."""
+    assert json.loads((ROOT / "results" / "schemas" / f"{name}.schema.json").read_text()) == results.schema(FILES[name])
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("study", ["demo", "paper"])
+def test_the_results_in_git_follow_their_schemas(study: str, name: str) -> None:
+    schema = json.loads((ROOT / "results" / "schemas" / f"{name}.schema.json").read_text())
+    jsonschema.validate(json.loads((ROOT / "results" / study / f"{name}.json").read_text()), schema)
+
+
+def test_what_was_not_run_is_there_as_not_run(not_run: Path) -> None:
+    rows = results.read(not_run / "estimates.json", Estimate)
+    assert len(rows) == 7 * 5
+    assert {row.status for row in rows} == {"not run"}
+    assert all(row.llc is row.standard_error is row.interval is None for row in rows)
+
+
+def test_a_study_that_was_not_run_has_figures_and_tables_that_say_so(not_run: Path, tmp_path: Path) -> None:
+    params = load(ROOT / "params.yaml")
+    figures_stage.run(params, "paper", not_run, tmp_path / "figures")
+    tables_stage.run(params, "paper", not_run, tmp_path / "tables")
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} >= {"llc", "traces-gpt2", "search-llama2"}
+    estimates = (tmp_path / "tables" / "estimates.tex").read_text()
+    assert estimates.count(r"\notrun") == 7
+    assert "641.0" in estimates or "640.99" in estimates
+    assert r"\setresult{paper/gpt2-xl/llc}{\notrun}" in (tmp_path / "tables" / "values.tex").read_text()
+
+
+def test_figures_are_the_same_bytes_each_time(not_run: Path, tmp_path: Path) -> None:
+    params = load(ROOT / "params.yaml")
+    for folder in ("first", "second"):
+        figures_stage.run(params, "demo", ROOT / "results" / "demo", tmp_path / folder)
+    for file in (tmp_path / "first").iterdir():
+        assert file.read_bytes() == (tmp_path / "second" / file.name).read_bytes(), file.name
+
+
+def test_a_chain_that_failed_is_crossed_out_in_the_heat_map() -> None:
+    common = {"family": "f", "model": "m", "sampler": "sgld", "weight_decay": 0, "localization": 1, "bounding_box": None}
+    common |= {"diffusion": None, "mean": 1.0, "standard_deviation": 1.0, "chains": 2}
+    trials = [
+        Trial.model_validate(common | {"lr": 1e-5, "stability": 3.0, "failed_chains": 0, "chosen": True}),
+        Trial.model_validate(common | {"lr": 1e-3, "stability": None, "failed_chains": 1, "chosen": False}),
+    ]
+    axes = figures.search(trials, "f").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["3.0", "×"]
+    assert len(axes.patches) == 1
+
+
+def test_numbers_are_rounded_sorted_and_never_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": 1 / 3, "a": [float("nan"), float("inf"), 2]})
+    assert (tmp_path / "a.json").read_text() == '{\n "a": [\n  null,\n  null,\n  2\n ],\n "b": 0.333333\n}\n'
+    assert rounded(123456789.0) == 123457000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "--"), (38.8123, "38.81"), (-4.2, "$-$4.2"), (1e-7, r"$1\times10^{-7}$"), (-2e9, r"$-2\times10^{9}$")]
+)
+def test_numbers_in_latex(value: float | None, text: str) -> None:
+    assert tables.number(value) == text
+
+
+def test_missing_results_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run the study's collect stage again"):
+        results.read(tmp_path / "estimates.json", Estimate)
+
+
+def test_the_published_averages_are_those_over_positive_shuffles() -> None:
+    """The write-up's own averages, from its own shuffles, to its last digit: nothing was copied wrongly."""
+    for family in published.figures().values():
+        for model in family.values():
+            positive = [value for value in model.mean if value > 0]
+            assert sum(positive) / len(positive) == pytest.approx(model.reported, abs=0.0051)
