@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 
 from replicate.progress import Advance
 
+EVALUATED = 4096  # windows, the first ones, that the final losses are means over
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -73,7 +75,7 @@ def train(model: PreTrainedModel, tokens_NxL: Tensor, schedule: Schedule, genera
                 flat, descend = True, step
                 last = step + int(step * schedule.descent / (1 - schedule.descent))
             before = mean
-    loss, label_loss = evaluate(model.eval(), tokens_NxL)
+    loss, label_loss = evaluate(model.eval(), tokens_NxL[:EVALUATED])
     return Outcome(step, flat, loss, label_loss)
 
 
@@ -85,6 +87,6 @@ def batches(windows: int, batch_size: int, generator: torch.Generator) -> Iterat
 
 @torch.no_grad()
 def evaluate(model: PreTrainedModel, tokens_NxL: Tensor, batch_size: int = 256) -> tuple[float, float]:
-    """Mean loss over all windows and positions, and over their last positions (nats per token)."""
+    """Mean loss over all positions of the windows, and over their last positions (nats per token)."""
     losses = torch.cat([token_losses(model, batch) for batch in tokens_NxL.split(batch_size)])
     return losses.mean().item(), losses[:, -1].mean().item()

@@ -61,9 +61,9 @@ class Training(Record):
     model: str
     steps: int | None
     epochs: float | None
-    loss: Annotated[float | None, Field(description="over all windows, after the last step")]
+    loss: Annotated[float | None, Field(description="over the first 4096 windows, after the last step")]
     label_loss: float | None
-    floor: Annotated[float | None, Field(description="the same of the process that wrote the text; null where unknown")]
+    floor: Annotated[float | None, Field(description="the same, of the process that wrote the text; null where unknown")]
     label_floor: float | None
     flat: Annotated[bool | None, Field(description="the constant-rate phase ended because the loss was flat, not at the step limit")]
     status: Status

@@ -81,10 +81,10 @@ def test_a_filled_cache_serves_the_paper_study_offline(cache: Path, project: Pat
 def test_another_revision_in_the_cache_is_not_taken(cache: Path, project: Path) -> None:
     old = PARAMS["models"]["gpt2"]["revision"]
     params = project / "params.yaml"
-    params.write_text(params.read_text().replace(old, "0" * 40))
+    params.write_text(params.read_text().replace(old, "f" * 40))
     done = replicate("pretrain", "gpt2", "windows", "weights", cwd=project, HF_HOME=str(cache), HF_HUB_OFFLINE="1")
     assert done.returncode == 2
-    assert "openai-community/gpt2@00000000: not in the local cache, and the hub cannot be reached" in done.stderr
+    assert "openai-community/gpt2@ffffffff: not in the local cache, and the hub cannot be reached" in done.stderr
     assert not (project / "weights").exists()
 
 
@@ -102,7 +102,7 @@ def refusing(status: int, code: str | None) -> Iterator[str]:
 
         do_HEAD = do_GET
 
-        def log_message(self, format: str, *args: Any) -> None: ...
+        def log_message(self, *_: Any) -> None: ...
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -56,7 +56,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
-    environment |= {"HOME": str(folder / "home"), "GIT_CONFIG_NOSYSTEM": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONWARNINGS": "ignore"}
+    environment |= {
+        "HOME": str(folder / "home"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "PYTHONWARNINGS": "ignore",
+    }
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr

@@ -22,9 +22,7 @@ def trained(schedule: pretrain.Schedule = SCHEDULE) -> tuple[pretrain.Outcome, l
     torch.manual_seed(0)
     model = models.build("gpt2", layers=1, width=32, heads=2, vocabulary=400, length=48)
     notes: list[str] = []
-    outcome = pretrain.train(
-        model, TOKENS, schedule, torch.Generator().manual_seed(0), lambda steps=1, note="": notes.append(note)
-    )
+    outcome = pretrain.train(model, TOKENS, schedule, torch.Generator().manual_seed(0), lambda steps=1, note="": notes.append(note))
     return outcome, notes
 
 

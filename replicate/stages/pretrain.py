@@ -39,7 +39,7 @@ def run(params: Params, name: str, windows_in: Path, out: Path) -> None:
     with progress(f"pretrain {name} ({models.count(model):,} parameters)", schedule.steps) as advance:
         outcome = pretrain.train(model, tokens_NxL, schedule, generator, advance)
 
-    floor = None if text.floor_NxL is None else text.floor_NxL[:, 1:].astype(float)
+    floor = None if text.floor_NxL is None else text.floor_NxL[: pretrain.EVALUATED, 1:].astype(float)
     report = {
         "steps": outcome.steps,
         "epochs": outcome.steps * schedule.batch_size / len(tokens_NxL),
