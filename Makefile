@@ -3,10 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
-# Stages write-protect nothing, tokenizers warn of forks, and analytics are off.
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-export TOKENIZERS_PARALLELISM := true
-export DVC_NO_ANALYTICS := 1
+# Not exported: set-up must find the Python outside .venv.
+WITH := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1
 READING := figures@demo tables@demo figures@paper tables@paper paper
 
 .DEFAULT_GOAL := help
@@ -22,18 +20,18 @@ $(READY): requirements/base.lock requirements/cpu.lock requirements/cuda.lock
 	@touch $@
 
 demo: $(READY) ## run the demo study to its end: offline, two CPU cores, minutes
-	@dvc repro demo
+	@$(WITH) dvc repro demo
 	@echo "results/demo/ holds the estimates, paper/generated/demo/figures/ the figures; make paper builds the PDF"
 
 test: $(READY) ## run the tests
-	@pytest
+	@$(WITH) pytest
 
 lint: $(READY) ## what CI checks before the tests: ruff, pyright and the hooks of pre-commit
-	@pre-commit run --all-files
+	@$(WITH) pre-commit run --all-files
 
 paper: $(READY) ## build paper/main.pdf from what is in results/ (needs LaTeX; says what to install)
-	@python -m replicate paper --check
-	@dvc repro --single-item $(READING)
+	@$(WITH) python -m replicate paper --check
+	@$(WITH) dvc repro --single-item $(READING)
 	@echo "paper/main.pdf"
 
 clean: ## remove what can be made again, but not results/
