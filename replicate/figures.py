@@ -57,7 +57,7 @@ def llc(families: dict[str, list[Estimate]], published: dict[str, dict[str, Publ
             means = np.array([row.mean for row in rows])
             against_size(theirs, family, [row.parameters for row in rows], np.array([row.reported for row in rows]), None, means, look)
         ours.set_title(f"{study} study, 95 % intervals")
-        theirs.set_title("published 2023, mean of positive shuffles")
+        theirs.set_title("published (mean of shuffles with λ̂ > 0)")
         for axes in (ours, theirs):
             axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
             axes.set_xlabel("parameters")

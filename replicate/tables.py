@@ -14,11 +14,15 @@ def number(value: float | None, digits: int = 4) -> str:
     """In at most `digits` significant digits; a dash for null."""
     if value is None:
         return "--"
-    text = f"{value:.{digits}g}"
-    if "e" in text:
-        mantissa, exponent = text.split("e")
-        return rf"${mantissa}\times10^{{{int(exponent)}}}$"
-    return text.replace("-", "$-$")
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
+        rounded = float(f"{value:.{digits}g}")
+        return f"{rounded:f}".rstrip("0").rstrip(".").replace("-", "$-$")
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return rf"${float(mantissa):g}\times10^{{{int(exponent)}}}$"
+
+
+def with_error(row: Estimate) -> str:
+    return "--" if row.llc is None else f"{number(row.llc)} $\\pm$ {number(row.standard_error, 2)}"
 
 
 def whole(value: int | None) -> str:
@@ -45,7 +49,7 @@ def estimates(records: list[Estimate], published: Mapping[str, Mapping[str, Publ
         if row.status == "not run":
             lines.append([*before, rf"\multicolumn{{5}}{{c}}{{{NOT_RUN}}}", *after])
         else:
-            ours = [f"{number(row.llc)} $\\pm$ {number(row.standard_error, 2)}", interval(row.interval), number(row.rhat, 3)]
+            ours = [with_error(row), interval(row.interval), "--" if row.rhat is None else f"{row.rhat:.2f}"]
             lines.append([*before, *ours, number(row.ess, 3), f"{row.failed_chains}/{row.chains}", *after])
     return rows(lines)
 
@@ -59,8 +63,28 @@ def estimators(records: list[Estimate]) -> str:
         if any(row.status == "not run" for row in mine.values()):
             lines.append([model, rf"\multicolumn{{{len(names)}}}{{c}}{{{NOT_RUN}}}"])
         else:
-            lines.append([model, *(f"{number(mine[n].llc)} $\\pm$ {number(mine[n].standard_error, 2)}" for n in names)])
+            lines.append([model, *(with_error(mine[n]) for n in names)])
     return rows(lines)
+
+
+def search(records: list[Trial]) -> str:
+    """The settings that were chosen: family, model, sampler, ε, μ, γ, box, mean and standard deviation of λ̂, stability."""
+    return rows(
+        [
+            row.family,
+            row.model,
+            row.sampler.upper(),
+            number(row.lr),
+            number(row.weight_decay),
+            number(row.localization),
+            "none" if row.bounding_box is None else number(row.bounding_box),
+            number(row.mean),
+            number(row.standard_deviation, 2),
+            number(row.stability, 3),
+        ]
+        for row in records
+        if row.chosen
+    )
 
 
 def training(records: list[Training]) -> str:
@@ -84,7 +108,7 @@ def values(study: str, estimates: list[Estimate], baselines: list[Baseline], tri
         named[prefix + "interval"] = interval(row.interval) if run else NOT_RUN
         if row.estimator == "controlled":
             named[prefix + "parameters"] = whole(row.parameters) if row.parameters else NOT_RUN
-            named[prefix + "rhat"] = number(row.rhat, 3) if run else NOT_RUN
+            named[prefix + "rhat"] = f"{row.rhat:.2f}" if run and row.rhat is not None else NOT_RUN
     for row in baselines:
         named[f"{row.model}/loss"] = number(row.loss) if row.status == "run" else NOT_RUN
     for trial in trials:

@@ -85,7 +85,16 @@ def test_numbers_are_rounded_sorted_and_never_nan(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "--"), (38.8123, "38.81"), (-4.2, "$-$4.2"), (1e-7, r"$1\times10^{-7}$"), (-2e9, r"$-2\times10^{9}$")]
+    ("value", "text"),
+    [
+        (None, "--"),
+        (0.0, "0"),
+        (38.8123, "38.81"),
+        (-4.2, "$-$4.2"),
+        (641234.0, "641200"),
+        (1e-7, r"$1\times10^{-7}$"),
+        (-2.5e9, r"$-2.5\times10^{9}$"),
+    ],
 )
 def test_numbers_in_latex(value: float | None, text: str) -> None:
     assert tables.number(value) == text

@@ -15,6 +15,7 @@ def run(params: Params, study: str, results: Path, out: Path) -> None:
     fragments = {
         "estimates": tables.estimates(estimates, published.figures(), "controlled"),
         "estimators": tables.estimators(estimates),
+        "search": tables.search(trials),
         "training": tables.training(training),
         "values": tables.values(study, estimates, baselines, trials),
     }
