@@ -11,6 +11,7 @@ import click
 from replicate.errors import UserError
 
 PATH = click.Path(path_type=Path)
+INPUTS = ("windows", "weights", "baseline", "search", "results")  # arguments that must be there
 
 
 class Group(click.Group):
@@ -46,6 +47,11 @@ def stage(name: str, argument: str, *paths: str) -> None:
         first = str(values[argument])
         if first not in sections[argument]:
             raise UserError(f"{argument} {first!r}: params.yaml has none of that name; give one of {', '.join(sections[argument])}")
+        for path in (values[key] for key in INPUTS if key in values):
+            if not Path(str(path)).exists():
+                raise UserError(f"{path}: missing; run the stage that makes it, or leave the order to `dvc repro`")
+        if argument != "study" and Path(str(values["out"])).exists():
+            raise UserError(f"{values['out']}: is there already; remove it first, or leave that to `dvc repro`")
         import_module(f"replicate.stages.{name}").run(params, first, *(values[path] for path in paths))
 
     arguments: list[click.Parameter] = [click.Argument([argument])]

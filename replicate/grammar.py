@@ -10,7 +10,7 @@ directors a usual place, each role its usual verbs), word pairs (each noun has i
 for blame), and long-range structure (genre, verdict, cast, and number agreement across nested clauses).
 
 Whether a review is a short one is decided before its first word, and all others go on for at least `LONG[0]` words: to keep the
-reviews of at least n tokens, 40 ≤ n ≤ `LONG[0]`, is then to drop the short ones, whatever they say, and the floor stays exact.
+reviews of at least n tokens, n within `EXACT`, is then to drop the short ones, whatever they say, and the floor stays exact.
 
 Weights are integers and draws come from `random.Random.random` alone, so every machine writes the same bytes.
 """
@@ -28,7 +28,9 @@ from random import Random
 
 import yaml
 
-SHORT, LONG = 0.15, (90, 180)  # share of one-sentence reviews; words at least in the others, uniform
+SHORT = 0.15  # share of one-sentence reviews
+LONG = (90, 180)  # words at least in the others, uniform
+EXACT = (40, LONG[0])  # window lengths, in tokens, for which the floor is exact
 
 
 def split(words: str) -> tuple[str, ...]:

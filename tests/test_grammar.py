@@ -70,8 +70,8 @@ def test_dropping_short_reviews_drops_no_long_one() -> None:
     lengths = np.array([len(TOKENIZER.encode(text).ids) for text in TEXTS])
     short = np.array([" with " not in text for text in TEXTS])
     assert 0.1 < short.mean() < 0.2
-    assert lengths[short].max() < 40
-    assert lengths[~short].min() >= grammar.LONG[0]
+    assert lengths[short].max() < grammar.EXACT[0]
+    assert lengths[~short].min() >= grammar.EXACT[1]
 
 
 def test_agreement_reaches_across_nested_clauses() -> None:

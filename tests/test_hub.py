@@ -53,7 +53,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "none").mkdir(parents=True)
     (tmp_path / "project" / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"))
     return tmp_path / "project"
 
@@ -82,7 +82,7 @@ def test_another_revision_in_the_cache_is_not_taken(cache: Path, project: Path) 
     old = PARAMS["models"]["gpt2"]["revision"]
     params = project / "params.yaml"
     params.write_text(params.read_text().replace(old, "f" * 40))
-    done = replicate("pretrain", "gpt2", "windows", "weights", cwd=project, HF_HOME=str(cache), HF_HUB_OFFLINE="1")
+    done = replicate("pretrain", "gpt2", "none", "weights", cwd=project, HF_HOME=str(cache), HF_HUB_OFFLINE="1")
     assert done.returncode == 2
     assert "openai-community/gpt2@ffffffff: not in the local cache, and the hub cannot be reached" in done.stderr
     assert not (project / "weights").exists()

@@ -54,6 +54,9 @@ def test_a_mistake_is_one_line_that_names_the_key(tmp_path: Path, old: str, new:
         (("extract", "mini", "out"), "seed: x", "error: params.yaml: seed: 'x' is text where a number belongs"),
         (("extract", "maxi", "out"), "seed: 1", "error: family 'maxi': params.yaml has none of that name; give one of mini"),
         (("estimate", "mini"), "seed: 1", "Missing argument"),
+        (("pretrain", "mini-34k", "windows", "out"), "seed: 1", "error: windows: missing; run the stage that makes it"),
+        (("figures", "demo", "results", "out"), "seed: 1", "error: results: missing; run the stage that makes it"),
+        (("extract", "mini", "params.yaml"), "seed: 1", "error: params.yaml: is there already; remove it first"),
     ],
 )
 def test_the_command_line_exits_with_2_and_touches_nothing(tmp_path: Path, arguments: tuple[str, ...], new: str, says: str) -> None:

@@ -33,7 +33,7 @@ def run(params: Params, family: str, out: Path) -> None:
         tokenizer = windows.read_tokenizer(Path(tokens.path))
 
     result = windows.select(texts, tokenizer, settings.rule, settings.length)
-    if written is not None and settings.rule == "tokens":
+    if written is not None and settings.rule == "tokens" and grammar.EXACT[0] <= settings.length <= grammar.EXACT[1]:
         floor = grammar.Floor(lambda text: tokenizer.encode(text).ids)
         surprisals = (floor.surprisals(written[i])[: settings.length] for i in result.review_N)
         flat = np.fromiter(chain.from_iterable(surprisals), np.float32, count=result.tokens_NxL.size)
