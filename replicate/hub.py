@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -29,7 +32,7 @@ def file(repository: str, revision: str, name: str, repo_type: str = "model") ->
         UserError: it is neither in the cache nor to be had from the hub.
     """
     with explained(repository, revision):
-        return Path(hf_hub_download(repository, name, revision=revision, repo_type=repo_type))
+        return Path(hf_hub_download(repository, name, revision=revision, repo_type=repo_type, local_files_only=not reachable()))
 
 
 def weights(repository: str, revision: str) -> Path:
@@ -39,10 +42,22 @@ def weights(repository: str, revision: str) -> Path:
         UserError: it is neither in the cache nor to be had from the hub, or holds no safetensors.
     """
     with explained(repository, revision):
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=WEIGHTS))
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=WEIGHTS, local_files_only=not reachable()))
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{repository}@{revision[:8]}: holds no safetensors; pin a revision that does")
     return folder
+
+
+def reachable() -> bool:
+    """Whether the hub answers at all: huggingface_hub tries for half a minute before it gives up."""
+    if constants.HF_HUB_OFFLINE or getproxies():
+        return not constants.HF_HUB_OFFLINE
+    endpoint = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((endpoint.hostname or "", endpoint.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
