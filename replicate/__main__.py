@@ -85,11 +85,11 @@ stage("summary", "study", "results")
 @click.argument("out", type=PATH)
 def schemas(out: Path) -> None:
     """Write the JSON Schema of every published file."""
-    from replicate.results import FILES, schema
+    from replicate import results
     from replicate.writing import write_json
 
-    for name, kind in FILES.items():
-        write_json(out / f"{name}.schema.json", schema(kind))
+    for name, schema in results.schemas().items():
+        write_json(out / f"{name}.schema.json", schema)
 
 
 @main.command()

@@ -114,6 +114,15 @@ class Trace(Record):
     high: list[float | None]
 
 
+class Metric(Record):
+    """λ̂ of one model by the default estimator, as `dvc metrics show` prints it."""
+
+    llc: float | None
+    standard_error: float | None
+    rhat: float | None
+    ess: float | None
+
+
 FILES: dict[str, type[Record]] = {
     "baselines": Baseline,
     "estimates": Estimate,
@@ -144,3 +153,13 @@ def read(path: Path, kind: type[R]) -> list[R]:
 def schema(kind: type[Record]) -> dict[str, Any]:
     """The JSON Schema of a list of records."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "array", "items": kind.model_json_schema()}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schema of every file of results/<study>/, by its name; `metrics` is a mapping by model, all others are lists."""
+    metrics = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "additionalProperties": Metric.model_json_schema(),
+    }
+    return {name: schema(kind) for name, kind in FILES.items()} | {"metrics": metrics}
