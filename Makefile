@@ -5,7 +5,7 @@ VENV := .venv
 READY := $(VENV)/ready
 # Not exported: set-up must find the Python outside .venv.
 WITH := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1
-READING := figures@demo tables@demo figures@paper tables@paper paper
+READING := published claims@demo claims@paper figures@demo tables@demo figures@paper tables@paper reference paper
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test paper lint clean
@@ -24,7 +24,7 @@ demo: $(READY) ## run the demo study to its end: offline, two CPU cores, minutes
 	@echo "results/demo/ holds the estimates, paper/generated/demo/figures/ the figures; make paper builds the PDF"
 
 test: $(READY) ## run the tests
-	@$(WITH) pytest
+	@$(WITH) OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY) ## what CI checks before the tests: ruff, pyright and the hooks of pre-commit
 	@$(WITH) pre-commit run --all-files

@@ -11,7 +11,7 @@ import click
 from replicate.errors import UserError
 
 PATH = click.Path(path_type=Path)
-INPUTS = ("windows", "weights", "baseline", "search", "results")  # arguments that must be there
+INPUTS = ("windows", "weights", "baseline", "search", "results", "published")  # arguments that must be there
 
 
 class Group(click.Group):
@@ -36,49 +36,46 @@ def main() -> None:
     """
 
 
-def stage(name: str, argument: str, *paths: str) -> None:
-    """Adds the command `name ARGUMENT PATH…`, which calls `replicate.stages.<name>.run(params, argument, *paths)`."""
+def stage(name: str, purpose: str, argument: str | None, *paths: str) -> None:
+    """Adds the command `name [ARGUMENT] PATH…`, which calls `replicate.stages.<name>.run(params, [argument], *paths)`."""
 
     def run(**values: object) -> None:
         from replicate.params import load
 
         params = load()
-        sections = {"family": params.families, "model": params.models, "study": params.studies}
-        first = str(values[argument])
-        if first not in sections[argument]:
-            raise UserError(f"{argument} {first!r}: params.yaml has none of that name; give one of {', '.join(sections[argument])}")
+        named = []
+        if argument is not None:
+            section = {"family": params.families, "model": params.models, "study": params.studies}[argument]
+            named = [str(values[argument])]
+            if named[0] not in section:
+                raise UserError(f"{argument} {named[0]!r}: params.yaml has none of that name; give one of {', '.join(section)}")
         for path in (values[key] for key in INPUTS if key in values):
             if not Path(str(path)).exists():
                 raise UserError(f"{path}: missing; run the stage that makes it, or leave the order to `dvc repro`")
-        if argument != "study" and Path(str(values["out"])).exists():
+        if argument in ("family", "model") and Path(str(values["out"])).exists():
             raise UserError(f"{values['out']}: is there already; remove it first, or leave that to `dvc repro`")
-        import_module(f"replicate.stages.{name}").run(params, first, *(values[path] for path in paths))
+        import_module(f"replicate.stages.{name}").run(params, *named, *(values[path] for path in paths))
 
-    arguments: list[click.Parameter] = [click.Argument([argument])]
+    arguments: list[click.Parameter] = [click.Argument([argument])] if argument is not None else []
     arguments += [click.Argument([path], type=PATH) for path in paths]
-    helps = {
-        "extract": "Reviews to token windows of one family.",
-        "pretrain": "Train a control model, or fetch a pinned one from the hub.",
-        "baseline": "Loss of every example at w*, and the gradient there.",
-        "search": "Try the sampler settings of a family's grids and choose one.",
-        "estimate": "Sample around w* of one model at the chosen setting.",
-        "collect": "Gather a study's results as JSON.",
-        "figures": "Draw a study's figures.",
-        "tables": "Write a study's LaTeX tables and values.",
-        "summary": "Print a study's estimates.",
-    }
-    main.add_command(click.Command(name, params=arguments, callback=run, help=helps[name]))
+    main.add_command(click.Command(name, params=arguments, callback=run, help=purpose))
 
 
-stage("extract", "family", "out")
-stage("pretrain", "model", "windows", "out")
-stage("baseline", "model", "windows", "weights", "out")
-stage("search", "family", "windows", "weights", "baseline", "out", "log")
-stage("estimate", "model", "windows", "weights", "baseline", "search", "out", "log")
-stage("collect", "study", "data", "out")
-stage("figures", "study", "results", "out")
-stage("tables", "study", "results", "out")
-stage("summary", "study", "results")
+stage("extract", "Reviews to token windows of one family.", "family", "out")
+stage("pretrain", "Train a control model, or fetch a pinned one from the hub.", "model", "windows", "out")
+stage("baseline", "Loss of every example at w*, and the gradient there.", "model", "windows", "weights", "out")
+stage("search", "Try sampler settings and choose one for a family.", "family", "windows", "weights", "baseline", "out", "log")
+stage("estimate", "Sample around w* at the chosen setting.", "model", "windows", "weights", "baseline", "search", "out", "log")
+stage("transfer", "Try the chosen step size on every size.", "family", "windows", "weights", "baseline", "search", "out", "log")
+stage("original", "Run the protocol of November 2023.", "family", "windows", "weights", "out", "log")
+stage("collect", "Gather a study's results as JSON.", "study", "data", "out")
+stage("calibrate", "Estimate λ where it is known.", None, "out", "log")
+stage("published", "Analyse and judge the figures published in 2023.", None, "published", "out")
+stage("claims", "Judge the write-up's claims on a study.", "study", "results", "published", "out")
+stage("figures", "Draw a study's figures.", "study", "results", "published", "out")
+stage("tables", "Write a study's LaTeX tables and values.", "study", "results", "published", "out")
+stage("reference", "Draw the calibration, tabulate the published verdicts.", None, "results", "out")
+stage("summary", "Print a study's estimates and verdicts.", "study", "results")
 
 
 @main.command()

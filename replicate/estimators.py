@@ -9,6 +9,9 @@ average; a chain that failed is left out of the average and counted, and nothing
 `devinterp`   L(w*) is the mean of the first 32 minibatches' losses at w*; all steps are averaged, burn-in included.
 `published`   the original study's: L(w*) is one minibatch, that of the first draw of chain 0, after burn-in; each chain is clipped at its
               own quantile; the factor is n/ln n whatever nβ the chain had; only groups with λ̂ > 0 are averaged.
+
+The control variate takes the share ρ² from the variance of the draws, ρ the correlation of L_t(B_t) with L₀(B_t): nearly all of it while
+a chain is still close to w*, little where it has gone far (docs/estimators.md derives it and measures both).
 """
 
 from __future__ import annotations
@@ -32,7 +35,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Result:
-    """λ̂ (no unit), its standard error and 95 % interval, its value in each group, and the health of the chains it is from."""
+    """λ̂ (no unit), its standard error and 95 % interval, its value in each group, and the health of the chains it is from.
+
+    drift: change of λ̂ from the first to the second half of the draws, drift_p its p value. evaluations: gradient evaluations for a
+    standard error of 1 % of λ̂, were the chains continued as they are.
+    """
 
     llc: float
     standard_error: float
@@ -41,6 +48,9 @@ class Result:
     groups: Array
     ess: float
     rhat: float
+    drift: float
+    drift_p: float
+    evaluations: float
     chains: int
     failed_chains: int
 
@@ -52,6 +62,12 @@ def coefficient(trace: xr.Dataset, baseline: float) -> float:
     whole = np.isfinite(y)
     spread = np.var(x[whole]) if whole.any() else 0.0
     return float(np.cov(y[whole], x[whole], bias=True)[0, 1] / spread) if spread > 0 else 0.0
+
+
+def explained(trace: xr.Dataset, baseline: float) -> float:
+    """ρ²: the share of the draws' variance that the control variate with fitted c takes away; NaN where there is none."""
+    plain, fitted = (float(controlled(trace, 1.0, baseline, c).var()) for c in (0.0, None))
+    return 1 - fitted / plain if plain > 0 else float("nan")
 
 
 def controlled(trace: xr.Dataset, nbeta: float, baseline: float, c: float | None = None) -> xr.DataArray:
@@ -74,8 +90,16 @@ def published(trace: xr.Dataset, examples: int, quantile: float = CLIP_QUANTILE)
     return examples / np.log(examples) * (clipped - draws.isel(chain=0, draw=0, drop=True))
 
 
-def summarise(values: xr.DataArray, positive_only: bool = False) -> Result:
-    """λ̂ from the contribution of every draw.
+def clipping(trace: xr.Dataset, nbeta: float, baseline: float, quantile: float = CLIP_QUANTILE) -> Array:
+    """Relative change of λ̂ of each group (group,) where each chain's losses are clipped at its quantile; NaN where a chain failed."""
+    draws = trace.loss.where(~trace.failed).sel(draw=slice(0, None))
+    change = np.minimum(draws, draws.quantile(quantile, dim="draw").drop_vars("quantile")) - draws
+    whole = controlled(trace, nbeta, baseline)
+    return (nbeta * change.mean(("chain", "draw"), skipna=False) / whole.mean(("chain", "draw"), skipna=False)).values
+
+
+def summarise(values: xr.DataArray, positive_only: bool = False, burn_in: int = 0) -> Result:
+    """λ̂ from the contribution of every draw (group, chain, draw); `burn_in` steps a chain are counted in `evaluations` besides.
 
     The standard error is that of the mean of the groups (their standard deviation over the square root of their number), or of the
     chains where there is one group; the interval is Student's. The Monte-Carlo error (the draws' standard deviation over the square
@@ -95,19 +119,52 @@ def summarise(values: xr.DataArray, positive_only: bool = False) -> Result:
     error = float(np.std(replicates, ddof=1) / np.sqrt(len(replicates))) if used.any() and len(replicates) > 1 else nan
     monte_carlo = float(np.std(draws_CxD) / np.sqrt(ess)) if used.any() else nan
     half = float(stats.t.ppf(0.975, max(len(replicates) - 1, 1))) * error
-    return Result(llc, error, monte_carlo, (llc - half, llc + half), groups_G, ess, rhat, len(chains_N), int((~alive).sum()))
+    drift, drift_p = diagnostics.drift(draws_CxD)
+    steps = len(chains_N) * (values.sizes["draw"] + burn_in)
+    return Result(
+        llc=llc,
+        standard_error=error,
+        monte_carlo_error=monte_carlo,
+        interval=(llc - half, llc + half),
+        groups=groups_G,
+        ess=ess,
+        rhat=rhat,
+        drift=drift,
+        drift_p=drift_p,
+        evaluations=steps * (error / (0.01 * llc)) ** 2 if llc else nan,
+        chains=len(chains_N),
+        failed_chains=int((~alive).sum()),
+    )
 
 
-def estimates(trace: xr.Dataset, *, nbeta: float, examples: int, baseline: float) -> dict[str, Result]:
+def variance(result: Result) -> float:
+    """Of λ̂ over groups, unfiltered (its square unit is λ̂'s); NaN where fewer than two have one."""
+    alive = result.groups[np.isfinite(result.groups)]
+    return float(np.var(alive, ddof=1)) if len(alive) > 1 else float("nan")
+
+
+def estimates(trace: xr.Dataset, *, nbeta: float, examples: int, baseline: float, quantile: float = CLIP_QUANTILE) -> dict[str, Result]:
     """Every estimator on the same trace. `examples`: n, the number of texts; `baseline`: L̄₀ (nats per label)."""
     named: dict[str, Callable[[], xr.DataArray]] = {
         "controlled": lambda: controlled(trace, nbeta, baseline),
         "paired": lambda: controlled(trace, nbeta, baseline, c=1.0),
         "plain": lambda: controlled(trace, nbeta, baseline, c=0.0),
         "devinterp": lambda: devinterp(trace, nbeta),
-        "published": lambda: published(trace, examples),
+        "published": lambda: published(trace, examples, quantile),
     }
-    return {name: summarise(values(), positive_only=name == "published") for name, values in named.items()}
+    burn_in = int((trace.draw < 0).sum())
+    return {
+        name: summarise(values(), positive_only=name == "published", burn_in=0 if name == "devinterp" else burn_in)
+        for name, values in named.items()
+    }
+
+
+def running(values: xr.DataArray) -> tuple[Array, Array]:
+    """λ̂ of the draws so far and its standard error between groups, both (draw,)."""
+    mean_GxD = values.mean("chain").values.cumsum(axis=1) / np.arange(1, values.sizes["draw"] + 1)
+    groups = len(mean_GxD)
+    error_D = mean_GxD.std(axis=0, ddof=1) / np.sqrt(groups) if groups > 1 else np.full(mean_GxD.shape[1], np.nan)
+    return mean_GxD.mean(axis=0), error_D
 
 
 NAMES = ("controlled", "paired", "plain", "devinterp", "published")

@@ -20,7 +20,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9.-]*$")]  # becomes part of a path
 Revision = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
 Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-SamplerName = Literal["sgld", "sgnht"]
+SamplerName = Literal["sgld", "sgnht", "rmsprop"]
 WeightFormat = Literal["float32", "bfloat16", "nf4", "int8"]
 
 
@@ -81,11 +81,23 @@ class Baseline(Strict):
     gradient_examples: Annotated[int, Field(ge=2)]
 
 
+class Diagnostics(Strict):
+    """When a set of chains counts as healthy: split R-hat below `rhat`, and a drift test whose p is not below `drift`."""
+
+    rhat: Annotated[float, Field(gt=1)]
+    drift: Share
+
+
 class Sampling(Strict):
-    """groups × chains × (burn_in + draws) steps of one sampler at inverse temperature nβ."""
+    """groups × chains × (burn_in + draws) steps of one sampler at inverse temperature nβ. localization γ, weight_decay μ and
+    bounding_box belong to the posterior that is sampled, not to the sampler: they are set here, and a search finds the rest.
+    """
 
     sampler: SamplerName
     nbeta: Positive
+    localization: NonNegative
+    weight_decay: NonNegative
+    bounding_box: Positive | None
     batch_size: Count
     groups: Count
     chains: Annotated[int, Field(ge=2)]
@@ -103,16 +115,80 @@ class SGLDGrid(Strict):
 class SGNHTGrid(Strict):
     lr: Annotated[tuple[Positive, ...], Field(min_length=1)]
     diffusion: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    noise_diffusion: Annotated[tuple[Positive | None, ...], Field(min_length=1)]
     bounding_box: Annotated[tuple[Positive | None, ...], Field(min_length=1)]
 
 
+Range = tuple[Positive, Positive]  # of a search on the logarithmic scale
+
+
+class LrRange(Strict):
+    lr: Range
+
+
+class SGNHTRange(Strict):
+    lr: Range
+    diffusion: Range
+
+
+class TPE(Strict):
+    """A search of each sampler's own knobs at the family's posterior: `trials` in batches of `batch`, the first half spread evenly over the
+    ranges, the others proposed by tree-structured Parzen estimators.
+    """
+
+    trials: Count
+    batch: Count
+    sgld: LrRange
+    rmsprop: LrRange
+    sgnht: SGNHTRange | None
+
+
 class Search(Strict):
+    """`rule`: how the setting is chosen. `stability`: the write-up's, the greatest mean over standard deviation of λ̂ across chains.
+    `efficiency`: most effective draws per gradient among the healthy settings of the family's posterior. `accuracy`: of those, the
+    least expected relative error of λ̂, the bias of the step size and the Monte-Carlo error together.
+    """
+
     model: str
+    rule: Literal["accuracy", "efficiency", "stability"]
+    workers: Count
     chains: Annotated[int, Field(ge=2)]
     burn_in: Steps
     draws: Annotated[int, Field(ge=4)]
     sgld: SGLDGrid
     sgnht: SGNHTGrid | None
+    tpe: TPE | None
+
+
+class Transfer(Strict):
+    """The chosen step size times each of `factors`, on each of `models`; below 1 the chains are longer in proportion."""
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    factors: Annotated[tuple[Positive, ...], Field(min_length=2)]
+    groups: Annotated[int, Field(ge=2)]
+    chains: Count
+    burn_in: Steps
+    draws: Annotated[int, Field(ge=4)]
+
+
+class Original(Strict):
+    """The protocol of November 2023: SGLD at nβ = N/ln N for N batches, chains clipped at a quantile, λ̂ with the factor n/ln n for n
+    reviews. `characters`: reviews of more than that are kept, however few their tokens, so that labels can be padding. `restart`:
+    whether each chain starts at w*; those of the study's quantised models went on where the last one ended.
+    """
+
+    models: Annotated[tuple[str, ...], Field(min_length=1)]
+    characters: Count
+    lr: Positive
+    localization: NonNegative
+    bounding_box: Positive | None
+    batch_size: Count
+    groups: Annotated[int, Field(ge=2)]
+    chains: Annotated[int, Field(ge=2)]
+    burn_in: Steps
+    draws: Annotated[int, Field(ge=4)]
+    clip_quantile: Share
+    restart: bool
 
 
 class Family(Strict):
@@ -126,6 +202,8 @@ class Family(Strict):
     device: Literal["any", "cuda"]
     sampling: Sampling
     search: Search
+    transfer: Transfer
+    original: Original
 
 
 class TrainedModel(Strict):
@@ -153,12 +231,39 @@ class Study(Strict):
     quantised: str
 
 
+class Calibration(Strict):
+    """How the targets of known λ are sampled (replicate/calibration.py). `workers`: processes, of one thread each."""
+
+    workers: Count
+    groups: Annotated[int, Field(ge=2)]
+    chains: Count
+    repeats: Count
+
+
+class Claims(Strict):
+    """The rules of the verdicts, fixed before the data are seen (replicate/claims.py).
+
+    level: of every test, and 1 − level of every interval. bootstrap: resamples. descent: nats by which noise-free steps may lower the
+    loss at a minimum. negligible: relative change of λ̂ that counts as none. stable: greatest coefficient of variation over shuffles
+    that counts as stable.
+    """
+
+    level: Share
+    bootstrap: Count
+    descent: Positive
+    negligible: Share
+    stable: Share
+
+
 class Params(Strict):
     seed: Annotated[int, Field(ge=0)]
     corpora: dict[Name, Corpus]
     tokenizers: dict[Name, Tokenizer]
     training: Training
     baseline: Baseline
+    diagnostics: Diagnostics
+    calibration: Calibration
+    claims: Claims
     families: dict[Name, Family]
     models: dict[Name, Model]
     studies: dict[Name, Study]
@@ -177,8 +282,14 @@ class Params(Strict):
             if name not in getattr(self, section):
                 raise UserError(f"{key}: {name!r} is not one of {section}; write one of {', '.join(getattr(self, section))}")
         for name, family in self.families.items():
-            if self.models[family.search.model].family != name:
-                raise UserError(f"families.{name}.search.model: {family.search.model!r} is of another family; name one of {name}'s")
+            named = [("search.model", family.search.model)]
+            named += [("transfer.models", model) for model in family.transfer.models]
+            named += [("original.models", model) for model in family.original.models]
+            for key, model in named:
+                if model not in self.models or self.models[model].family != name:
+                    raise UserError(f"families.{name}.{key}: {model!r} is of another family; name one of {name}'s")
+            if family.sampling.sampler == "sgnht" and family.sampling.localization:
+                raise UserError(f"families.{name}.sampling.localization: SGNHT has no localisation; write 0.0, or another sampler")
         for name, model in self.models.items():
             if isinstance(model, TrainedModel) and model.width % (2 * model.heads):
                 raise UserError(f"models.{name}.width: {model.width} is not a multiple of 2 × heads ({2 * model.heads}); change one")

@@ -86,7 +86,7 @@ def batches(windows: int, batch_size: int, generator: torch.Generator) -> Iterat
 
 
 @torch.no_grad()
-def evaluate(model: PreTrainedModel, tokens_NxL: Tensor, batch_size: int = 256) -> tuple[float, float]:
+def evaluate(model: PreTrainedModel, tokens_NxL: Tensor, batch_size: int = 64) -> tuple[float, float]:
     """Mean loss over all positions of the windows, and over their last positions (nats per token)."""
     losses = torch.cat([token_losses(model, batch) for batch in tokens_NxL.split(batch_size)])
     return losses.mean().item(), losses[:, -1].mean().item()

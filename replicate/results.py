@@ -36,6 +36,15 @@ class Estimate(Record):
     rhat: Annotated[float | None, Field(description="split R-hat over all chains")]
     chains: int
     failed_chains: int
+    drift: Annotated[float | None, Field(description="change of λ̂ from the first to the second half of the draws")]
+    drift_p: Annotated[float | None, Field(description="p value of that change, against none")]
+    coefficient: Annotated[float | None, Field(description="c of the control variate; null where the estimator has none")]
+    explained: Annotated[float | None, Field(description="share of the draws' variance that the control variate takes away")]
+    clipped: Annotated[
+        list[float | None], Field(description="relative change of λ̂ of each shuffle if chains were clipped; of `controlled`")
+    ]
+    variance_ratio: Annotated[float | None, Field(description="variance over shuffles, over that of `controlled`")]
+    evaluations: Annotated[float | None, Field(description="gradient evaluations for a standard error of 1 % of λ̂")]
     groups: Annotated[list[float | None], Field(description="λ̂ of each shuffle of the data")]
     status: Status
 
@@ -51,6 +60,8 @@ class Baseline(Record):
     gradient_norm_squared: Annotated[
         float | None, Field(description="unbiased: inner product of the gradients of two halves of the subset")
     ]
+    descent: Annotated[float | None, Field(description="greatest fall of one half's loss along minus the other half's gradient (nats)")]
+    descent_error: Annotated[float | None, Field(description="its standard error")]
     status: Status
 
 
@@ -84,34 +95,217 @@ class Extraction(Record):
 
 
 class Trial(Record):
-    """One setting of a search; λ̂ by `controlled` with each chain on its own. `stability`: mean over standard deviation across chains."""
+    """One setting of a search; λ̂ by `controlled` with each chain on its own. `stability`: mean over standard deviation across chains;
+    `efficiency`: effective draws per gradient evaluation.
+    """
 
     family: str
     model: str
+    proposed_by: Literal["grid", "tpe"]
     sampler: str
     lr: float
     weight_decay: float
     localization: float
     bounding_box: float | None
     diffusion: float | None
+    noise_diffusion: float | None
     mean: float | None
     standard_deviation: float | None
     stability: float | None
+    efficiency: float | None
+    rhat: float | None
+    drift_p: float | None
+    step_bias: Annotated[float | None, Field(description="|d ln λ̂/d ln ε| here: about the relative bias that the step size causes")] = None
+    expected_error: Annotated[float | None, Field(description="relative, of λ̂: the step bias and the Monte-Carlo error together")] = None
+    healthy: Annotated[bool, Field(description="no failed chain, R-hat and drift within params.yaml's limits")]
     failed_chains: int
     chains: int
-    chosen: bool
+    chosen_by: Annotated[list[Literal["stability", "efficiency", "accuracy"]], Field(description="the rules that choose this setting")]
+    chosen: Annotated[bool, Field(description="by the rule that params.yaml names: used for every model of the family")]
+
+
+class Importance(Record):
+    """Share of the variance of λ̂ over a grid that one hyperparameter explains (fANOVA, Hutter et al. 2014), with its bootstrap."""
+
+    family: str
+    sampler: str
+    hyperparameter: str
+    importance: float
+    interval: tuple[float, float]
+    resamples: Annotated[list[float], Field(description="one value a bootstrap resample of the trials")]
+
+
+class Transferred(Record):
+    """λ̂ (`controlled`) of one model at the chosen step size times `factor`; `groups` are paired: same batches, same noise."""
+
+    family: str
+    model: str
+    factor: float
+    lr: float | None
+    llc: float | None
+    standard_error: float | None
+    groups: list[float | None]
+    rhat: float | None
+    drift_p: float | None
+    chains: int
+    failed_chains: int
+    status: Status
+
+
+class Reexamined(Record):
+    """The original protocol on one model: λ̂ of each shuffle as published, and the luck of its one baseline minibatch.
+
+    `luck`: −(n/ln n)·(loss at w* of that minibatch − loss at w* over all), what λ̂ would be if the chain never moved. `spread`: standard
+    deviation over shuffles when the baseline is the mean of so many (`batches`) minibatches.
+    """
+
+    family: str
+    model: str
+    nbeta: float | None
+    factor: Annotated[float | None, Field(description="n/ln n, which the study multiplied by instead of nβ")]
+    groups: Annotated[list[float | None], Field(description="published λ̂ of each shuffle")]
+    deviations: Annotated[list[float | None], Field(description="standard deviation across chains of each shuffle")]
+    luck: list[float | None]
+    controlled: Annotated[list[float | None], Field(description="λ̂ of the same traces by `controlled`, at the sampler's own nβ")]
+    r_squared: Annotated[float | None, Field(description="share of the variance of `groups` that `luck` explains")]
+    explained: Annotated[float | None, Field(description="share of the draws' variance that the control variate takes away")]
+    batches: list[int]
+    spread: list[float | None]
+    padded_labels: Annotated[float | None, Field(description="share of the labels that are padding")]
+    padded_variance: Annotated[float | None, Field(description="share of the variance of the minibatch loss at w* due to padded labels")]
+    status: Status
 
 
 class Trace(Record):
-    """Mean minibatch loss over all chains of a model, thinned; steps below 0 are burn-in. `low`, `high`: least and greatest chain."""
+    """What a page of diagnostics shows of one model, thinned; steps below 0 are burn-in. `chains`: minibatch loss (chain, step), nats;
+    `running`, `running_error`: λ̂ (`controlled`) of the draws so far at each step, and its standard error between groups; null in burn-in.
+    """
 
     family: str
     model: str
     loss_at_w_star: float
     step: list[int]
-    mean: list[float | None]
-    low: list[float | None]
-    high: list[float | None]
+    chains: list[list[float | None]]
+    running: list[float | None]
+    running_error: list[float | None]
+    chain_llc: Annotated[list[float | None], Field(description="λ̂ of each chain")]
+    advice: Annotated[list[str], Field(description="what is wrong, in plain words; empty where nothing is")]
+
+
+class Evidence(Record):
+    file: str
+    key: str
+
+
+Verdict = Literal["supported", "not supported", "inconclusive", "not run"]
+
+
+class Part(Record):
+    """One piece of a claim's evidence, judged by the same rule."""
+
+    name: str
+    verdict: Annotated[Verdict | None, Field(description="null where the piece is told and not judged")]
+    effect: float | None
+    interval: tuple[float, float] | None
+    p_value: float | None
+
+
+class Claim(Record):
+    """A claim of the write-up, judged by the rules in params.yaml."""
+
+    id: str
+    claim: str
+    verdict: Verdict
+    measure: Annotated[str, Field(description="what `effect` is")]
+    effect: float | None
+    interval: tuple[float, float] | None
+    p_value: Annotated[float | None, Field(description="of the one-sided test in the claim's direction")]
+    why: Annotated[str, Field(description="the verdict in a sentence; where it is open, what would decide it")]
+    parts: list[Part]
+    evidence: list[Evidence]
+
+
+class Aggregate(Record):
+    """An average that the study of November 2023 reported, beside the same from its own shuffles."""
+
+    family: str
+    model: str
+    shuffles: int
+    kept: Annotated[int, Field(description="shuffles with a mean above 0, which alone were averaged")]
+    reported: float
+    recomputed: float
+    reported_deviation: float | None
+    deviation_of_all: Annotated[float, Field(description="mean of the standard deviations of all shuffles")]
+    deviation_of_kept: Annotated[float, Field(description="the same of the shuffles that were averaged")]
+    agrees: Annotated[bool, Field(description="average and deviation (of all shuffles), to half a unit of the last published digit")]
+
+
+class Analysis(Record):
+    """Two-way analysis of variance of the λ̂ of a family, shuffle × model, without replication; shares of the sum of squares."""
+
+    family: str
+    estimator: str
+    models: list[str]
+    shuffles: int
+    shuffle: float
+    model: float
+    residual: float
+    f: Annotated[float, Field(description="of the models, against the residual")]
+    p_value: float
+    page_p: Annotated[float | None, Field(description="Page's test that λ̂ rises with size, shuffles as blocks; null below three models")]
+    correlations: Annotated[list[list[float]], Field(description="of every two models over shuffles")]
+
+
+class Rung(Record):
+    """λ̂ of a target at one nβ; `expected`: what the theory has there, by quadrature; null where that is not known."""
+
+    nbeta: float
+    llc: float
+    standard_error: float
+    expected: float | None
+
+
+class Calibrated(Record):
+    """λ̂ of a target whose λ is known. `exact`: what a perfect sampler of this step size and localisation would give, null where that is
+    not known; `ladder`: the estimates at several nβ that `llc` was extrapolated from, empty where it was not.
+    """
+
+    target: str
+    kind: str
+    parameters: int
+    true_llc: float
+    multiplicity: int
+    exact: float | None
+    llc: float
+    standard_error: float
+    interval: tuple[float, float]
+    rhat: float | None
+    ess: float | None
+    evaluations: Annotated[int, Field(description="gradient evaluations spent")]
+    ladder: list[Rung]
+    verdict: Literal["within 1 %", "within the interval", "within 5 %", "outside"]
+
+
+class Coverage(Record):
+    """How often the nominal 95 % interval held the truth, over independent repeats."""
+
+    target: str
+    true_llc: float
+    repeats: int
+    covered: int
+    share: float
+    interval: Annotated[tuple[float, float], Field(description="95 % interval of the share (Wilson)")]
+
+
+class Control(Record):
+    """A sampler that is wrong on purpose, judged as the right one is: it must be caught."""
+
+    mistake: str
+    target: str
+    expected: float
+    llc: float
+    standard_error: float
+    caught: bool
 
 
 class Metric(Record):
@@ -123,13 +317,24 @@ class Metric(Record):
     ess: float | None
 
 
-FILES: dict[str, type[Record]] = {
+COLLECTED: dict[str, type[Record]] = {  # by `collect`, of a study
     "baselines": Baseline,
     "estimates": Estimate,
+    "importances": Importance,
+    "original": Reexamined,
     "search": Trial,
+    "transfer": Transferred,
     "traces": Trace,
     "training": Training,
     "windows": Extraction,
+}
+FILES: dict[str, type[Record]] = COLLECTED | {
+    "aggregates": Aggregate,
+    "anova": Analysis,
+    "calibration": Calibrated,
+    "claims": Claim,
+    "controls": Control,
+    "coverage": Coverage,
 }
 
 
@@ -147,16 +352,18 @@ def read(path: Path, kind: type[R]) -> list[R]:
     try:
         return [kind.model_validate(row) for row in json.loads(path.read_bytes())]
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); run the study's collect stage again") from None
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); run the stage that writes it again") from None
 
 
 def schema(kind: type[Record]) -> dict[str, Any]:
     """The JSON Schema of a list of records."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "array", "items": kind.model_json_schema()}
+    items = kind.model_json_schema()
+    nested = {"$defs": items.pop("$defs")} if "$defs" in items else {}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "array", "items": items} | nested
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """The JSON Schema of every file of results/<study>/, by its name; `metrics` is a mapping by model, all others are lists."""
+    """The JSON Schema of every file of results/, by its name; `metrics` is a mapping by model, all others are lists."""
     metrics = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
-from replicate.published import Published
-from replicate.results import Baseline, Estimate, Training, Trial
+from replicate.published import Family
+from replicate.results import (
+    Aggregate,
+    Analysis,
+    Baseline,
+    Calibrated,
+    Claim,
+    Control,
+    Coverage,
+    Estimate,
+    Reexamined,
+    Training,
+    Trial,
+)
 
 NOT_RUN = r"\notrun"
 
@@ -37,13 +50,13 @@ def rows(lines: Iterable[Iterable[str]]) -> str:
     return "".join(" & ".join(cells) + r" \\" + "\n" for cells in lines)
 
 
-def estimates(records: list[Estimate], published: Mapping[str, Mapping[str, Published]], estimator: str) -> str:
+def estimates(records: list[Estimate], published: Mapping[str, Family], estimator: str) -> str:
     """model, parameters, sampled ones, λ̂ with error and interval, R-hat, effective draws, chains that failed, the published λ̂."""
     lines = []
     for row in records:
         if row.estimator != estimator:
             continue
-        theirs = published.get(row.family, {}).get(row.model)
+        theirs = published[row.family].models.get(row.model) if row.family in published else None
         before = [row.model, whole(row.parameters), whole(row.sampled_parameters)]
         after = [number(theirs.reported, 6) if theirs else "--"]
         if row.status == "not run":
@@ -67,12 +80,25 @@ def estimators(records: list[Estimate]) -> str:
     return rows(lines)
 
 
+def efficiency(records: list[Estimate]) -> str:
+    """model, then for every estimator the variance over shuffles over that of `controlled`, and the gradients for an error of 1 %."""
+    names = list(dict.fromkeys(row.estimator for row in records))
+    lines = []
+    for model in dict.fromkeys(row.model for row in records):
+        mine = {row.estimator: row for row in records if row.model == model}
+        if any(row.status == "not run" for row in mine.values()):
+            lines.append([model, rf"\multicolumn{{{2 * len(names)}}}{{c}}{{{NOT_RUN}}}"])
+        else:
+            lines.append([model, *(number(mine[n].variance_ratio, 2) for n in names), *(number(mine[n].evaluations, 2) for n in names)])
+    return rows(lines)
+
+
 def search(records: list[Trial]) -> str:
-    """The settings that were chosen: family, model, sampler, ε, μ, γ, box, mean and standard deviation of λ̂, stability."""
+    """The settings that the rules choose: family, rule, sampler, ε, μ, γ, box, mean and s.d. of λ̂, stability, efficiency."""
     return rows(
         [
             row.family,
-            row.model,
+            ", ".join(row.chosen_by) + (r"$^*$" if row.chosen else ""),
             row.sampler.upper(),
             number(row.lr),
             number(row.weight_decay),
@@ -81,9 +107,10 @@ def search(records: list[Trial]) -> str:
             number(row.mean),
             number(row.standard_deviation, 2),
             number(row.stability, 3),
+            number(row.efficiency, 2),
         ]
         for row in records
-        if row.chosen
+        if row.chosen_by
     )
 
 
@@ -95,6 +122,125 @@ def training(records: list[Training]) -> str:
         else [row.model, rf"\multicolumn{{5}}{{c}}{{{NOT_RUN}}}"]
         for row in records
     )
+
+
+def calibration(records: list[Calibrated]) -> str:
+    """target, parameters, λ, what an exact sampler would give, λ̂ with error, interval, verdict."""
+    return rows(
+        [
+            escaped(row.target),
+            whole(row.parameters),
+            number(row.true_llc),
+            number(row.exact) if not row.ladder else "from " + ", ".join(f"{rung.llc:.3g}" for rung in row.ladder),
+            f"{number(row.llc)} $\\pm$ {number(row.standard_error, 2)}",
+            interval(row.interval),
+            row.verdict.replace("%", r"\%"),
+        ]
+        for row in records
+    )
+
+
+def controls(records: list[Control]) -> str:
+    """mistake, target, expected, found, whether it was caught."""
+    return rows(
+        [
+            escaped(row.mistake),
+            escaped(row.target),
+            number(row.expected),
+            f"{number(row.llc)} $\\pm$ {number(row.standard_error, 2)}",
+            "caught" if row.caught else "not caught",
+        ]
+        for row in records
+    )
+
+
+def aggregates(records: list[Aggregate]) -> str:
+    """model, shuffles averaged of how many, reported and recomputed average, reported and recomputed deviation."""
+    return rows(
+        [
+            row.model,
+            f"{row.kept} of {row.shuffles}",
+            f"{row.reported:.2f}",
+            f"{row.recomputed:.2f}",
+            "--" if row.reported_deviation is None else f"{row.reported_deviation:.2f}",
+            "--" if row.reported_deviation is None else f"{row.deviation_of_all:.2f}",
+        ]
+        for row in records
+    )
+
+
+def anova(records: list[Analysis]) -> str:
+    """family, shares of the sum of squares (shuffle, model, residual), F and p of the models, p of Page's test."""
+    return rows(
+        [
+            row.family,
+            *(rf"{100 * share:.1f}\,\%" for share in (row.shuffle, row.model, row.residual)),
+            number(row.f, 3),
+            number(row.p_value, 2),
+            number(row.page_p, 2),
+        ]
+        for row in records
+    )
+
+
+def original(records: list[Reexamined]) -> str:
+    """model, least and greatest λ̂ as published over shuffles, R² of luck, spread with 1 and with most baseline minibatches, share of
+    labels that are padding, share of the variance of a minibatch's loss that these explain.
+    """
+    lines = []
+    for row in records:
+        if row.status == "not run":
+            lines.append([row.model, rf"\multicolumn{{6}}{{c}}{{{NOT_RUN}}}"])
+            continue
+        found = [value for value in row.groups if value is not None]
+        shares = ("--" if value is None else rf"{100 * value:.0f}\,\%" for value in (row.padded_labels, row.padded_variance))
+        span = f"{number(min(found))} to {number(max(found))}" if found else "--"
+        lines.append([row.model, span, number(row.r_squared, 2), number(row.spread[0], 3), number(row.spread[-1], 3), *shares])
+    return rows(lines)
+
+
+LATEX = {"%": r"\%", "_": r"\_", "×": r"$\times$", "·": r"$\cdot$", "½": r"$\tfrac12$", "γ": r"$\gamma$", "ε": r"$\varepsilon$"}
+LATEX |= {"²": "$^2$", "⁴": "$^4$", "⁶": "$^6$", "₁": "$_1$", "₂": "$_2$", "₃": "$_3$"}
+
+
+def escaped(text: str) -> str:
+    """Plain text for LaTeX."""
+    return text.translate(str.maketrans(LATEX))
+
+
+def verdicts(study: str, claims: list[Claim]) -> str:
+    r"""`\setresult{study/claim/…}`: verdict, effect, interval, p."""
+    named: dict[str, str] = {}
+    for row in claims:
+        named[f"{row.id}/verdict"] = NOT_RUN if row.verdict == "not run" else row.verdict
+        named[f"{row.id}/effect"] = number(row.effect, 3)
+        named[f"{row.id}/interval"] = interval(row.interval)
+        named[f"{row.id}/p"] = number(row.p_value, 2)
+    return settings(study, named)
+
+
+def shares(analyses: list[Analysis]) -> str:
+    """`published/family/…`: shares of the sum of squares."""
+    named = {f"{row.family}/{key}": rf"{100 * getattr(row, key):.1f}\,\%" for row in analyses for key in ("shuffle", "model", "residual")}
+    return settings("published", named)
+
+
+def coverage(records: list[Coverage], calibrated: list[Calibrated]) -> str:
+    named = {"targets": str(len(calibrated)), "outside": str(sum(row.verdict == "outside" for row in calibrated))}
+    for row in records:
+        named |= {"coverage": rf"{100 * row.share:.1f}\,\%", "repeats": str(row.repeats)}
+    return settings("calibration", named)
+
+
+def settings(prefix: str, named: Mapping[str, str]) -> str:
+    return "".join(f"\\setresult{{{prefix}/{key}}}{{{text}}}\n" for key, text in sorted(named.items()))
+
+
+def write(fragments: Mapping[str, str], out: Path) -> None:
+    """A `.tex` file each."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in fragments.items():
+        (out / f"{name}.tex").write_text(text, encoding="utf-8")
 
 
 def values(study: str, estimates: list[Estimate], baselines: list[Baseline], trials: list[Trial]) -> str:
@@ -115,4 +261,4 @@ def values(study: str, estimates: list[Estimate], baselines: list[Baseline], tri
         if trial.chosen:
             named[f"{trial.family}/lr"] = number(trial.lr)
             named[f"{trial.family}/localization"] = number(trial.localization)
-    return "".join(f"\\setresult{{{study}/{key}}}{{{text}}}\n" for key, text in sorted(named.items()))
+    return settings(study, named)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +15,22 @@ from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
 from replicate.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
-CHARACTERS_PER_TOKEN = 3.5  # of the original study: over 700 characters for 200 tokens
 
 
 @dataclass(frozen=True)
 class Windows:
-    """tokens_NxL: token ids. review_N: which review each window is from. floor_NxL: −ln p (nats) of each token under the process
-    that wrote the text, where that is known. `statistics`: what was kept and what was dropped.
+    """tokens_NxL: token ids. review_N: which review each window is from. padded_N: whether the label is padding. floor_NxL: −ln p
+    (nats) of each token under the process that wrote the text, where that is known. `statistics`: what was kept and what was dropped.
     """
 
     tokens_NxL: NDArray[np.int32]
     review_N: NDArray[np.int32]
+    padded_N: NDArray[np.bool_]
     floor_NxL: NDArray[np.float32] | None
     statistics: dict[str, int]
 
     def save(self, path: Path) -> None:
-        arrays = {"tokens": self.tokens_NxL, "review": self.review_N}
+        arrays = {"tokens": self.tokens_NxL, "review": self.review_N, "padded": self.padded_N}
         save_file(arrays if self.floor_NxL is None else arrays | {"floor": self.floor_NxL}, path)
 
 
@@ -45,23 +44,23 @@ def load(path: Path) -> Windows:
         arrays = load_file(path)
     except Exception as error:  # safetensors raises its own class and OSError alike
         raise UserError(f"{path}: cannot be read ({error}); delete it and run dvc repro again") from None
-    return Windows(arrays["tokens"], arrays["review"], arrays.get("floor"), {})
+    return Windows(arrays["tokens"], arrays["review"], arrays["padded"], arrays.get("floor"), {})
 
 
-def select(texts: Sequence[str], tokenizer: Tokenizer, rule: Literal["tokens", "characters"], length: int) -> Windows:
-    """The windows of those reviews that the rule keeps.
+def select(texts: Sequence[str], tokenizer: Tokenizer, length: int, characters: int | None = None) -> Windows:
+    """The windows of those reviews that have at least `length` tokens.
 
-    `tokens` keeps a review of at least `length` tokens. `characters` is the original study's rule: it keeps a review of over
-    3.5 × `length` characters and pads it with the end-of-text token where it has too few tokens, so that a label can be padding.
+    With `characters`, by the original study's rule: those of more characters than that, padded with the end-of-text token where
+    they have too few tokens, so that a label can be padding.
 
     Raises:
         UserError: no review is kept.
     """
     ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
-    if rule == "tokens":
+    if characters is None:
         kept = [i for i, tokens in enumerate(ids) if len(tokens) >= length]
     else:
-        kept = [i for i, text in enumerate(texts) if len(text) > CHARACTERS_PER_TOKEN * length]
+        kept = [i for i, text in enumerate(texts) if len(text) > characters]
     if not kept:
         raise UserError(f"none of {len(ids)} reviews is long enough for windows of {length} tokens; lower the family's length")
     padding = tokenizer.token_to_id(END_OF_TEXT)
@@ -70,16 +69,17 @@ def select(texts: Sequence[str], tokenizer: Tokenizer, rule: Literal["tokens", "
     tokens_NxL = np.full((len(kept), length), padding, np.int32)
     for row, i in enumerate(kept):
         tokens_NxL[row, : len(ids[i])] = ids[i][:length]
+    padded_N = np.array([len(ids[i]) < length for i in kept])
     statistics = {
         "reviews": len(ids),
         "kept": len(kept),
         "dropped": len(ids) - len(kept),
-        "padded_labels": sum(len(ids[i]) < length for i in kept),
+        "padded_labels": int(padded_N.sum()),
         "tokens": sum(map(len, ids)),
         "vocabulary": tokenizer.get_vocab_size(),
         "length": length,
     }
-    return Windows(tokens_NxL, np.array(kept, np.int32), None, statistics)
+    return Windows(tokens_NxL, np.array(kept, np.int32), padded_N, None, statistics)
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:

@@ -120,3 +120,43 @@ def test_drifting_chains_show_in_rhat_and_ess() -> None:
 def test_draws_that_do_not_move_have_no_effective_number() -> None:
     assert np.isnan(estimators.diagnostics.ess(np.ones((2, 10))))
     assert np.isnan(estimators.diagnostics.rhat(np.ones((0, 10))))
+
+
+def test_the_control_variate_takes_the_share_rho_squared() -> None:
+    """Var(y) = 0.8²·0.2² + 0.05², of which 0.05² is left: ρ² = 0.0256/0.0281."""
+    assert estimators.explained(trace(correlation=0.8, draws=5000), BASELINE) == pytest.approx(0.0256 / 0.0281, abs=0.01)
+    assert estimators.explained(trace(correlation=0.0, draws=5000), BASELINE) == pytest.approx(0.0, abs=0.01)
+
+
+def test_the_running_estimate_ends_at_the_estimate() -> None:
+    values = estimators.controlled(trace(groups=4), NBETA, BASELINE)
+    result = estimators.summarise(values)
+    mean_D, error_D = estimators.running(values)
+    assert mean_D[-1] == pytest.approx(result.llc, rel=1e-12)
+    assert error_D[-1] == pytest.approx(result.standard_error, rel=1e-12)
+    assert mean_D[9] == pytest.approx(float(values.isel(draw=slice(0, 10)).mean()), rel=1e-12)
+
+
+def test_the_evaluations_promised_give_the_error_promised() -> None:
+    """Chains as many times longer as `evaluations` says have a standard error of 1 % of λ̂, within the scatter of 24 groups' errors."""
+    data = trace(groups=24, chains=1, burn_in=0, draws=100)
+    result = estimators.summarise(estimators.controlled(data, NBETA, BASELINE, c=0.0))
+    times = result.evaluations / (24 * 100)
+    longer = trace(groups=24, chains=1, burn_in=0, draws=round(100 * times), seed=1)
+    found = estimators.summarise(estimators.controlled(longer, NBETA, BASELINE, c=0.0))
+    assert found.standard_error == pytest.approx(0.01 * result.llc, rel=0.5)
+
+
+def test_burn_in_is_counted_in_the_evaluations() -> None:
+    values = estimators.controlled(trace(), NBETA, BASELINE)
+    bare, burnt = estimators.summarise(values), estimators.summarise(values, burn_in=values.sizes["draw"])
+    assert burnt.evaluations == pytest.approx(2 * bare.evaluations)
+
+
+def test_clipping_takes_what_stands_above_the_quantile() -> None:
+    """Excess losses 1, 2, 3, 4 in one chain, clipped at the median 2.5: 2 of 10. A group with a failed chain has none."""
+    loss = BASELINE + np.array([[[1.0, 2, 3, 4]], [[1.0, 2, 3, 4]]])
+    dims = ("group", "chain", "draw")
+    arrays = {"loss": (dims, loss), "init_loss": (dims, np.full_like(loss, BASELINE)), "failed": (dims[:2], np.array([[False], [True]]))}
+    found = estimators.clipping(xr.Dataset(arrays, {"draw": np.arange(4)}), NBETA, BASELINE, 0.5)
+    np.testing.assert_allclose(found, [-0.2, np.nan], rtol=1e-12)

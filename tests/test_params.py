@@ -32,7 +32,7 @@ MISTAKES = [
     ("width: 24", "width: 25", "models.mini-34k.width: 25 is not a multiple"),
     ("607a30d783dfa663caf39e06633721c8d4cfcd7e", "main", "tokenizers.gpt2.revision:"),
     ("  films: # byte", "  ../films: # byte", "tokenizers"),
-    ("groups: 4", "groups: 0", "families.mini.sampling.groups:"),
+    ("batch_size: 32\n      groups: 4", "batch_size: 32\n      groups: 0", "families.mini.sampling.groups:"),
     ("training:", "training: 3\nx:", "unknown key"),
     ("seed: 2023", "seed: [", "not YAML"),
 ]
@@ -55,7 +55,7 @@ def test_a_mistake_is_one_line_that_names_the_key(tmp_path: Path, old: str, new:
         (("extract", "maxi", "out"), "seed: 1", "error: family 'maxi': params.yaml has none of that name; give one of mini"),
         (("estimate", "mini"), "seed: 1", "Missing argument"),
         (("pretrain", "mini-34k", "windows", "out"), "seed: 1", "error: windows: missing; run the stage that makes it"),
-        (("figures", "demo", "results", "out"), "seed: 1", "error: results: missing; run the stage that makes it"),
+        (("figures", "demo", "results", "data", "out"), "seed: 1", "error: results: missing; run the stage that makes it"),
         (("extract", "mini", "params.yaml"), "seed: 1", "error: params.yaml: is there already; remove it first"),
     ],
 )

@@ -12,7 +12,7 @@ SCHEDULE = pretrain.Schedule(lr=0.01, batch_size=16, warmup=5, check=20, toleran
 
 def text() -> torch.Tensor:
     texts = [grammar.text(choices) for choices in grammar.reviews(0, 400)]
-    return torch.from_numpy(windows.select(texts, windows.train_tokenizer(texts, 400), "tokens", 48).tokens_NxL).long()
+    return torch.from_numpy(windows.select(texts, windows.train_tokenizer(texts, 400), 48).tokens_NxL).long()
 
 
 TOKENS = text()

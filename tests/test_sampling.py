@@ -126,6 +126,27 @@ def test_chains_of_a_group_share_its_order_and_no_example() -> None:
         np.testing.assert_allclose(trace.init_loss.values[group], order.reshape(2, 4, 8).mean(axis=-1))
 
 
+def test_without_restart_a_chain_goes_on_where_the_last_one_ended() -> None:
+    """And takes that for its anchor: with a box of 0.01 the second chain of a group leaves the first one's box, and w* is put back."""
+    target = Quadratic(H, centre=0.7)
+    setting = Setting("sgld", 0.01, bounding_box=0.01)
+    trace = run(target, setting, groups=2, chains=3, draws=20, burn_in=0, nbeta=0.01, restart=False)
+    within = 0.5 * H.sum() * 0.01**2
+    assert (trace.loss.isel(chain=0, draw=0) == 0).all()
+    assert (trace.loss.isel(chain=1, draw=0) > 0.5 * within).all()
+    assert float(trace.loss.isel(chain=2).max()) > within * (1 + 1e-9)
+    np.testing.assert_array_equal(target.w.detach().numpy(), np.full(32, 0.7))
+
+
+def test_a_group_without_restart_is_run_again_as_a_whole() -> None:
+    done: dict[tuple[int, int], Chain] = {}
+    setting = Setting("sgld", 0.01)
+    whole = run(Quadratic(H), setting, draws=20, groups=2, chains=3, done=done, restart=False)
+    del done[1, 1]
+    resumed = run(Quadratic(H), setting, draws=20, groups=2, chains=3, done=done, restart=False)
+    np.testing.assert_array_equal(whole.loss.values, resumed.loss.values)
+
+
 def test_finished_chains_are_not_run_again() -> None:
     done: dict[tuple[int, int], Chain] = {}
     whole = run(Quadratic(H), Setting("sgld", 0.01), draws=20, groups=2, done=done)

@@ -21,7 +21,7 @@ def tokenizer() -> Tokenizer:
 
 def test_tokens_keeps_whole_windows_alone(tokenizer: Tokenizer) -> None:
     lengths = [len(tokenizer.encode(text).ids) for text in TEXTS]
-    result = windows.select(TEXTS, tokenizer, "tokens", lengths[0])
+    result = windows.select(TEXTS, tokenizer, lengths[0])
     kept = [i for i, length in enumerate(lengths) if length >= lengths[0]]
     assert result.review_N.tolist() == kept
     assert 1 not in kept
@@ -31,7 +31,7 @@ def test_tokens_keeps_whole_windows_alone(tokenizer: Tokenizer) -> None:
 
 def test_characters_pads_and_says_how_many_labels_are_padding(tokenizer: Tokenizer) -> None:
     """With windows of 10 tokens the original rule asks for over 35 characters, and counts no tokens."""
-    result = windows.select(TEXTS, tokenizer, "characters", 10)
+    result = windows.select(TEXTS, tokenizer, 10, 35)
     kept = [i for i, text in enumerate(TEXTS) if len(text) > 35]
     assert result.review_N.tolist() == kept
     padding = tokenizer.token_to_id(windows.END_OF_TEXT)
@@ -44,16 +44,16 @@ def test_characters_pads_and_says_how_many_labels_are_padding(tokenizer: Tokeniz
 def test_the_counts_on_the_imdb_reviews(imdb: Path, gpt2_tokenizer: Path) -> None:
     """14,323 reviews have 200 tokens; 18,802 have over 700 characters, and 4,483 of those a padded label."""
     texts, tokenizer = corpora.read(imdb), windows.read_tokenizer(gpt2_tokenizer)
-    tokens = windows.select(texts, tokenizer, "tokens", 200).statistics
-    characters = windows.select(texts, tokenizer, "characters", 200).statistics
+    tokens = windows.select(texts, tokenizer, 200).statistics
+    characters = windows.select(texts, tokenizer, 200, 700).statistics
     assert (tokens["kept"], tokens["padded_labels"]) == (14_323, 0)
     assert (characters["kept"], characters["padded_labels"]) == (18_802, 4_483)
 
 
 def test_windows_come_back_from_disk(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    result = windows.select(TEXTS, tokenizer, "tokens", 4)
+    result = windows.select(TEXTS, tokenizer, 4)
     floor = np.arange(result.tokens_NxL.size, dtype=np.float32).reshape(result.tokens_NxL.shape)
-    windows.Windows(result.tokens_NxL, result.review_N, floor, {}).save(tmp_path / "w.safetensors")
+    windows.Windows(result.tokens_NxL, result.review_N, result.padded_N, floor, {}).save(tmp_path / "w.safetensors")
     back = windows.load(tmp_path / "w.safetensors")
     np.testing.assert_array_equal(back.tokens_NxL, result.tokens_NxL)
     np.testing.assert_array_equal(back.floor_NxL, floor)
@@ -61,7 +61,7 @@ def test_windows_come_back_from_disk(tokenizer: Tokenizer, tmp_path: Path) -> No
 
 def test_what_is_too_short_or_damaged_is_told(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of 3 reviews is long enough"):
-        windows.select(TEXTS, tokenizer, "tokens", 10_000)
+        windows.select(TEXTS, tokenizer, 10_000)
     (tmp_path / "w.safetensors").write_bytes(b"cut off")
     with pytest.raises(UserError, match=r"w\.safetensors: cannot be read"):
         windows.load(tmp_path / "w.safetensors")

@@ -1,4 +1,4 @@
-"""Chains around w*: `engine.sample` runs them; a sampler is what `devinterp.optimizer` makes of a `Setting`."""
+"""Chains around w*: `engine.sample` runs them; a sampler is what `samplers.optimizer` makes of a `Setting`."""
 
 from replicate.sampling.engine import Chain, sample
 from replicate.sampling.setting import Setting

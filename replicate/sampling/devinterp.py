@@ -3,6 +3,7 @@
 SGLD (Lau et al. 2023, arXiv 2308.12108):  w ← w − (ε/2)·[nβ·∇L_B(w) + γ(w − w*) + μ·w] + √ε·N(0, I), clipped to |w − w*| ≤ box.
 SGNHT (Ding et al. 2014): momentum p, thermostat ξ from A on, p₀ = √ε·N(0, I):
     p ← p − ε·nβ·∇L_B(w) − ξ·p + √(2εA)·N(0, I);  w ← w + p;  ξ ← ξ + (mean(p²) − ε).
+The original study's had 0.01 for the A of the noise, whatever A the thermostat began with: `Setting.noise_diffusion`.
 
 `SGMCMC.sgnht` of that version never updates its momentum, so SGNHT is `devinterp.optim.SGNHT`, which is right but deprecated.
 """
@@ -26,13 +27,17 @@ def optimizer(parameters: Iterable[nn.Parameter], setting: Setting, nbeta: float
         if setting.sampler == "sgnht":
             if setting.diffusion is None:
                 raise ValueError("SGNHT needs a diffusion factor")
-            return SGNHT(
+            sampler = SGNHT(
                 list(parameters),
                 lr=setting.lr,
                 diffusion_factor=setting.diffusion,
                 bounding_box_size=setting.bounding_box,
                 nbeta=nbeta,
             )
+            if setting.noise_diffusion is not None:
+                for group in sampler.param_groups:
+                    group["diffusion_factor"] = setting.noise_diffusion  # the thermostat has its start already
+            return sampler
         return SGMCMC.sgld(
             list(parameters),
             lr=setting.lr,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from replicate.progress import Advance
-from replicate.sampling.devinterp import optimizer
+from replicate.sampling import samplers
 from replicate.sampling.setting import Setting
 
 Loss = Callable[[Tensor], Tensor]  # indices of examples (B,) → their losses under the model as it stands (B,)
@@ -50,12 +50,14 @@ def sample(
     noise: Callable[[int, int], int],
     advance: Advance,
     done: MutableMapping[tuple[int, int], Chain] | None = None,
+    restart: bool = True,
 ) -> xr.Dataset:
     """Traces over (group, chain, draw).
 
     The parameters stand at w* and are put back there after each chain. `init_losses_N` holds every example's loss at w*; `order`
     gives a group's permutation of the N examples, `noise` a chain's seed. Chains found in `done` are not run again, and finished
-    ones are put there.
+    ones are put there. Without `restart` each chain of a group goes on where the one before it ended, and takes that for its anchor,
+    as the original study's quantised models did; such a group is run again as a whole.
 
     Returns:
         `loss`, `init_loss`, `seconds` (group, chain, draw), with `draw` counted from −burn_in, so that burn-in is below 0; `failed`
@@ -66,16 +68,20 @@ def sample(
     anchor = [parameter.detach().clone() for parameter in parameters]
     for group in range(groups):
         examples = order(group)
+        if not restart and any((group, chain) not in done for chain in range(chains)):
+            for chain in range(chains):
+                done.pop((group, chain), None)
         for chain in range(chains):
             if (group, chain) in done:
                 advance(steps)
                 continue
             positions = np.arange(chain * steps * batch_size, (chain + 1) * steps * batch_size) % len(examples)
             batches_TxB = examples[positions].reshape(steps, batch_size)
-            done[group, chain] = run(parameters, loss, init_losses_N, setting, nbeta, batches_TxB, noise(group, chain), advance)
-            with torch.no_grad():
-                for parameter, origin in zip(parameters, anchor, strict=True):
-                    parameter.copy_(origin)
+            done[group, chain] = run(parameters, loss, init_losses_N, setting, nbeta, batches_TxB, burn_in, noise(group, chain), advance)
+            if restart or chain == chains - 1:
+                with torch.no_grad():
+                    for parameter, origin in zip(parameters, anchor, strict=True):
+                        parameter.copy_(origin)
     stacked = {
         name: (
             ("group", "chain", "draw"),
@@ -95,6 +101,7 @@ def run(
     setting: Setting,
     nbeta: float,
     batches_TxB: NDArray[np.int64],
+    burn_in: int,
     seed: int,
     advance: Advance,
 ) -> Chain:
@@ -104,7 +111,7 @@ def run(
     devices = [parameters[0].device] if parameters[0].is_cuda else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        sampler = optimizer(parameters, setting, nbeta)
+        sampler = samplers.optimizer(parameters, setting, nbeta, burn_in)
         for step, batch in enumerate(batches_TxB):
             start = time.perf_counter()
             sampler.zero_grad(set_to_none=True)

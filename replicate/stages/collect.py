@@ -9,21 +9,37 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from replicate import estimators, traces
+from replicate import diagnostics, estimators, reexamination, traces
 from replicate.params import Params, TrainedModel
-from replicate.results import FILES, Baseline, Estimate, Extraction, Record, Trace, Training, Trial, write
+from replicate.results import (
+    COLLECTED,
+    Baseline,
+    Estimate,
+    Extraction,
+    Importance,
+    Record,
+    Reexamined,
+    Trace,
+    Training,
+    Transferred,
+    Trial,
+    write,
+)
 from replicate.writing import write_json
 
-POINTS = 200  # of a thinned trace
+POINTS = 100  # of a thinned trace
 
 
 def run(params: Params, study: str, data: Path, out: Path) -> None:
-    records: dict[str, list[Record]] = {name: [] for name in FILES}
+    records: dict[str, list[Record]] = {name: [] for name in COLLECTED}
     families = (params.studies[study].full, params.studies[study].quantised)
     for family in families:
         folder = data / family
         records["windows"].append(extraction(params, family, read(folder / "windows" / "statistics.json")))
         records["search"] += trials(params, family, folder / "search")
+        records["importances"] += importances(family, folder / "search")
+        records["transfer"] += transferred(params, family, folder)
+        records["original"] += reexamined(params, family, folder / "original")
         for name in params.models_of(family):
             baseline = read(folder / "baselines" / name / "baseline.json")
             records["baselines"].append(baseline_of(family, name, baseline))
@@ -32,7 +48,7 @@ def run(params: Params, study: str, data: Path, out: Path) -> None:
             trace = folder / "traces" / name
             records["estimates"] += estimates(params, family, name, baseline, trace)
             if trace.exists() and baseline is not None:
-                records["traces"].append(thinned(family, name, baseline, trace))
+                records["traces"].append(thinned(params, family, name, trace))
     for name, rows in records.items():
         write(out / f"{name}.json", rows)
     write_json(out / "metrics.json", metrics(records["estimates"]))
@@ -72,6 +88,16 @@ def trials(params: Params, family: str, folder: Path) -> list[Trial]:
     return [Trial.model_validate({"family": family, "model": params.families[family].search.model} | row) for row in rows]
 
 
+def importances(family: str, folder: Path) -> list[Importance]:
+    return [Importance.model_validate({"family": family} | row) for row in read(folder / "importances.json") or []]
+
+
+def exact_baseline(folder: Path, name: str) -> tuple[float, int]:
+    """The mean loss at w* over all examples, and their number; baseline.json is rounded."""
+    losses = load_file(folder / "baselines" / name / "losses.safetensors")["losses"]
+    return float(losses.mean(dtype=np.float64)), len(losses)
+
+
 def estimates(params: Params, family: str, name: str, baseline: dict[str, Any] | None, path: Path) -> list[Estimate]:
     """One record an estimator."""
     plan = params.families[family].sampling
@@ -79,15 +105,28 @@ def estimates(params: Params, family: str, name: str, baseline: dict[str, Any] |
     if baseline is not None:
         common |= {key: baseline[key] for key in ("parameters", "sampled_parameters")}
     if baseline is None or not path.exists():
-        empty = unknown(Estimate) | {"chains": plan.groups * plan.chains, "failed_chains": 0, "groups": [], "status": "not run"}
+        empty = unknown(Estimate) | {
+            "chains": plan.groups * plan.chains,
+            "failed_chains": 0,
+            "groups": [],
+            "clipped": [],
+            "status": "not run",
+        }
         return [Estimate.model_validate(empty | common | {"estimator": estimator}) for estimator in estimators.NAMES]
-    losses = load_file(path.parent.parent / "baselines" / name / "losses.safetensors")["losses"]  # baseline.json is rounded
-    exact = float(losses.mean(dtype=np.float64))
-    results = estimators.estimates(traces.load(path), nbeta=plan.nbeta, examples=len(losses), baseline=exact)
+    exact, examples = exact_baseline(path.parent.parent, name)
+    trace = traces.load(path)
+    quantile = params.families[family].original.clip_quantile
+    results = estimators.estimates(trace, nbeta=plan.nbeta, examples=examples, baseline=exact, quantile=quantile)
+    coefficients = {"controlled": estimators.coefficient(trace, exact), "paired": 1.0, "plain": 0.0}
+    least = estimators.variance(results["controlled"])
     records = []
     for estimator, result in results.items():
         values: dict[str, Any] = vars(result) | {
             "groups": list(map(float, result.groups)),
+            "coefficient": coefficients.get(estimator),
+            "clipped": estimators.clipping(trace, plan.nbeta, exact, quantile).tolist() if estimator == "controlled" else [],
+            "explained": estimators.explained(trace, exact) if estimator == "controlled" else None,
+            "variance_ratio": estimators.variance(result) / least if least > 0 else None,
             "estimator": estimator,
             "status": "run",
         }
@@ -104,15 +143,73 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def thinned(family: str, name: str, baseline: dict[str, Any], path: Path) -> Trace:
-    """At most `POINTS` means of equal stretches of the trace."""
-    trace = traces.load(path)
+def transferred(params: Params, family: str, folder: Path) -> list[Transferred]:
+    """One record a model and factor."""
+    plan, nbeta = params.families[family].transfer, params.families[family].sampling.nbeta
+    records = []
+    for name in plan.models:
+        for factor in plan.factors:
+            path = folder / "transfer" / name / f"{factor:g}"
+            values = unknown(Transferred) | {"chains": plan.groups * plan.chains, "failed_chains": 0, "groups": [], "status": "not run"}
+            if path.exists():
+                trace = traces.load(path)
+                result = estimators.summarise(estimators.controlled(trace, nbeta, exact_baseline(folder, name)[0]))
+                values = {key: value for key, value in vars(result).items() if key in Transferred.model_fields}
+                values |= {"groups": list(map(float, result.groups)), "lr": trace.attrs["lr"], "status": "run"}
+            values |= {"family": family, "model": name, "factor": factor}
+            records.append(Transferred.model_validate({key: finite(value) for key, value in values.items()}))
+    return records
+
+
+def reexamined(params: Params, family: str, folder: Path) -> list[Reexamined]:
+    """One record a model that the original protocol was run on."""
+    plan = params.families[family].original
+    records = []
+    for name in plan.models:
+        lists = {key: [] for key in ("groups", "deviations", "luck", "controlled", "batches", "spread")}
+        values = unknown(Reexamined) | lists | {"status": "not run"}
+        if (folder / name).exists():
+            trace = traces.load(folder / name)
+            known = {key: trace.attrs[key] for key in ("nbeta", "texts", "loss")}
+            result = reexamination.reexamine(trace, quantile=plan.clip_quantile, **known)
+            values = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(result).items()}
+            values |= {"nbeta": known["nbeta"], "factor": reexamination.factor(known["texts"]), "status": "run"}
+            values |= {"batches": list(reexamination.BATCHES), "padded_labels": trace.attrs["padded_labels"]}
+        values |= {"family": family, "model": name}
+        records.append(Reexamined.model_validate({key: finite(value) for key, value in values.items()}))
+    return records
+
+
+def thinned(params: Params, family: str, name: str, path: Path) -> Trace:
+    """A model's chains as means of at most `POINTS` equal stretches, and what its page of diagnostics says."""
+    trace, (exact, _) = traces.load(path), exact_baseline(path.parent.parent, name)
+    limits = params.diagnostics
+    values = estimators.controlled(trace, params.families[family].sampling.nbeta, exact)
+    result = estimators.summarise(values)
     width = -(-trace.sizes["draw"] // POINTS)
-    coarse = trace.loss.stack(walk=("group", "chain")).coarsen(draw=width, boundary="pad").mean()
-    columns = {"mean": coarse.mean("walk"), "low": coarse.min("walk"), "high": coarse.max("walk")}
-    steps = (int(trace.draw[0]) + width * np.arange(coarse.sizes["draw"])).tolist()
-    values = {key: finite(column.values.tolist()) for key, column in columns.items()}
-    return Trace.model_validate({"family": family, "model": name, "loss_at_w_star": baseline["loss"], "step": steps} | values)
+    chains = trace.loss.stack(chains=("group", "chain")).transpose("chains", "draw")
+    starts = np.arange(0, trace.sizes["draw"], width)
+    burn_in = int((trace.draw < 0).sum())
+    ends = np.minimum(starts + width, trace.sizes["draw"]) - 1
+    running, error = (np.concatenate([np.full(burn_in, np.nan), column])[ends] for column in estimators.running(values))
+    alive = values.stack(chains=("group", "chain")).transpose("chains", "draw").dropna("chains", how="all")
+    columns: dict[str, Any] = {
+        "step": trace.draw.values[starts].tolist(),
+        "chains": chains.coarsen(draw=width, boundary="pad").mean().values.tolist(),
+        "running": running.tolist(),
+        "running_error": error.tolist(),
+        "chain_llc": values.mean("draw").values.ravel().tolist(),
+        "advice": diagnostics.advise(
+            chains.values,
+            burn_in,
+            alive.values,
+            result.interval,
+            rhat_limit=limits.rhat,
+            drift_level=limits.drift,
+        ),
+        "loss_at_w_star": exact,
+    }
+    return Trace.model_validate({"family": family, "model": name} | {key: finite(value) for key, value in columns.items()})
 
 
 def metrics(records: list[Record]) -> dict[str, Any]:

@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from replicate import models, traces
+from replicate import traces
 from replicate.checkpoints import Checkpoints
 from replicate.params import Params
 from replicate.progress import progress
-from replicate.sampling import Setting, sample
-from replicate.seeds import derive
+from replicate.sampling import Setting
+from replicate.stages import chains
 from replicate.stages import subject as subjects
 
 
@@ -19,25 +19,10 @@ def run(params: Params, name: str, windows_in: Path, model_in: Path, baseline_in
     subject = subjects.load(params, name, windows_in, model_in)
     plan = subject.settings.sampling
     setting = Setting(**json.loads((search_in / "chosen.json").read_text()))
-    settings = [asdict(setting), plan.model_dump(), params.seed, name]
-    done = Checkpoints(log / "chains", [windows_in, model_in, baseline_in], settings)
+    done = Checkpoints(log / "chains", [windows_in, model_in, baseline_in], [asdict(setting), plan.model_dump(), params.seed, name])
     with progress(f"estimate {name}", plan.groups * plan.chains * (plan.burn_in + plan.draws)) as advance:
-        trace = sample(
-            list(models.sampled(subject.model).values()),
-            subject,
-            subjects.baseline_losses(baseline_in),
-            setting,
-            nbeta=plan.nbeta,
-            batch_size=plan.batch_size,
-            groups=plan.groups,
-            chains=plan.chains,
-            burn_in=plan.burn_in,
-            draws=plan.draws,
-            order=subject.order,
-            noise=lambda group, chain: derive(params.seed, "noise", name, group, chain),
-            advance=advance,
-            done=done,
-        )
-    traces.save(trace.assign_attrs(nbeta=plan.nbeta), out, log / "seconds.zarr")
+        losses = subjects.baseline_losses(baseline_in)
+        trace = chains.run(subject, setting, plan, losses, advance, done, nbeta=plan.nbeta, batch_size=plan.batch_size)
+    traces.save(trace, out, log / "seconds.zarr")
     done.clear()
     print(f"{name}: {int((~trace.failed).sum())} of {trace.failed.size} chains finite")

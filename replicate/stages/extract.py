@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -32,15 +33,17 @@ def run(params: Params, family: str, out: Path) -> None:
     else:
         tokenizer = windows.read_tokenizer(Path(tokens.path))
 
-    result = windows.select(texts, tokenizer, settings.rule, settings.length)
+    original = windows.select(texts, tokenizer, settings.length, settings.original.characters)  # with the study's padded labels
+    result = original if settings.rule == "characters" else windows.select(texts, tokenizer, settings.length)
     if written is not None and settings.rule == "tokens" and grammar.EXACT[0] <= settings.length <= grammar.EXACT[1]:
         floor = grammar.Floor(lambda text: tokenizer.encode(text).ids)
         surprisals = (floor.surprisals(written[i])[: settings.length] for i in result.review_N)
         flat = np.fromiter(chain.from_iterable(surprisals), np.float32, count=result.tokens_NxL.size)
-        result = windows.Windows(result.tokens_NxL, result.review_N, flat.reshape(result.tokens_NxL.shape), result.statistics)
+        result = replace(result, floor_NxL=flat.reshape(result.tokens_NxL.shape))
 
     out.mkdir(parents=True)
     result.save(out / "windows.safetensors")
+    original.save(out / "original.safetensors")
     tokenizer.save(str(out / "tokenizer.json"))
     write_json(out / "statistics.json", result.statistics)
     print(

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from replicate import figures, published
+from replicate import published
+from replicate.figures.diagnostics import diagnostics
+from replicate.figures.llc import llc
+from replicate.figures.original import original
+from replicate.figures.save import save
+from replicate.figures.search import search
+from replicate.figures.transfer import transfer
 from replicate.params import Params
-from replicate.results import Estimate, Trace, Trial, read
+from replicate.results import Estimate, Importance, Reexamined, Trace, Transferred, Trial, read
 
 
-def run(params: Params, study: str, results: Path, out: Path) -> None:
+def run(params: Params, study: str, results: Path, published_in: Path, out: Path) -> None:
     families = (params.studies[study].full, params.studies[study].quantised)
     estimates = [row for row in read(results / "estimates.json", Estimate) if row.estimator == "controlled"]
+    theirs = published.read(published_in).families
     traces, trials = read(results / "traces.json", Trace), read(results / "search.json", Trial)
-    drawn = {"llc": figures.llc({f: [row for row in estimates if row.family == f] for f in families}, published.figures(), study)}
+    importances, transfers = read(results / "importances.json", Importance), read(results / "transfer.json", Transferred)
+    protocol = [row for row in read(results / "original.json", Reexamined) if row.family == families[0]]
+    drawn = {
+        "llc": llc({f: [row for row in estimates if row.family == f] for f in families}, theirs, study),
+        "original": original(protocol, next(iter(theirs.values())), study),
+        "transfer": transfer(transfers, params.diagnostics.rhat),
+    }
     for family in families:
-        drawn[f"traces-{family}"] = figures.traces([row for row in traces if row.family == family], family)
-        drawn[f"search-{family}"] = figures.search([row for row in trials if row.family == family], family)
-    out.mkdir(parents=True, exist_ok=True)
+        mine = [row for row in importances if row.family == family]
+        drawn[f"search-{family}"] = search([row for row in trials if row.family == family], mine, family)
+    for row in traces:
+        drawn[f"diagnostics-{row.model}"] = diagnostics(row, next(e for e in estimates if e.model == row.model))
     for name, figure in drawn.items():
-        figure.savefig(out / f"{name}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
-        figure.savefig(out / f"{name}.png", metadata={"Software": None})
+        save(figure, out / name)

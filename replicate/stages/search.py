@@ -1,70 +1,90 @@
-"""The search grids of one family on its search model, and the setting chosen for all its models."""
+"""The search of one family on its search model: the write-up's grids, then TPE. The setting chosen is used for all its models."""
 
 from __future__ import annotations
 
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from replicate import models, search, traces
-from replicate.checkpoints import Checkpoints
+from replicate import importances, search, traces
 from replicate.errors import UserError
 from replicate.params import Params
 from replicate.progress import progress
-from replicate.sampling import sample
-from replicate.seeds import derive
+from replicate.sampling import Setting
 from replicate.stages import subject as subjects
+from replicate.stages import trials
 from replicate.writing import write_json
+
+RULES: tuple[search.Rule, ...] = ("stability", "efficiency", "accuracy")
 
 
 def run(params: Params, family: str, windows_in: Path, model_in: Path, baseline_in: Path, out: Path, log: Path) -> None:
-    plan, sampling = params.families[family].search, params.families[family].sampling
-    subject = subjects.load(params, plan.model, windows_in, model_in)
-    losses = subjects.baseline_losses(baseline_in)
-    trials = search.settings("sgld", plan.sgld.model_dump())
-    if plan.sgnht is not None:
-        trials += search.settings("sgnht", plan.sgnht.model_dump())
+    plan, sampling, limits = params.families[family].search, params.families[family].sampling, params.diagnostics
+    job = trials.Job(params, family, windows_in, model_in, baseline_in, log)
+    baseline = float(subjects.baseline_losses(baseline_in).mean(dtype=np.float64))
+    pull = {"localization": sampling.localization, "weight_decay": sampling.weight_decay, "bounding_box": sampling.bounding_box}
+    posteriors = {sampler: search.posterior(sampler, **pull) for sampler in ("sgld", "rmsprop", "sgnht")}
+    grid = search.settings("sgld", plan.sgld.model_dump()) + (search.settings("sgnht", plan.sgnht.model_dump()) if plan.sgnht else [])
+    ranges = {sampler: knobs for sampler in posteriors if plan.tpe and (knobs := plan.tpe.model_dump()[sampler])}
+    journal = job.store("proposals", plan.chains, plan.tpe and plan.tpe.model_dump(), pull, limits.model_dump()).folder / "optuna.journal"
 
-    results: list[xr.Dataset] = []
-    stores: list[Checkpoints] = []
-    with progress(f"search {family} ({len(trials)} settings)", len(trials) * plan.chains * (plan.burn_in + plan.draws)) as advance:
-        for trial in trials:
-            settings = [asdict(trial), plan.model_dump(), sampling.model_dump(), params.seed]
-            stores.append(Checkpoints(log / "chains", [windows_in, model_in, baseline_in], settings))
-            trace = sample(
-                list(models.sampled(subject.model).values()),
-                subject,
-                losses,
-                trial,
-                nbeta=sampling.nbeta,
-                batch_size=sampling.batch_size,
-                groups=1,
-                chains=plan.chains,
-                burn_in=plan.burn_in,
-                draws=plan.draws,
-                order=lambda _: subject.order("search"),
-                noise=lambda _, chain: derive(params.seed, "noise", "search", plan.model, chain),
-                advance=advance,
-                done=stores[-1],
-            )
-            results.append(trace)
+    found: list[xr.Dataset] = []
+    steps = plan.chains * (plan.burn_in + plan.draws)
+    total = len(grid) + (len(ranges) * plan.tpe.trials if plan.tpe else 0)
+    with progress(f"search {family} ({total} settings)", total * steps) as advance, trials.workers(job, plan.workers) as execute:
 
-    baseline = float(losses.mean(dtype=np.float64))
-    outcomes = [search.outcome(trace, sampling.nbeta, baseline) for trace in results]
-    candidates = [i for i, trial in enumerate(trials) if trial.sampler == sampling.sampler]
-    best = search.choose([outcomes[i] for i in candidates])
+        def evaluate(settings: Sequence[Setting]) -> Iterator[search.Outcome]:
+            for trace in execute(settings):
+                found.append(trace)
+                advance(steps)
+                yield search.outcome(trace, sampling.nbeta, baseline, rhat_below=limits.rhat, drift_above=limits.drift)
+
+        attempts = [search.Attempt("grid", *pair) for pair in zip(grid, evaluate(grid), strict=True)]
+        if plan.tpe is not None:
+            storage, size = search.journal(journal), {"trials": plan.tpe.trials, "batch": plan.tpe.batch}
+            for sampler, knobs in ranges.items():
+                proposed = search.propose(storage, posteriors[sampler], knobs, evaluate, seed=params.seed, **size)
+                attempts += [search.Attempt("tpe", *pair) for pair in proposed]
+
+    choices: dict[search.Rule, int | None] = {rule: search.choose(rule, attempts, posteriors[sampling.sampler]) for rule in RULES}
+    best = choices[plan.rule]
     if best is None:
-        raise UserError(f"search {family}: every {sampling.sampler} setting lost a chain; add smaller lr to families.{family}.search")
-    chosen = candidates[best]
-    traces.save(xr.concat(results, "trial"), out / "traces.zarr", log / "seconds.zarr")
-    rows = [
-        asdict(trial) | asdict(result) | {"stability": result.stability, "chosen": i == chosen, "chains": plan.chains}
-        for i, (trial, result) in enumerate(zip(trials, outcomes, strict=True))
+        raise UserError(
+            f"families.{family}.search: no {sampling.sampler} setting that {plan.rule} can choose kept its chains; add smaller lr"
+        )
+    traces.save(xr.concat(found, "trial"), out / "traces.zarr", log / "seconds.zarr")
+    write_json(out / "trials.json", rows(attempts, choices, best, plan.chains))
+    write_json(out / "importances.json", [asdict(row) for row in importances.explain(attempts, params.seed)])
+    write_json(out / "chosen.json", asdict(attempts[best].setting))
+    for attempt in attempts:
+        job.store("chains", asdict(attempt.setting)).clear()
+    shutil.rmtree(journal.parent, ignore_errors=True)
+    setting, outcome = attempts[best].setting, attempts[best].outcome
+    print(f"{family}: chose {setting} by {plan.rule}, λ̂ {outcome.mean:.4g} ± {outcome.standard_deviation:.2g} across chains")
+    if not outcome.healthy:
+        print(f"warning: it is not healthy (R-hat {outcome.rhat:.3g}, drift p {outcome.drift_p:.2g}); see families.{family}.search")
+
+
+def rows(attempts: Sequence[search.Attempt], choices: Mapping[search.Rule, int | None], best: int, chains: int) -> list[dict[str, object]]:
+    """Every trial as results.Trial has it."""
+    biases = search.step_biases([(attempt.setting, attempt.outcome) for attempt in attempts])
+    return [
+        asdict(attempt.setting)
+        | {key: value for key, value in asdict(attempt.outcome).items() if key not in ("noise", "penalty")}
+        | {
+            "stability": attempt.outcome.stability,
+            "healthy": attempt.outcome.healthy,
+            "step_bias": bias,
+            "expected_error": math.hypot(bias, attempt.outcome.noise),
+            "proposed_by": attempt.proposed_by,
+            "chains": chains,
+            "chosen_by": [rule for rule, index in choices.items() if i == index],
+            "chosen": i == best,
+        }
+        for i, (attempt, bias) in enumerate(zip(attempts, biases, strict=True))
     ]
-    write_json(out / "trials.json", rows)
-    write_json(out / "chosen.json", asdict(trials[chosen]))
-    for store in stores:
-        store.clear()
-    print(f"{family}: chose {trials[chosen]} with stability {outcomes[chosen].stability:.3g}")

@@ -37,11 +37,11 @@ class Subject:
         return np.random.default_rng(derive(self.seed, "shuffle", self.family, *shuffle)).permutation(len(self.tokens_NxL))
 
 
-def load(params: Params, name: str, windows_in: Path, model_in: Path) -> Subject:
+def load(params: Params, name: str, windows_in: Path, model_in: Path, file: str = "windows.safetensors") -> Subject:
     family = params.models[name].family
     settings = params.families[family]
     device = models.device(settings.device, name)
-    tokens = torch.from_numpy(windows.load(windows_in / "windows.safetensors").tokens_NxL)
+    tokens = torch.from_numpy(windows.load(windows_in / file).tokens_NxL)
     return Subject(name, family, settings, models.load(model_in, settings.weights, device), tokens.to(device), params.seed)
 
 

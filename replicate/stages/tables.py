@@ -6,19 +6,20 @@ from pathlib import Path
 
 from replicate import published, tables
 from replicate.params import Params
-from replicate.results import Baseline, Estimate, Training, Trial, read
+from replicate.results import Baseline, Claim, Estimate, Reexamined, Training, Trial, read
 
 
-def run(params: Params, study: str, results: Path, out: Path) -> None:
+def run(params: Params, study: str, results: Path, published_in: Path, out: Path) -> None:
     estimates, trials = read(results / "estimates.json", Estimate), read(results / "search.json", Trial)
     baselines, training = read(results / "baselines.json", Baseline), read(results / "training.json", Training)
+    claims = read(results / "claims.json", Claim)
     fragments = {
-        "estimates": tables.estimates(estimates, published.figures(), "controlled"),
+        "efficiency": tables.efficiency(estimates),
+        "estimates": tables.estimates(estimates, published.read(published_in).families, "controlled"),
         "estimators": tables.estimators(estimates),
+        "original": tables.original(read(results / "original.json", Reexamined)),
         "search": tables.search(trials),
         "training": tables.training(training),
-        "values": tables.values(study, estimates, baselines, trials),
+        "values": tables.values(study, estimates, baselines, trials) + tables.verdicts(study, claims),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in fragments.items():
-        (out / f"{name}.tex").write_text(text, encoding="utf-8")
+    tables.write(fragments, out)

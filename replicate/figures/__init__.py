@@ -1,0 +1,1 @@
+"""One file a figure, named as its LaTeX label: records of results/ in, a matplotlib figure out. Pure."""

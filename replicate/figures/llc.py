@@ -1,0 +1,61 @@
+"""λ̂ against the number of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from replicate.figures.style import LOOKS, WIDTH, known, style
+from replicate.published import Family
+from replicate.results import Estimate
+
+
+def llc(families: dict[str, list[Estimate]], published: Mapping[str, Family], study: str) -> Figure:
+    """λ̂ against parameters: this study's estimates on the left, the published ones in the same shape on the right.
+
+    A strong line joins λ̂ of the models with their 95 % intervals, a faint one those of one shuffle; open marks: λ̂ of a shuffle.
+    """
+    with style():
+        figure, (ours, theirs) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), layout="constrained")
+        for (family, rows), look in zip(families.items(), LOOKS, strict=False):
+            run = [row for row in rows if row.status == "run" and row.llc is not None and row.parameters is not None]
+            if run:
+                size = [row.parameters or 0 for row in run]
+                shuffles = np.array([known(row.groups) for row in run])
+                half = np.array([(0, 0) if row.interval is None else np.abs(np.subtract(row.interval, row.llc or 0)) for row in run])
+                against_size(ours, family, size, np.array([row.llc or 0 for row in run]), half.T, shuffles, look)
+        if not ours.lines:
+            ours.text(0.5, 0.5, "not run", ha="center", va="center", transform=ours.transAxes, color="0.4")
+        for (family, figures), look in zip(published.items(), LOOKS, strict=False):
+            rows = list(figures.models.values())
+            means = np.array([row.mean for row in rows])
+            against_size(theirs, family, [row.parameters for row in rows], np.array([row.reported for row in rows]), None, means, look)
+        ours.set_title(f"{study} study, 95 % intervals")
+        theirs.set_title("published (mean of shuffles with λ̂ > 0)")
+        for axes in (ours, theirs):
+            axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+            axes.set_xlabel("parameters")
+            if axes.lines[1:]:
+                axes.set_xscale("log")
+                axes.legend(loc="upper left")
+        ours.set_ylabel("local learning coefficient λ̂")
+        return figure
+
+
+def against_size(
+    axes: Axes,
+    name: str,
+    size: Sequence[int],
+    llc: np.ndarray,
+    half: np.ndarray | None,
+    shuffles_MxG: np.ndarray,
+    look: tuple[str, str],
+) -> None:
+    colour, marker = look
+    for values in shuffles_MxG.T:
+        axes.plot(size, values, color=colour, alpha=0.25, linewidth=0.7, marker=marker, markersize=2.5, markerfacecolor="none")
+    axes.errorbar(size, llc, yerr=half, color=colour, marker=marker, markersize=4, capsize=2.5, label=name)

@@ -1,0 +1,16 @@
+"""Figures on disk, with the same bytes each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PDF for the write-up and PNG for the screen, without date or versions; the figure is closed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    figure.savefig(path.with_name(f"{path.name}.png"), metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,107 @@
+"""The chains of a search's settings, on this process or on several."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+from replicate import models
+from replicate.checkpoints import Checkpoints
+from replicate.errors import UserError
+from replicate.params import Params
+from replicate.sampling import Setting, sample
+from replicate.seeds import derive
+from replicate.stages import subject as subjects
+
+Execute = Callable[[Sequence[Setting]], Iterable[xr.Dataset]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker works on."""
+
+    params: Params
+    family: str
+    windows_in: Path
+    model_in: Path
+    baseline_in: Path
+    log: Path
+
+    def store(self, folder: str, *settings: object) -> Checkpoints:
+        family = self.params.families[self.family]
+        plan, sampling = family.search, family.sampling
+        common = [family.weights, plan.model, plan.burn_in, plan.draws, sampling.nbeta, sampling.batch_size, self.params.seed]
+        return Checkpoints(self.log / folder, [self.windows_in, self.model_in, self.baseline_in], [*common, *settings])
+
+    def chains(self) -> Callable[[Setting], xr.Dataset]:
+        """From a setting to its trace; the model is loaded once. All settings have the same batches and the same noise."""
+        plan, sampling = self.params.families[self.family].search, self.params.families[self.family].sampling
+        subject = subjects.load(self.params, plan.model, self.windows_in, self.model_in)
+        losses = subjects.baseline_losses(self.baseline_in)
+
+        def run(setting: Setting) -> xr.Dataset:
+            return sample(
+                list(models.sampled(subject.model).values()),
+                subject,
+                losses,
+                setting,
+                nbeta=sampling.nbeta,
+                batch_size=sampling.batch_size,
+                groups=1,
+                chains=plan.chains,
+                burn_in=plan.burn_in,
+                draws=plan.draws,
+                order=lambda _: subject.order("search"),
+                noise=lambda _, chain: derive(self.params.seed, "noise", "search", plan.model, chain),
+                advance=lambda steps=1, note="": None,
+                done=self.store("chains", asdict(setting)),
+            )
+
+        return run
+
+
+_chains: Callable[[], Callable[[Setting], xr.Dataset]]  # of this worker
+
+
+def start(job: Job, numbers: SimpleQueue[int]) -> None:
+    """Makes this process a worker: of one thread, so that its sums are the same however many workers there are, and on a GPU of its own
+    where there are enough.
+    """
+    global _chains
+    torch.set_num_threads(1)
+    number = numbers.get()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    _chains = cache(job.chains)
+
+
+def work(setting: Setting) -> xr.Dataset:
+    return _chains()(setting)
+
+
+@contextmanager
+def workers(job: Job, count: int) -> Iterator[Execute]:
+    """Runs settings on `count` processes, on this one alone if `count` is 1; the traces come in the settings' order."""
+    context = multiprocessing.get_context("spawn")
+    numbers: SimpleQueue[int] = context.SimpleQueue()
+    for number in range(count):
+        numbers.put(number)
+    if count == 1:
+        start(job, numbers)
+        yield lambda settings: map(work, settings)
+        return
+    try:
+        with ProcessPoolExecutor(count, context, start, (job, numbers)) as pool:
+            yield lambda settings: pool.map(work, settings)
+    except BrokenProcessPool:
+        raise UserError(f"families.{job.family}.search.workers: a worker died, perhaps for want of memory; write fewer") from None
