@@ -35,7 +35,7 @@ def calibration(rows: list[Calibrated], controls: list[Control]) -> Figure:
             right.errorbar([control.llc / control.expected], [place], xerr=error, color="0.2", marker="x", markersize=4)
         right.axvspan(0.95, 1.05, color="0.93", zorder=0)
         right.axvline(1, color="0.6", linewidth=0.6, zorder=0)
-        labels = [*(row.target for row in rows), *(control.mistake for control in controls)]
+        labels = [*(row.target for row in rows), *(f"mistake: {control.mistake}" for control in controls)]
         right.set_yticks(range(len(labels)), labels, fontsize=5.5)
         right.invert_yaxis()
         right.set_xlabel("estimate / truth (grey: within 5 %)")

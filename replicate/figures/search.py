@@ -52,7 +52,7 @@ def heat_map(axes: Axes, trials: list[Trial], largest: float) -> None:
         if trial.stability is not None:
             values[at] = trial.stability
         text = "×" if trial.stability is None else f"{trial.stability:.1f}" if abs(trial.stability) < 100 else f"{trial.stability:.0f}"
-        dark = trial.stability is not None and abs(trial.stability) > 0.3 * largest
+        dark = trial.stability is not None and abs(trial.stability) > 0.15 * largest
         axes.text(at[1], at[0], text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
         if trial.chosen_by:
             dashes = "-" if trial.chosen else (0, (2, 1))
@@ -101,4 +101,4 @@ def importance(axes: Axes, rows: list[Importance]) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of λ̂'s variance (fANOVA)")
-    axes.set_title("importance, bootstrap intervals")
+    axes.set_title("importance, bootstrap")
