@@ -22,7 +22,7 @@ from replicate import estimators
 from replicate.errors import UserError
 from replicate.progress import Advance
 from replicate.results import Calibrated, Control, Coverage, Record, Rung
-from replicate.sampling import Setting, sample
+from replicate.sampling import Setting, engine, sample
 from replicate.seeds import derive
 from replicate.targets import Bigram, DeepLinear, LinearRegression, NormalCrossing, Quadratic, Target
 
@@ -179,12 +179,7 @@ def measure(job: Job, seed: int, groups: int, chains: int, advance: Advance) -> 
         model.loss,
         losses_N,
         mistaken.setting,
-        nbeta=mistaken.nbeta,
-        batch_size=plan.batch_size,
-        groups=groups,
-        chains=chains,
-        burn_in=plan.burn_in,
-        draws=plan.draws,
+        engine.Plan(mistaken.nbeta, plan.batch_size, groups, chains, plan.burn_in, plan.draws),
         order=lambda group: np.random.default_rng(derive(seed, *where, "order", group)).permutation(model.examples),
         noise=lambda group, chain: derive(seed, *where, "noise", group, chain),
         advance=advance,

@@ -65,6 +65,12 @@ Corpus = Annotated[GeneratedCorpus | HubCorpus | LocalCorpus, Field(discriminato
 Tokenizer = Annotated[TrainedTokenizer | HubTokenizer | LocalTokenizer, Field(discriminator="source")]
 
 
+class Machine(Strict):
+    """What results do not depend on. `processes`: that share the work of a stage; auto: one on each GPU, or on each core."""
+
+    processes: Count | Literal["auto"]
+
+
 class Training(Strict):
     """How every control model is trained: see replicate/pretrain.py."""
 
@@ -91,9 +97,11 @@ class Diagnostics(Strict):
 class Sampling(Strict):
     """groups × chains × (burn_in + draws) steps of one sampler at inverse temperature nβ. localization γ, weight_decay μ and
     bounding_box belong to the posterior that is sampled, not to the sampler: they are set here, and a search finds the rest.
+    `implementation`: whose SGLD and SGNHT, ours or devinterp's.
     """
 
     sampler: SamplerName
+    implementation: Literal["replicate", "devinterp"]
     nbeta: Positive
     localization: NonNegative
     weight_decay: NonNegative
@@ -151,7 +159,6 @@ class Search(Strict):
 
     model: str
     rule: Literal["accuracy", "efficiency", "stability"]
-    workers: Count
     chains: Annotated[int, Field(ge=2)]
     burn_in: Steps
     draws: Annotated[int, Field(ge=4)]
@@ -192,13 +199,16 @@ class Original(Strict):
 
 
 class Family(Strict):
-    """Models that are compared with one another: one text, one protocol."""
+    """Models that are compared with one another: one text, one protocol. `products`: the precision of matrix products, where the weights
+    are not quantised; the weights, and what is summed up, stay in float32.
+    """
 
     corpus: str
     tokenizer: str
     rule: Literal["tokens", "characters"]
     length: Annotated[int, Field(ge=2)]
     weights: WeightFormat
+    products: Literal["float32", "bfloat16"]
     device: Literal["any", "cuda"]
     sampling: Sampling
     search: Search
@@ -232,9 +242,8 @@ class Study(Strict):
 
 
 class Calibration(Strict):
-    """How the targets of known λ are sampled (replicate/calibration.py). `workers`: processes, of one thread each."""
+    """How the targets of known λ are sampled (replicate/calibration.py)."""
 
-    workers: Count
     groups: Annotated[int, Field(ge=2)]
     chains: Count
     repeats: Count
@@ -257,6 +266,7 @@ class Claims(Strict):
 
 class Params(Strict):
     seed: Annotated[int, Field(ge=0)]
+    machine: Machine
     corpora: dict[Name, Corpus]
     tokenizers: dict[Name, Tokenizer]
     training: Training

@@ -16,8 +16,13 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Advance]:
-    """Shows `label` until all of `total` steps are done; the body calls the yielded function as it goes on."""
+def progress(label: str, total: int, rank: int = 0) -> Iterator[Advance]:
+    """Shows `label` until all of `total` steps are done; the body calls the yielded function as it goes on. Of several processes that do
+    the same only the first, of rank 0, shows it.
+    """
+    if rank:
+        yield lambda steps=1, note="": None
+        return
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -7,6 +7,8 @@ import torch
 import xarray as xr
 from torch import nn
 
+from replicate.sampling import noise
+
 BASELINE = 2.0  # L̄₀ of `trace`, nats
 
 
@@ -43,3 +45,20 @@ def trace(groups: int = 3, chains: int = 2, burn_in: int = 10, draws: int = 200,
         {"loss": (dims, loss), "init_loss": (dims, init), "failed": (dims[:2], np.zeros(shape[:2], bool))},
         {"draw": np.arange(-burn_in, draws)},
     )
+
+
+@noise.compiled
+def _fill(out, seed, step, tensor, first, last):
+    x = np.empty((4, noise.LANES), np.float32)
+    for block in range(first, last):
+        noise.normals(x, x.view(np.int32), seed, step, tensor, block)
+        start = block * noise.BLOCK
+        for i in range(min(noise.BLOCK, out.size - start)):
+            out[start + i] = x.reshape(-1)[i]
+
+
+def filled(size: int, seed: int = 7, step: int = 3, tensor: int = 2) -> np.ndarray:
+    """The noise that samplers make on a CPU, (size,) float32."""
+    out = np.empty(size, np.float32)
+    noise.sweep(_fill, size, out, seed, step, tensor)
+    return out

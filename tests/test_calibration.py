@@ -203,15 +203,15 @@ def test_the_longest_work_comes_first() -> None:
     assert len(set(calibration.jobs(3))) == len(costs) == sum(len(case.plans) for case in TARGETS) + 3 + len(MISTAKES) - 1
 
 
-TINY = Calibration(workers=1, groups=2, chains=1, repeats=3)
+TINY = Calibration(groups=2, chains=1, repeats=3)
 
 
 def test_finished_jobs_are_not_run_again(tmp_path: Path) -> None:
     done, left = Job("quadratic, large step"), Job(REPEATED.name)
     calibrate.keep(calibrate.checkpoint(tmp_path, done, TINY, SEED), outcome(123.0, 1.0).model_dump_json())
-    found = calibrate.measure([done, left], TINY, SEED, tmp_path)
+    found = calibrate.measure([done, left], TINY, SEED, 1, tmp_path)
     assert found[done].llc == 123.0
-    again = calibrate.measure([left], TINY, SEED, tmp_path)
+    again = calibrate.measure([left], TINY, SEED, 1, tmp_path)
     assert again[left] == found[left] == measure(left, groups=2, chains=1)
 
 
@@ -228,16 +228,15 @@ def test_a_checkpoint_is_for_its_own_seed_plan_and_mistake(tmp_path: Path) -> No
         )
     }
     assert len(files) == 5
-    assert calibrate.checkpoint(tmp_path, job, TINY.model_copy(update={"workers": 7}), 1) in files
 
 
-def test_bytes_do_not_depend_on_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bytes_do_not_depend_on_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(calibration, "TARGETS", tuple(CASES[name] for name in ("quadratic", "quadratic, large step")))
     everything = params.load(ROOT / "params.yaml")
     written = []
     for workers in (1, 2):
-        plan = TINY.model_copy(update={"workers": workers})
-        calibrate.run(everything.model_copy(update={"calibration": plan}), tmp_path / str(workers), tmp_path / "log")
+        machine = everything.machine.model_copy(update={"processes": workers})
+        calibrate.run(everything.model_copy(update={"calibration": TINY, "machine": machine}), tmp_path / str(workers), tmp_path / "log")
         written.append({file.name: file.read_bytes() for file in sorted((tmp_path / str(workers)).iterdir())})
     assert written[0] == written[1]
     assert list(written[0]) == ["calibration.json", "controls.json", "coverage.json"]

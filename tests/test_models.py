@@ -10,7 +10,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from torch import nn
 
-from replicate import models
+from replicate import label, models
 from replicate.errors import UserError
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def tokens(batch: int = 5) -> torch.Tensor:
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    models.label_losses(model, tokens()).mean().backward()
+    label.losses(model, tokens()).mean().backward()
     return {name: parameter.grad.clone() for name, parameter in models.sampled(model).items() if parameter.grad is not None}
 
 
@@ -39,7 +39,7 @@ def test_the_loss_is_that_of_the_last_token_alone(tmp_path: Path, architecture: 
     model = models.load(saved(tmp_path, architecture), "float32", CPU)
     logits = model(tokens()).logits[:, -2]
     by_hand = -torch.log_softmax(logits, -1)[torch.arange(5), tokens()[:, -1]]
-    torch.testing.assert_close(models.label_losses(model, tokens()), by_hand)
+    torch.testing.assert_close(label.losses(model, tokens()), by_hand)
 
 
 def test_full_precision_samples_every_parameter(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_gradients_in_4_bits_are_those_of_the_dequantised_model_even_after_a_pas
     model = models.load(saved(tmp_path), "nf4", CPU)
     reference = gradients(dequantised(model, tmp_path))
     with torch.no_grad():
-        models.label_losses(model, tokens(64))
+        label.losses(model, tokens(64))
     found = gradients(model)
     assert set(found) <= set(reference)
     for name, gradient in found.items():
@@ -86,7 +86,7 @@ def test_gradients_in_8_bits_are_close_to_full_precision(tmp_path: Path) -> None
     reference = gradients(models.load(saved(tmp_path), "float32", CPU))
     model = models.load(tmp_path, "int8", CPU)
     with torch.no_grad():
-        models.label_losses(model, tokens(64))
+        label.losses(model, tokens(64))
     for name, gradient in gradients(model).items():
         assert float((gradient - reference[name]).norm() / reference[name].norm()) < 0.1, name
 
@@ -97,7 +97,7 @@ def test_dropout_is_off_even_in_training_mode(tmp_path: Path) -> None:
     model.config.resid_pdrop = model.config.embd_pdrop = model.config.attn_pdrop = 0.1
     model.save_pretrained(tmp_path)
     loaded = copy.deepcopy(models.load(tmp_path, "float32", CPU)).train()
-    torch.testing.assert_close(models.label_losses(loaded, tokens()), models.label_losses(loaded.eval(), tokens()))
+    torch.testing.assert_close(label.losses(loaded, tokens()), label.losses(loaded.eval(), tokens()))
 
 
 def test_only_safetensors_are_loaded(tmp_path: Path) -> None:

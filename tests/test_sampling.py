@@ -9,22 +9,23 @@ import pytest
 import torch
 import xarray as xr
 
-from replicate.sampling import Chain, Setting, sample
+from replicate.sampling import Chain, Plan, Setting, sample
 from tests.scenarios import Quadratic, quadratic_llc
 
 
 def run(target: Quadratic, setting: Setting, nbeta: float = 20.0, *, draws: int = 4000, **options: Any) -> xr.Dataset:
-    plan: dict[str, Any] = {"batch_size": 1, "groups": 1, "chains": 2, "burn_in": 300, "draws": draws} | options
+    done = options.pop("done", None)
+    shape: dict[str, Any] = {"batch_size": 1, "groups": 1, "chains": 2, "burn_in": 300, "draws": draws} | options
     return sample(
         [target.w],
         target,
         np.zeros(64, np.float32),
         setting,
-        nbeta=nbeta,
+        Plan(nbeta, **shape),
         order=lambda group: np.random.default_rng(group).permutation(64),
         noise=lambda group, chain: 100 * group + chain,
         advance=lambda steps=1, note="": None,
-        **plan,
+        done=done,
     )
 
 
@@ -112,12 +113,7 @@ def test_chains_of_a_group_share_its_order_and_no_example() -> None:
         target,
         np.arange(64, dtype=np.float32),
         Setting("sgld", 0.01),
-        nbeta=1.0,
-        batch_size=8,
-        groups=2,
-        chains=2,
-        burn_in=1,
-        draws=3,
+        Plan(1.0, batch_size=8, groups=2, chains=2, burn_in=1, draws=3),
         order=lambda group: orders[group],
         noise=lambda group, chain: chain,
         advance=lambda steps=1, note="": None,

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from replicate import models, search
+from replicate import label, models, search
 from replicate.errors import UserError
 from replicate.params import Params, load
 from replicate.sampling import Setting
@@ -264,9 +264,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Path]:
     Windows(tokens.numpy(), review, padded, None, {}).save(folder / "windows" / "windows.safetensors")
     (folder / "baseline").mkdir()
     with torch.no_grad():
-        save_file({"losses": models.label_losses(model, tokens.long()).numpy()}, folder / "baseline" / "losses.safetensors")
+        save_file({"losses": label.losses(model, tokens.long()).numpy()}, folder / "baseline" / "losses.safetensors")
     params = load(ROOT / "params.yaml").model_dump(mode="json")
-    plan: dict[str, Any] = {"rule": "accuracy", "workers": 1, "chains": 2, "burn_in": 2, "draws": 8}
+    plan: dict[str, Any] = {"rule": "accuracy", "chains": 2, "burn_in": 2, "draws": 8}
     plan |= {"sgld": {"lr": [1e-4, 1e-3], "weight_decay": [0.0], "localization": [100.0, 300.0], "bounding_box": [None]}}
     plan |= {"sgnht": {"lr": [1e-6], "diffusion": [0.01, 0.1], "noise_diffusion": [0.01], "bounding_box": [None]}}
     lr = {"lr": [1e-4, 2e-2]}
@@ -276,10 +276,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Path]:
     return Params.model_validate_json(json.dumps(params)), folder
 
 
-def run(inputs: tuple[Params, Path], out: Path, **search: Any) -> dict[str, bytes]:
+def run(inputs: tuple[Params, Path], out: Path, processes: int = 1, **search: Any) -> dict[str, bytes]:
     """Everything that the stage leaves, by file."""
     params, folder = inputs
     changed = params.model_dump(mode="json")
+    changed["machine"]["processes"] = processes
     changed["families"]["mini"]["search"] |= search
     params = Params.model_validate_json(json.dumps(changed))
     stage.run(params, "mini", folder / "windows", folder / "model", folder / "baseline", out, out.with_name("log"))
@@ -315,17 +316,17 @@ def test_a_finished_search_leaves_nothing_to_resume(finished: tuple[Path, dict[s
     assert not [path for path in log.rglob("*") if path.is_file() and "seconds.zarr" not in path.parts]
 
 
-def test_two_workers_leave_the_same_bytes_as_one(
+def test_two_processes_leave_the_same_bytes_as_one(
     inputs: tuple[Params, Path], finished: tuple[Path, dict[str, bytes]], tmp_path: Path
 ) -> None:
-    assert run(inputs, tmp_path / "search", workers=2) == finished[1]
+    assert run(inputs, tmp_path / "search", processes=2) == finished[1]
 
 
 def test_a_killed_stage_resumes_without_running_a_finished_chain_again(
     inputs: tuple[Params, Path], finished: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """15 settings × 2 chains × 10 steps. Cut off in the middle of TPE's eleventh setting."""
-    losses, calls = models.label_losses, 0
+    losses, calls = label.losses, 0
 
     def counted(limit: float) -> None:
         nonlocal calls
@@ -338,7 +339,7 @@ def test_a_killed_stage_resumes_without_running_a_finished_chain_again(
                 raise KeyboardInterrupt
             return losses(*arguments)
 
-        monkeypatch.setattr(models, "label_losses", label_losses)
+        monkeypatch.setattr(label, "losses", label_losses)
 
     counted(limit=217)
     with pytest.raises(KeyboardInterrupt):

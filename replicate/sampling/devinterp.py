@@ -1,27 +1,57 @@
-"""devinterp 2.0.1's samplers behind our names.
+"""devinterp 2.0.1's samplers behind our names: the reference that ours are held against, and a choice in params.yaml.
 
-SGLD (Lau et al. 2023, arXiv 2308.12108):  w ← w − (ε/2)·[nβ·∇L_B(w) + γ(w − w*) + μ·w] + √ε·N(0, I), clipped to |w − w*| ≤ box.
-SGNHT (Ding et al. 2014): momentum p, thermostat ξ from A on, p₀ = √ε·N(0, I):
-    p ← p − ε·nβ·∇L_B(w) − ξ·p + √(2εA)·N(0, I);  w ← w + p;  ξ ← ξ + (mean(p²) − ε).
-The original study's had 0.01 for the A of the noise, whatever A the thermostat began with: `Setting.noise_diffusion`.
-
-`SGMCMC.sgnht` of that version never updates its momentum, so SGNHT is `devinterp.optim.SGNHT`, which is right but deprecated.
+SGLD is `SGMCMC.sgld`. `SGMCMC.sgnht` of that version never updates its momentum, so SGNHT is `devinterp.optim.SGNHT`, which is right
+but deprecated. The original study's had 0.01 for the A of the noise, whatever A the thermostat began with: `Setting.noise_diffusion`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from devinterp.optim import SGMCMC, SGNHT
-from torch import nn
+from torch import Tensor, nn
 
+from replicate.sampling.sampler import Sampler
 from replicate.sampling.setting import Setting
 
 
-def optimizer(parameters: Iterable[nn.Parameter], setting: Setting, nbeta: float) -> torch.optim.Optimizer:
-    """A sampler anchored at the parameters' present values; its noise comes from torch's global generator."""
+class Devinterp(Sampler):
+    """Its noise comes from torch's global generator, seeded with `seed`; all gradients of a step are held until it ends."""
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        anchor: Sequence[Tensor],
+        setting: Setting,
+        nbeta: float,
+        seed: int,
+        masks: Sequence[Tensor | None] | None = None,
+    ) -> None:
+        super().__init__(parameters, anchor, setting, nbeta, seed, masks)
+        torch.manual_seed(seed)
+        self.optimizer = optimizer(parameters, setting, nbeta, masks)
+
+    def receive(self, index: int, parameter: nn.Parameter) -> None:
+        pass
+
+    def step(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        super().step()
+
+    def native(self, index: int) -> None:
+        raise NotImplementedError
+
+    portable = native
+
+
+def optimizer(
+    parameters: Sequence[nn.Parameter], setting: Setting, nbeta: float, masks: Sequence[Tensor | None] | None = None
+) -> torch.optim.Optimizer:
+    """devinterp's SGLD or SGNHT, anchored at the parameters' present values."""
+    groups = [{"params": [parameter], "mask": mask} for parameter, mask in zip(parameters, masks or [None] * len(parameters), strict=True)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the deprecation, and of nβ = 1
         if setting.sampler == "sgnht":
@@ -39,8 +69,9 @@ def optimizer(parameters: Iterable[nn.Parameter], setting: Setting, nbeta: float
                     group["diffusion_factor"] = setting.noise_diffusion  # the thermostat has its start already
             return sampler
         return SGMCMC.sgld(
-            list(parameters),
+            groups,
             lr=setting.lr,
+            noise_level=setting.noise_level,
             weight_decay=setting.weight_decay,
             localization=setting.localization,
             nbeta=nbeta,

@@ -2,12 +2,15 @@
 
 A group is one reshuffling of the data. Its chains walk disjoint stretches of that order (as far as the data reach), each with noise
 of its own, each from w*. Step t of a chain records the loss of its minibatch before the update, so that the first is a loss at w*.
+
+One set of weights serves all chains in turn, and w* is kept once. All batches of a chain are on the device before it starts, and the
+device is waited for once in `CHUNK` steps.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +24,7 @@ from replicate.sampling import samplers
 from replicate.sampling.setting import Setting
 
 Loss = Callable[[Tensor], Tensor]  # indices of examples (B,) → their losses under the model as it stands (B,)
+CHUNK = 16  # steps between two looks at the losses
 
 
 @dataclass(frozen=True)
@@ -34,95 +38,145 @@ class Chain:
     seconds: NDArray[np.float64]
 
 
+Chains = MutableMapping[tuple[int, int], Chain]  # by (group, chain)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """groups × chains of burn_in + draws steps, by our samplers or devinterp's.
+
+    Without `restart` each chain of a group goes on where the one before it ended, and takes that for its anchor, as the original
+    study's quantised models did; such a group is run again as a whole.
+    """
+
+    nbeta: float
+    batch_size: int
+    groups: int
+    chains: int
+    burn_in: int
+    draws: int
+    restart: bool = True
+    implementation: samplers.Implementation = "replicate"
+
+    @property
+    def steps(self) -> int:
+        return self.burn_in + self.draws
+
+    def missing(self, done: Collection[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+        """What is still to be run, in pieces that do not depend on each other."""
+        whole = [[(group, chain) for chain in range(self.chains)] for group in range(self.groups)]
+        if not self.restart:
+            return [piece for piece in whole if any(key not in done for key in piece)]
+        return [[key] for piece in whole for key in piece if key not in done]
+
+
 def sample(
-    parameters: list[nn.Parameter],
+    parameters: Sequence[nn.Parameter],
     loss: Loss,
     init_losses_N: NDArray[np.float32],
     setting: Setting,
+    plan: Plan,
     *,
-    nbeta: float,
-    batch_size: int,
-    groups: int,
-    chains: int,
-    burn_in: int,
-    draws: int,
     order: Callable[[int], NDArray[np.int64]],
     noise: Callable[[int, int], int],
     advance: Advance,
-    done: MutableMapping[tuple[int, int], Chain] | None = None,
-    restart: bool = True,
+    done: Chains | None = None,
 ) -> xr.Dataset:
-    """Traces over (group, chain, draw).
+    """Traces over (group, chain, draw), as `assemble` gives them; chains found in `done` are not run again."""
+    done = {} if done is None else done
+    walk(parameters, loss, init_losses_N, setting, plan, plan.missing(done), order=order, noise=noise, advance=advance, done=done)
+    return assemble(plan, done)
 
-    The parameters stand at w* and are put back there after each chain. `init_losses_N` holds every example's loss at w*; `order`
-    gives a group's permutation of the N examples, `noise` a chain's seed. Chains found in `done` are not run again, and finished
-    ones are put there. Without `restart` each chain of a group goes on where the one before it ended, and takes that for its anchor,
-    as the original study's quantised models did; such a group is run again as a whole.
+
+def walk(
+    parameters: Sequence[nn.Parameter],
+    loss: Loss,
+    init_losses_N: NDArray[np.float32],
+    setting: Setting,
+    plan: Plan,
+    pieces: Sequence[Sequence[tuple[int, int]]],
+    *,
+    order: Callable[[int], NDArray[np.int64]],
+    noise: Callable[[int, int], int],
+    advance: Advance,
+    done: Chains,
+) -> None:
+    """Runs the chains of `pieces` and puts each into `done` as it ends.
+
+    The parameters stand at w* and are put back there after each piece. `init_losses_N` holds every example's loss at w*; `order` gives
+    a group's permutation of the N examples, `noise` a chain's seed.
+    """
+    anchor = [parameter.detach().clone() for parameter in parameters]
+    for piece in pieces:
+        for group, chain in piece:
+            examples = order(group)
+            positions = np.arange(chain * plan.steps * plan.batch_size, (chain + 1) * plan.steps * plan.batch_size) % len(examples)
+            batches_TxB = examples[positions].reshape(plan.steps, plan.batch_size)
+            origin = anchor if (group, chain) == piece[0] else [parameter.detach().clone() for parameter in parameters]
+            losses, seconds = run(parameters, origin, loss, setting, plan, batches_TxB, noise(group, chain), advance)
+            init_losses = init_losses_N[batches_TxB].astype(np.float64).mean(axis=1)
+            done[group, chain] = Chain(losses, init_losses, seconds)
+        with torch.no_grad():
+            for parameter, origin in zip(parameters, anchor, strict=True):
+                parameter.copy_(origin)
+
+
+def run(
+    parameters: Sequence[nn.Parameter],
+    anchor: Sequence[Tensor],
+    loss: Loss,
+    setting: Setting,
+    plan: Plan,
+    batches_TxB: NDArray[np.int64],
+    seed: int,
+    advance: Advance,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """One chain from where the parameters stand: its losses (T,), NaN from the first on that is not finite, and seconds (T,)."""
+    device, steps = parameters[0].device, len(batches_TxB)
+    batches = torch.from_numpy(batches_TxB).to(device)
+    losses, seconds = np.full(steps, np.nan), np.full(steps, np.nan)
+    recorded = torch.full((steps,), torch.nan, dtype=torch.float64, device=device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # from which devinterp's samplers draw
+        sampler = samplers.sampler(
+            parameters, anchor, setting, nbeta=plan.nbeta, seed=seed, burn_in=plan.burn_in, implementation=plan.implementation
+        )
+        with sampler.attached():
+            for first in range(0, steps, CHUNK):
+                chunk = slice(first, min(first + CHUNK, steps))
+                start = time.perf_counter()
+                for step in range(chunk.start, chunk.stop):
+                    value = loss(batches[step]).mean()
+                    recorded[step] = value.detach()
+                    value.backward()
+                    sampler.step()
+                losses[chunk] = recorded[chunk].cpu().numpy()
+                seconds[chunk] = (time.perf_counter() - start) / (chunk.stop - chunk.start)
+                broken = np.flatnonzero(~np.isfinite(losses[chunk]))
+                if len(broken):
+                    losses[first + broken[0] :] = np.nan
+                    seconds[first + broken[0] :] = np.nan
+                    advance(steps - first)
+                    break
+                advance(chunk.stop - chunk.start)
+    return losses, seconds
+
+
+def assemble(plan: Plan, done: Chains) -> xr.Dataset:
+    """The finished chains of a plan as one dataset.
 
     Returns:
         `loss`, `init_loss`, `seconds` (group, chain, draw), with `draw` counted from −burn_in, so that burn-in is below 0; `failed`
         (group, chain), true where a loss was not finite.
     """
-    done = {} if done is None else done
-    steps = burn_in + draws
-    anchor = [parameter.detach().clone() for parameter in parameters]
-    for group in range(groups):
-        examples = order(group)
-        if not restart and any((group, chain) not in done for chain in range(chains)):
-            for chain in range(chains):
-                done.pop((group, chain), None)
-        for chain in range(chains):
-            if (group, chain) in done:
-                advance(steps)
-                continue
-            positions = np.arange(chain * steps * batch_size, (chain + 1) * steps * batch_size) % len(examples)
-            batches_TxB = examples[positions].reshape(steps, batch_size)
-            done[group, chain] = run(parameters, loss, init_losses_N, setting, nbeta, batches_TxB, burn_in, noise(group, chain), advance)
-            if restart or chain == chains - 1:
-                with torch.no_grad():
-                    for parameter, origin in zip(parameters, anchor, strict=True):
-                        parameter.copy_(origin)
+    grid = [[done[group, chain] for chain in range(plan.chains)] for group in range(plan.groups)]
     stacked = {
-        name: (
-            ("group", "chain", "draw"),
-            np.stack([[getattr(done[g, c], name) for c in range(chains)] for g in range(groups)]),
-        )
+        name: (("group", "chain", "draw"), np.stack([[getattr(chain, name) for chain in row] for row in grid]))
         for name in ("loss", "init_loss", "seconds")
     }
     failed = ~np.isfinite(stacked["loss"][1]).all(axis=-1)
-    coordinates = {"group": np.arange(groups), "chain": np.arange(chains), "draw": np.arange(-burn_in, draws)}
+    coordinates = {
+        "group": np.arange(plan.groups),
+        "chain": np.arange(plan.chains),
+        "draw": np.arange(-plan.burn_in, plan.draws),
+    }
     return xr.Dataset(stacked | {"failed": (("group", "chain"), failed)}, coordinates)
-
-
-def run(
-    parameters: list[nn.Parameter],
-    loss: Loss,
-    init_losses_N: NDArray[np.float32],
-    setting: Setting,
-    nbeta: float,
-    batches_TxB: NDArray[np.int64],
-    burn_in: int,
-    seed: int,
-    advance: Advance,
-) -> Chain:
-    """One chain from where the parameters stand."""
-    steps = len(batches_TxB)
-    losses, seconds = np.full(steps, np.nan), np.full(steps, np.nan)
-    devices = [parameters[0].device] if parameters[0].is_cuda else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        sampler = samplers.optimizer(parameters, setting, nbeta, burn_in)
-        for step, batch in enumerate(batches_TxB):
-            start = time.perf_counter()
-            sampler.zero_grad(set_to_none=True)
-            value = loss(torch.from_numpy(batch)).mean()
-            losses[step] = value.item()
-            if not np.isfinite(losses[step]):
-                advance(steps - step)
-                break
-            value.backward()
-            sampler.step()
-            seconds[step] = time.perf_counter() - start
-            advance(1)
-        sampler.zero_grad(set_to_none=True)
-    return Chain(losses, init_losses_N[batches_TxB].astype(np.float64).mean(axis=1), seconds)

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Literal
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from replicate.sampling import devinterp
 from replicate.sampling.rmsprop import RMSprop
+from replicate.sampling.sampler import Sampler
 from replicate.sampling.setting import Setting
+from replicate.sampling.sgld import SGLD
+from replicate.sampling.sgnht import SGNHT
+
+Implementation = Literal["replicate", "devinterp"]
 
 
-def optimizer(parameters: Iterable[nn.Parameter], setting: Setting, nbeta: float, burn_in: int) -> torch.optim.Optimizer:
-    """A sampler anchored at the parameters' present values; its noise comes from torch's global generator.
+def sampler(
+    parameters: Sequence[nn.Parameter],
+    anchor: Sequence[Tensor],
+    setting: Setting,
+    *,
+    nbeta: float,
+    seed: int,
+    burn_in: int,
+    masks: Sequence[Tensor | None] | None = None,
+    implementation: Implementation = "replicate",
+) -> Sampler:
+    """A sampler of `parameters` around `anchor`; `burn_in` is the number of steps in which RMSprop adapts, which is always ours.
 
-    SGLD and SGNHT are devinterp's; `burn_in` is the number of steps in which RMSprop adapts.
+    Raises:
+        UserError: RMSprop without a burn-in.
     """
+    if implementation == "devinterp" and setting.sampler != "rmsprop":
+        from replicate.sampling.devinterp import Devinterp
+
+        return Devinterp(parameters, anchor, setting, nbeta, seed, masks)
     if setting.sampler == "rmsprop":
-        return RMSprop(
-            parameters,
-            lr=setting.lr,
-            nbeta=nbeta,
-            burn_in=burn_in,
-            localization=setting.localization,
-            weight_decay=setting.weight_decay,
-            bounding_box=setting.bounding_box,
-        )
-    return devinterp.optimizer(parameters, setting, nbeta)
+        return RMSprop(parameters, anchor, setting, nbeta, seed, burn_in, masks)
+    return {"sgld": SGLD, "sgnht": SGNHT}[setting.sampler](parameters, anchor, setting, nbeta, seed, masks)

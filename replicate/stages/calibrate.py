@@ -7,15 +7,12 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
-
-from replicate import calibration, results
+from replicate import calibration, processes, results
 from replicate.calibration import CASES, LOCALISED, MISTAKES, REPEATED, Job, Outcome
 from replicate.errors import UserError
 from replicate.params import Calibration, Params
@@ -25,7 +22,7 @@ from replicate.results import Calibrated, Control, Coverage
 
 def run(params: Params, out: Path, log: Path) -> None:
     plan = params.calibration
-    found = measure(calibration.jobs(plan.repeats), plan, params.seed, log)
+    found = measure(calibration.jobs(plan.repeats), plan, params.seed, processes.count(params.machine.processes), log)
     outcomes = {case: [found[Job(case.name, rung)] for rung in range(len(case.plans))] for case in calibration.TARGETS}
     targets = [calibration.calibrated(case, outcomes[case], plan.groups) for case in outcomes]
     coverage = calibration.covered([found[Job(REPEATED.name, repeat=repeat)] for repeat in range(plan.repeats)])
@@ -38,12 +35,12 @@ def run(params: Params, out: Path, log: Path) -> None:
     print("\n".join(table(targets, coverage, controls)))
 
 
-def measure(jobs: Sequence[Job], plan: Calibration, seed: int, log: Path) -> dict[Job, Outcome]:
+def measure(jobs: Sequence[Job], plan: Calibration, seed: int, workers: int, log: Path) -> dict[Job, Outcome]:
     """The outcome of every job: from `log` where an interrupted run left it there, else from one of the worker processes."""
     found = {job: Outcome.model_validate_json(file.read_text()) for job in jobs if (file := checkpoint(log, job, plan, seed)).exists()}
     with progress("calibrate", round(sum(job.cost for job in jobs))) as advance:
         advance(round(sum(job.cost for job in found)))
-        for job, outcome, seconds in compute([job for job in jobs if job not in found], plan, seed):
+        for job, outcome, seconds in compute([job for job in jobs if job not in found], plan, seed, workers):
             found[job] = outcome
             keep(checkpoint(log, job, plan, seed), outcome.model_dump_json())
             with (log / "seconds.jsonl").open("a", encoding="utf-8") as file:
@@ -52,9 +49,9 @@ def measure(jobs: Sequence[Job], plan: Calibration, seed: int, log: Path) -> dic
     return {job: found[job] for job in jobs}
 
 
-def compute(jobs: Sequence[Job], plan: Calibration, seed: int) -> Iterator[tuple[Job, Outcome, float]]:
+def compute(jobs: Sequence[Job], plan: Calibration, seed: int, workers: int) -> Iterator[tuple[Job, Outcome, float]]:
     """The jobs' outcomes and seconds of computing, in the order in which they end."""
-    with ProcessPoolExecutor(plan.workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with processes.pool(workers) as pool:
         try:
             pending = {pool.submit(timed, job, seed, plan.groups, plan.chains): job for job in jobs}
             for future in as_completed(pending):

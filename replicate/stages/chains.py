@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from replicate import models
-from replicate.checkpoints import Checkpoints
-from replicate.params import Original, Sampling, Transfer
+from replicate.params import Sampling, Transfer
 from replicate.progress import Advance
-from replicate.sampling import Setting, sample
+from replicate.sampling import Plan, Setting, walk
+from replicate.sampling.engine import Chains
 from replicate.seeds import derive
 from replicate.stages.subject import Subject
+
+
+def plan(sampling: Sampling, shape: Sampling | Transfer, stretch: float = 1.0) -> Plan:
+    """The family's temperature and batches, in the shape of a stage, its chains `stretch` times as long."""
+    return Plan(
+        nbeta=sampling.nbeta,
+        batch_size=sampling.batch_size,
+        groups=shape.groups,
+        chains=shape.chains,
+        burn_in=round(shape.burn_in * stretch),
+        draws=round(shape.draws * stretch),
+        implementation=sampling.implementation,
+    )
 
 
 def run(
     subject: Subject,
     setting: Setting,
-    plan: Sampling | Transfer | Original,
+    plan: Plan,
+    pieces: Sequence[Sequence[tuple[int, int]]],
     losses_N: NDArray[np.float32],
     advance: Advance,
-    done: Checkpoints,
-    *,
-    nbeta: float,
-    batch_size: int,
-    stretch: float = 1.0,
-    restart: bool = True,
-) -> xr.Dataset:
-    """The plan's groups × chains, `stretch` times as long. A model's noise and its family's shuffles are the same whatever the setting."""
-    trace = sample(
+    done: Chains,
+) -> None:
+    """Runs some of a plan's chains into `done`. A model's noise and its family's shuffles are the same whatever the setting."""
+    walk(
         list(models.sampled(subject.model).values()),
         subject,
         losses_N,
         setting,
-        nbeta=nbeta,
-        batch_size=batch_size,
-        groups=plan.groups,
-        chains=plan.chains,
-        burn_in=round(plan.burn_in * stretch),
-        draws=round(plan.draws * stretch),
+        plan,
+        pieces,
         order=subject.order,
         noise=lambda group, chain: derive(subject.seed, "noise", subject.name, group, chain),
         advance=advance,
         done=done,
-        restart=restart,
     )
-    return trace.assign_attrs(nbeta=nbeta, lr=setting.lr)

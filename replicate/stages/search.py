@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from replicate import importances, search, traces
+from replicate import importances, processes, search, traces
 from replicate.errors import UserError
 from replicate.params import Params
 from replicate.progress import progress
@@ -34,9 +34,10 @@ def run(params: Params, family: str, windows_in: Path, model_in: Path, baseline_
     journal = job.store("proposals", plan.chains, plan.tpe and plan.tpe.model_dump(), pull, limits.model_dump()).folder / "optuna.journal"
 
     found: list[xr.Dataset] = []
+    count = processes.count(params.machine.processes)
     steps = plan.chains * (plan.burn_in + plan.draws)
     total = len(grid) + (len(ranges) * plan.tpe.trials if plan.tpe else 0)
-    with progress(f"search {family} ({total} settings)", total * steps) as advance, trials.workers(job, plan.workers) as execute:
+    with progress(f"search {family} ({total} settings)", total * steps) as advance, trials.workers(job, count) as execute:
 
         def evaluate(settings: Sequence[Setting]) -> Iterator[search.Outcome]:
             for trace in execute(settings):
@@ -74,7 +75,7 @@ def rows(attempts: Sequence[search.Attempt], choices: Mapping[search.Rule, int |
     """Every trial as results.Trial has it."""
     biases = search.step_biases([(attempt.setting, attempt.outcome) for attempt in attempts])
     return [
-        asdict(attempt.setting)
+        {key: value for key, value in asdict(attempt.setting).items() if key != "noise_level"}
         | {key: value for key, value in asdict(attempt.outcome).items() if key not in ("noise", "penalty")}
         | {
             "stability": attempt.outcome.stability,

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from replicate import models, windows
+from replicate import label, models, windows
 from replicate.params import Family, Params
 from replicate.seeds import derive
 
@@ -29,12 +29,19 @@ class Subject:
     seed: int
 
     def __call__(self, index_B: Tensor) -> Tensor:
-        tokens = self.tokens_NxL[index_B.to(self.tokens_NxL.device)]
-        return models.label_losses(self.model, tokens.long())
+        tokens = self.tokens_NxL[index_B.to(self.tokens_NxL.device)].long()
+        if self.settings.products == "float32":
+            return label.losses(self.model, tokens)
+        with torch.autocast(tokens.device.type, torch.bfloat16):
+            return label.losses(self.model, tokens)
 
     def order(self, *shuffle: str | int) -> NDArray[np.int64]:
-        """The order of the examples in one shuffle: the same for every model of the family."""
-        return np.random.default_rng(derive(self.seed, "shuffle", self.family, *shuffle)).permutation(len(self.tokens_NxL))
+        return order(self.seed, self.family, len(self.tokens_NxL), *shuffle)
+
+
+def order(seed: int, family: str, examples: int, *shuffle: str | int) -> NDArray[np.int64]:
+    """The order of the examples in one shuffle: the same for every model of the family."""
+    return np.random.default_rng(derive(seed, "shuffle", family, *shuffle)).permutation(examples)
 
 
 def load(params: Params, name: str, windows_in: Path, model_in: Path, file: str = "windows.safetensors") -> Subject:
@@ -42,7 +49,9 @@ def load(params: Params, name: str, windows_in: Path, model_in: Path, file: str 
     settings = params.families[family]
     device = models.device(settings.device, name)
     tokens = torch.from_numpy(windows.load(windows_in / file).tokens_NxL)
-    return Subject(name, family, settings, models.load(model_in, settings.weights, device), tokens.to(device), params.seed)
+    model = models.load(model_in, settings.weights, device)
+    label.focus(model)
+    return Subject(name, family, settings, model, tokens.to(device), params.seed)
 
 
 def baseline_losses(baseline_in: Path) -> NDArray[np.float32]:

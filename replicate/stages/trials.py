@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,11 +13,11 @@ from pathlib import Path
 import torch
 import xarray as xr
 
-from replicate import models
+from replicate import models, processes
 from replicate.checkpoints import Checkpoints
 from replicate.errors import UserError
 from replicate.params import Params
-from replicate.sampling import Setting, sample
+from replicate.sampling import Plan, Setting, sample
 from replicate.seeds import derive
 from replicate.stages import subject as subjects
 
@@ -40,7 +38,16 @@ class Job:
     def store(self, folder: str, *settings: object) -> Checkpoints:
         family = self.params.families[self.family]
         plan, sampling = family.search, family.sampling
-        common = [family.weights, plan.model, plan.burn_in, plan.draws, sampling.nbeta, sampling.batch_size, self.params.seed]
+        common = [
+            family.weights,
+            plan.model,
+            plan.burn_in,
+            plan.draws,
+            sampling.nbeta,
+            sampling.batch_size,
+            sampling.implementation,
+            self.params.seed,
+        ]
         return Checkpoints(self.log / folder, [self.windows_in, self.model_in, self.baseline_in], [*common, *settings])
 
     def chains(self) -> Callable[[Setting], xr.Dataset]:
@@ -48,6 +55,7 @@ class Job:
         plan, sampling = self.params.families[self.family].search, self.params.families[self.family].sampling
         subject = subjects.load(self.params, plan.model, self.windows_in, self.model_in)
         losses = subjects.baseline_losses(self.baseline_in)
+        shape = Plan(sampling.nbeta, sampling.batch_size, 1, plan.chains, plan.burn_in, plan.draws, implementation=sampling.implementation)
 
         def run(setting: Setting) -> xr.Dataset:
             return sample(
@@ -55,12 +63,7 @@ class Job:
                 subject,
                 losses,
                 setting,
-                nbeta=sampling.nbeta,
-                batch_size=sampling.batch_size,
-                groups=1,
-                chains=plan.chains,
-                burn_in=plan.burn_in,
-                draws=plan.draws,
+                shape,
                 order=lambda _: subject.order("search"),
                 noise=lambda _, chain: derive(self.params.seed, "noise", "search", plan.model, chain),
                 advance=lambda steps=1, note="": None,
@@ -92,8 +95,7 @@ def work(setting: Setting) -> xr.Dataset:
 @contextmanager
 def workers(job: Job, count: int) -> Iterator[Execute]:
     """Runs settings on `count` processes, on this one alone if `count` is 1; the traces come in the settings' order."""
-    context = multiprocessing.get_context("spawn")
-    numbers: SimpleQueue[int] = context.SimpleQueue()
+    numbers: SimpleQueue[int] = processes.CONTEXT.SimpleQueue()
     for number in range(count):
         numbers.put(number)
     if count == 1:
@@ -101,7 +103,9 @@ def workers(job: Job, count: int) -> Iterator[Execute]:
         yield lambda settings: map(work, settings)
         return
     try:
-        with ProcessPoolExecutor(count, context, start, (job, numbers)) as pool:
+        with processes.pool(count, start, job, numbers) as pool:
             yield lambda settings: pool.map(work, settings)
     except BrokenProcessPool:
-        raise UserError(f"families.{job.family}.search.workers: a worker died, perhaps for want of memory; write fewer") from None
+        raise UserError(
+            f"search {job.family}: a process died, perhaps for want of memory; run it again, or with fewer (machine.processes)"
+        ) from None

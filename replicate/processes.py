@@ -1,0 +1,129 @@
+"""Work spread over processes by accelerate: one on each GPU, or on each core of a CPU, on one machine or on several.
+
+A command that finds itself alone starts its own copies on this machine. `accelerate launch --num_processes … -m replicate …`, or
+torchrun, starts them on several. Each process does a share that depends on nothing but its rank, with its own copy of the model, and
+leaves what it has finished on disk, which all of them must see: so the result is the same whatever their number, and what a lost process
+had finished is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import SpawnContext
+from typing import Any, Literal, TypeVar
+
+from replicate.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    rank: int = 0
+    size: int = 1
+
+    def share(self, pieces: Sequence[T]) -> list[T]:
+        """Every `size`-th of the pieces, so that neighbours, which cost alike, are on different processes."""
+        return list(pieces[self.rank :: self.size])
+
+
+def count(wanted: int | Literal["auto"]) -> int:
+    """How many processes there should be on this machine: as many as wanted, else as there are GPUs, else cores."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def world(processes: int, what: str) -> Iterator[World]:
+    """Joins `processes` processes that run this very command; when the body ends, waits for all of them.
+
+    On a CPU each has one thread, so that its sums, and with them the results, do not depend on how many there are.
+
+    Raises:
+        UserError: a process was lost.
+    """
+    import torch
+    from accelerate import PartialState
+
+    if parent := os.environ.get("REPLICATE_PARENT"):
+        end_with(int(parent))
+    children: list[subprocess.Popen[bytes]] = []
+    if "WORLD_SIZE" not in os.environ and processes > 1:
+        children = start(processes)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    cpu = not torch.cuda.is_available()
+    if cpu:
+        os.environ["OMP_NUM_THREADS"] = "1"  # or accelerate takes all cores for each process
+        torch.set_num_threads(1)
+    if size == 1:
+        yield World()
+        return
+    try:
+        state = PartialState(cpu=cpu)
+        if state.num_processes != size:
+            raise UserError(f"{what}: {size} processes were started and {state.num_processes} found each other; start them again")
+        yield World(state.process_index, size)
+        try:
+            state.wait_for_everyone()
+        except RuntimeError:
+            raise UserError(
+                f"{what}: a process was lost, perhaps for want of memory; what is finished is kept: run it again, or with fewer"
+                " (machine.processes)"
+            ) from None
+        state.destroy_process_group()
+    finally:
+        for child in children:
+            child.terminate() if sys.exc_info()[0] is not None else child.wait()
+
+
+def start(processes: int) -> list[subprocess.Popen[bytes]]:
+    """Makes this process the first of `processes`, and starts the others, which end when this one does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "REPLICATE_PARENT": str(os.getpid())}
+    places = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    os.environ.update(places[0])
+    command = [sys.executable, "-m", "replicate", *sys.argv[1:]]
+    return [subprocess.Popen(command, env=os.environ | place) for place in places[1:]]
+
+
+def end_with(parent: int) -> None:
+    """Ends this process when `parent` is gone, however that went."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def pool(workers: int, initialise: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
+    """Workers of one thread each, which end when this process does; each calls `initialise(*arguments)` first."""
+    return ProcessPoolExecutor(workers, CONTEXT, _prepare, (os.getpid(), initialise, arguments))
+
+
+CONTEXT: SpawnContext = get_context("spawn")
+
+
+def _prepare(parent: int, initialise: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    import torch
+
+    end_with(parent)
+    torch.set_num_threads(1)
+    if initialise is not None:
+        initialise(*arguments)

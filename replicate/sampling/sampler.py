@@ -1,0 +1,97 @@
+"""What samplers have in common: each weight is moved as soon as backward has made its gradient, and the gradient is freed there."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import increment_version
+
+from replicate.sampling import noise
+from replicate.sampling.setting import Setting
+
+
+class Sampler(ABC):
+    """Moves `parameters` around `anchor`, tensors of the same shapes that it reads only.
+
+    `masks`: per parameter a tensor of its shape, 0 where a weight must not move, or None. Subclasses have two ways to move: `native`,
+    one pass over the memory on a CPU, and `portable`, the same in torch on any device and for any dtype, one kernel on a GPU.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        anchor: Sequence[Tensor],
+        setting: Setting,
+        nbeta: float,
+        seed: int,
+        masks: Sequence[Tensor | None] | None = None,
+    ) -> None:
+        self.parameters, self.anchor, self.setting, self.nbeta, self.seed = list(parameters), list(anchor), setting, nbeta, seed
+        self.masks = [None if mask is None else mask.to(p.dtype) for p, mask in zip(parameters, masks or [None] * len(anchor), strict=True)]
+        self.box = float("inf") if setting.bounding_box is None else setting.bounding_box
+        self.steps = 0  # done; the noise is a function of it
+        self._places: dict[int, Tensor] = {}
+        self._values: dict[tuple[float, ...], Tensor] = {}
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """While it lasts, every backward pass moves the parameters."""
+        hooks = [p.register_post_accumulate_grad_hook(partial(self.receive, i)) for i, p in enumerate(self.parameters)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def receive(self, index: int, parameter: nn.Parameter) -> None:
+        """Moves a parameter by its gradient and drops the gradient; one without a gradient in this step stays."""
+        with torch.no_grad():
+            if is_native(parameter):
+                self.native(index)
+                increment_version(parameter)  # autograd cannot see what was written to memory
+            else:
+                self.portable(index)
+        parameter.grad = None
+
+    def step(self) -> None:
+        """Ends a step, when all gradients have come."""
+        self.steps += 1
+
+    @abstractmethod
+    def native(self, index: int) -> None: ...
+
+    @abstractmethod
+    def portable(self, index: int) -> None: ...
+
+    def place(self, index: int, step: int) -> Tensor:
+        """Where the noise of a step and a parameter is, on the parameter's device."""
+        parameter = self.parameters[index]
+        if index not in self._places:
+            self._places[index] = noise.placed(self.seed, 0, index, parameter.device)
+        self._places[index][2].fill_(step)
+        return self._places[index]
+
+    def values(self, *values: float) -> Tensor:
+        """Numbers for a kernel: a tensor on the device, so that other numbers need no other kernel."""
+        if values not in self._values:
+            self._values = {values: torch.tensor(values, dtype=torch.float64, device=self.parameters[0].device)}
+        return self._values[values]
+
+    def gradient(self, index: int) -> Tensor:
+        gradient = self.parameters[index].grad
+        assert gradient is not None
+        return gradient
+
+
+def is_native(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64) and tensor.is_contiguous()
+
+
+def flat(tensor: Tensor) -> object:
+    """A NumPy view (size,) of a tensor's memory, contiguous."""
+    return tensor.detach().reshape(-1).numpy()
