@@ -19,7 +19,7 @@ H = np.array([0.01, 0.1, 1.0, 10.0] * 8)  # condition number 1000
 
 
 def adapting(target: Quadratic, setting: Setting, burn_in: int, nbeta: float = NBETA) -> RMSprop:
-    return RMSprop([target.w], [target.w.detach().clone()], setting, nbeta, 0, burn_in)
+    return RMSprop([target.w], [target.w.detach().clone()], setting, nbeta=nbeta, seed=0, burn_in=burn_in)
 
 
 def step(sampler: samplers.Sampler, target: Quadratic) -> None:

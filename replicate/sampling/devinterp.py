@@ -20,18 +20,9 @@ from replicate.sampling.setting import Setting
 class Devinterp(Sampler):
     """Its noise comes from torch's global generator, seeded with `seed`; all gradients of a step are held until it ends."""
 
-    def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        anchor: Sequence[Tensor],
-        setting: Setting,
-        nbeta: float,
-        seed: int,
-        masks: Sequence[Tensor | None] | None = None,
-    ) -> None:
-        super().__init__(parameters, anchor, setting, nbeta, seed, masks)
-        torch.manual_seed(seed)
-        self.optimizer = optimizer(parameters, setting, nbeta, masks)
+    def begin(self) -> None:
+        torch.manual_seed(self.seed)
+        self.optimizer = optimizer(self.parameters, self.setting, self.nbeta, self.masks)
 
     def receive(self, index: int, parameter: nn.Parameter) -> None:
         pass

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from replicate.errors import UserError
 from replicate.sampling import noise
 from replicate.sampling.sampler import Sampler, flat
-from replicate.sampling.setting import Setting
 from replicate.sampling.sgld import NO_MASK, coefficients
 
 MEMORY = 0.99  # of the running mean, as Li et al. have it
@@ -38,21 +37,10 @@ class RMSprop(Sampler):
         UserError: there is no burn-in to learn G in.
     """
 
-    def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        anchor: Sequence[Tensor],
-        setting: Setting,
-        nbeta: float,
-        seed: int,
-        burn_in: int,
-        masks: Sequence[Tensor | None] | None = None,
-    ) -> None:
-        if burn_in < 1:
+    def begin(self) -> None:
+        if self.burn_in < 1:
             raise UserError("burn_in: RMSprop learns its preconditioner in the burn-in, and there is none; write 1 or more, better 100")
-        super().__init__(parameters, anchor, setting, nbeta, seed, masks)
-        self.burn_in = burn_in
-        self.squares = [torch.zeros_like(parameter, dtype=torch.float32, requires_grad=False) for parameter in parameters]
+        self.squares = [torch.zeros_like(parameter, dtype=torch.float32, requires_grad=False) for parameter in self.parameters]
         self.middle = 0.0
 
     def receive(self, index: int, parameter: nn.Parameter) -> None:

@@ -27,16 +27,23 @@ class Sampler(ABC):
         parameters: Sequence[nn.Parameter],
         anchor: Sequence[Tensor],
         setting: Setting,
+        *,
         nbeta: float,
         seed: int,
+        burn_in: int = 0,
         masks: Sequence[Tensor | None] | None = None,
     ) -> None:
-        self.parameters, self.anchor, self.setting, self.nbeta, self.seed = list(parameters), list(anchor), setting, nbeta, seed
+        self.parameters, self.anchor, self.setting = list(parameters), list(anchor), setting
+        self.nbeta, self.seed, self.burn_in = nbeta, seed, burn_in
         self.masks = [None if mask is None else mask.to(p.dtype) for p, mask in zip(parameters, masks or [None] * len(anchor), strict=True)]
         self.box = float("inf") if setting.bounding_box is None else setting.bounding_box
         self.steps = 0  # done; the noise is a function of it
         self._places: dict[int, Tensor] = {}
         self._values: dict[tuple[float, ...], Tensor] = {}
+        self.begin()
+
+    def begin(self) -> None:  # noqa: B027 - most need nothing
+        """What a sampler needs beyond that."""
 
     @contextmanager
     def attached(self) -> Iterator[None]:

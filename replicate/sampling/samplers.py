@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -21,13 +21,10 @@ def sampler(
     anchor: Sequence[Tensor],
     setting: Setting,
     *,
-    nbeta: float,
-    seed: int,
-    burn_in: int,
-    masks: Sequence[Tensor | None] | None = None,
     implementation: Implementation = "replicate",
+    **options: Any,
 ) -> Sampler:
-    """A sampler of `parameters` around `anchor`; `burn_in` is the number of steps in which RMSprop adapts, which is always ours.
+    """A sampler of `parameters` around `anchor`; `options` are those of `Sampler`. RMSprop is ours in either implementation.
 
     Raises:
         UserError: RMSprop without a burn-in.
@@ -35,7 +32,5 @@ def sampler(
     if implementation == "devinterp" and setting.sampler != "rmsprop":
         from replicate.sampling.devinterp import Devinterp
 
-        return Devinterp(parameters, anchor, setting, nbeta, seed, masks)
-    if setting.sampler == "rmsprop":
-        return RMSprop(parameters, anchor, setting, nbeta, seed, burn_in, masks)
-    return {"sgld": SGLD, "sgnht": SGNHT}[setting.sampler](parameters, anchor, setting, nbeta, seed, masks)
+        return Devinterp(parameters, anchor, setting, **options)
+    return {"sgld": SGLD, "sgnht": SGNHT, "rmsprop": RMSprop}[setting.sampler](parameters, anchor, setting, **options)

@@ -8,39 +8,28 @@ over all weights moved. A weight that leaves |w − w*| < box is put on the face
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from replicate.sampling import noise
 from replicate.sampling.sampler import Sampler, flat
-from replicate.sampling.setting import Setting
 from replicate.sampling.sgld import NO_MASK
 
 
 class SGNHT(Sampler):
     """`friction` is ξ. The noise of the first momenta is that of step 0, so that the steps' begins with 1."""
 
-    def __init__(
-        self,
-        parameters: Sequence[nn.Parameter],
-        anchor: Sequence[Tensor],
-        setting: Setting,
-        nbeta: float,
-        seed: int,
-        masks: Sequence[Tensor | None] | None = None,
-    ) -> None:
-        super().__init__(parameters, anchor, setting, nbeta, seed, masks)
+    def begin(self) -> None:
+        setting = self.setting
         if setting.diffusion is None:
             raise ValueError("SGNHT needs a diffusion factor")
         self.friction = setting.diffusion
         self.spread = (2 * setting.lr * (setting.diffusion if setting.noise_diffusion is None else setting.noise_diffusion)) ** 0.5
         self.momenta = [
-            (setting.lr**0.5 * noise.normal(p.numel(), noise.placed(seed, 0, index, p.device)).view_as(p)).to(p.dtype)
+            (setting.lr**0.5 * noise.normal(p.numel(), noise.placed(self.seed, 0, index, p.device)).view_as(p)).to(p.dtype)
             * (1.0 if mask is None else mask)
-            for index, (p, mask) in enumerate(zip(parameters, self.masks, strict=True))
+            for index, (p, mask) in enumerate(zip(self.parameters, self.masks, strict=True))
         ]
         self.energies: dict[int, Tensor | float] = {}  # Σp² of each parameter moved in this step
 
