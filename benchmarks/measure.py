@@ -72,11 +72,16 @@ def synchronise() -> None:
 
 
 def peak_memory() -> int:
-    """Bytes, the most that there were."""
+    """Bytes, the most that there were, in this process and in those it started."""
     if device().type == "cuda":
         return torch.cuda.max_memory_allocated()
-    if (status := Path("/proc/self/status")).is_file():  # `ru_maxrss` would begin with what the parent process had
-        return next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    if Path("/proc/self/status").is_file():  # `ru_maxrss` would begin with what the parent process had
+        mine = Path("/proc/self")
+        children = [pid for task in mine.glob("task/*/children") for pid in task.read_text().split()]
+        lines = [
+            line for place in (mine, *(Path("/proc") / pid for pid in children)) for line in (place / "status").read_text().splitlines()
+        ]
+        return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 

@@ -1,15 +1,16 @@
-"""The samplers of this project: `replicate.sampling.sample`."""
+"""This project's samplers, as its stages run them: several chains on a process a core, one alone on all cores."""
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 
 import numpy as np
 from transformers import PreTrainedModel
 
 from benchmarks.work import LOCALIZATION, LR, NBETA, Work, tokens
-from replicate import label, models
-from replicate.sampling import Plan, Setting, sample
+from replicate import label, models, processes
+from replicate.sampling import Chain, Plan, Setting, walk
 
 
 @cache
@@ -22,15 +23,36 @@ def model(work: Work) -> PreTrainedModel:
 
 
 def run(work: Work, steps: int) -> np.ndarray:
+    chains = list(range(work.chains))
+    count = min(processes.count("auto"), work.chains)
+    if count == 1:
+        losses = losses_of(work, steps, chains)
+    else:
+        shares = [chains[rank::count] for rank in range(count)]
+        parts = [pool(count).submit(losses_of, work, steps, share) for share in shares]
+        losses = {chain: loss for part in parts for chain, loss in part.result().items()}
+    return np.stack([losses[chain] for chain in chains])
+
+
+@cache
+def pool(count: int) -> ProcessPoolExecutor:
+    return processes.pool(count)
+
+
+def losses_of(work: Work, steps: int, chains: list[int]) -> dict[int, np.ndarray]:
+    """The minibatch losses (steps,) of some of the work's chains."""
     network, tokens_NxL = model(work), tokens(work)
-    trace = sample(
+    done: dict[tuple[int, int], Chain] = {}
+    walk(
         list(models.sampled(network).values()),
         lambda index_B: label.losses(network, tokens_NxL[index_B]),
         np.zeros(len(tokens_NxL), np.float32),
         Setting("sgld", LR, localization=LOCALIZATION),
         Plan(nbeta=NBETA, batch_size=work.batch, groups=1, chains=work.chains, burn_in=0, draws=steps),
+        [[(0, chain)] for chain in chains],
         order=lambda group: np.random.default_rng(group).permutation(len(tokens_NxL)),
         noise=lambda group, chain: chain,
         advance=lambda steps=1, note="": None,
+        done=done,
     )
-    return trace.loss.sel(group=0).to_numpy()
+    return {chain: done[0, chain].loss for chain in chains}

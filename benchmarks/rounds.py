@@ -92,6 +92,8 @@ def python(module: str, *arguments: object) -> dict[str, Any]:
         text=True,
         check=False,
     )
+    if run.returncode < 0:
+        raise UserError(f"killed by signal {-run.returncode}" + ", for want of memory" * (run.returncode == -9))
     if run.returncode:
         raise UserError((run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1])
     return json.loads(run.stdout.strip().splitlines()[-1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -24,6 +26,8 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
+            if os.environ.get("RANK", "0") != "0":
+                time.sleep(2)  # the first of several processes says the same, as a rule, and ends the others
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
 
@@ -36,8 +40,10 @@ def main() -> None:
     """
 
 
-def stage(name: str, purpose: str, argument: str | None, *paths: str) -> None:
-    """Adds the command `name [ARGUMENT] PATH…`, which calls `replicate.stages.<name>.run(params, [argument], *paths)`."""
+def stage(name: str, purpose: str, argument: str | None, *paths: str, parallel: bool = False) -> None:
+    """Adds the command `name [ARGUMENT] PATH…`, which calls `replicate.stages.<name>.run(params, [argument], *paths)`, if `parallel` on
+    several processes.
+    """
 
     def run(**values: object) -> None:
         from replicate.params import load
@@ -54,6 +60,10 @@ def stage(name: str, purpose: str, argument: str | None, *paths: str) -> None:
                 raise UserError(f"{path}: missing; run the stage that makes it, or leave the order to `dvc repro`")
         if argument in ("family", "model") and Path(str(values["out"])).exists():
             raise UserError(f"{values['out']}: is there already; remove it first, or leave that to `dvc repro`")
+        if parallel:
+            from replicate import processes
+
+            processes.start(processes.count(params.machine.processes))
         import_module(f"replicate.stages.{name}").run(params, *named, *(values[path] for path in paths))
 
     arguments: list[click.Parameter] = [click.Argument([argument])] if argument is not None else []
@@ -65,9 +75,13 @@ stage("extract", "Reviews to token windows of one family.", "family", "out")
 stage("pretrain", "Train a control model, or fetch a pinned one from the hub.", "model", "windows", "out")
 stage("baseline", "Loss of every example at w*, and the gradient there.", "model", "windows", "weights", "out")
 stage("search", "Try sampler settings and choose one for a family.", "family", "windows", "weights", "baseline", "out", "log")
-stage("estimate", "Sample around w* at the chosen setting.", "model", "windows", "weights", "baseline", "search", "out", "log")
-stage("transfer", "Try the chosen step size on every size.", "family", "windows", "weights", "baseline", "search", "out", "log")
-stage("original", "Run the protocol of November 2023.", "family", "windows", "weights", "out", "log")
+stage(
+    "estimate", "Sample around w* at the chosen setting.", "model", "windows", "weights", "baseline", "search", "out", "log", parallel=True
+)
+stage(
+    "transfer", "Try the chosen step size on every size.", "family", "windows", "weights", "baseline", "search", "out", "log", parallel=True
+)
+stage("original", "Run the protocol of November 2023.", "family", "windows", "weights", "out", "log", parallel=True)
 stage("collect", "Gather a study's results as JSON.", "study", "data", "out")
 stage("calibrate", "Estimate λ where it is known.", None, "out", "log")
 stage("published", "Analyse and judge the figures published in 2023.", None, "published", "out")

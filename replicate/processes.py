@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import SpawnContext
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from replicate.errors import UserError
@@ -41,14 +42,42 @@ def count(wanted: int | Literal["auto"]) -> int:
     """How many processes there should be on this machine: as many as wanted, else as there are GPUs, else cores."""
     if wanted != "auto":
         return wanted
-    import torch
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        import torch
 
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+        if torch.cuda.is_available():
+            return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start(processes: int) -> None:
+    """Makes this process the first of `processes`, and starts the others by the same command; they end when this one does.
+
+    To be called before anything slow is imported. Nothing is started in a world that another launcher made.
+    """
+    if "WORLD_SIZE" in os.environ:
+        if "REPLICATE_PARENT" in os.environ:
+            end_with(int(os.environ["REPLICATE_PARENT"]))
+        return
+    if processes == 1:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update(common | {"RANK": "0", "LOCAL_RANK": "0"})
+    command = [sys.executable, *sys.orig_argv[1:]]
+    for rank in range(1, processes):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "REPLICATE_PARENT": str(os.getpid())}
+        _children.append(subprocess.Popen(command, env=os.environ | place))
+
+
+_children: list[subprocess.Popen[bytes]] = []
 
 
 @contextmanager
-def world(processes: int, what: str) -> Iterator[World]:
-    """Joins `processes` processes that run this very command; when the body ends, waits for all of them.
+def world(what: str) -> Iterator[World]:
+    """The processes that `start`, or another launcher, started for this command; when the body ends, waits for all of them.
 
     On a CPU each has one thread, so that its sums, and with them the results, do not depend on how many there are.
 
@@ -56,21 +85,16 @@ def world(processes: int, what: str) -> Iterator[World]:
         UserError: a process was lost.
     """
     import torch
-    from accelerate import PartialState
 
-    if parent := os.environ.get("REPLICATE_PARENT"):
-        end_with(int(parent))
-    children: list[subprocess.Popen[bytes]] = []
-    if "WORLD_SIZE" not in os.environ and processes > 1:
-        children = start(processes)
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    cpu = not torch.cuda.is_available()
+    size, cpu = int(os.environ.get("WORLD_SIZE", "1")), not torch.cuda.is_available()
     if cpu:
         os.environ["OMP_NUM_THREADS"] = "1"  # or accelerate takes all cores for each process
         torch.set_num_threads(1)
     if size == 1:
         yield World()
         return
+    from accelerate import PartialState
+
     try:
         state = PartialState(cpu=cpu)
         if state.num_processes != size:
@@ -84,21 +108,12 @@ def world(processes: int, what: str) -> Iterator[World]:
                 " (machine.processes)"
             ) from None
         state.destroy_process_group()
-    finally:
-        for child in children:
-            child.terminate() if sys.exc_info()[0] is not None else child.wait()
-
-
-def start(processes: int) -> list[subprocess.Popen[bytes]]:
-    """Makes this process the first of `processes`, and starts the others, which end when this one does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "REPLICATE_PARENT": str(os.getpid())}
-    places = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    os.environ.update(places[0])
-    command = [sys.executable, "-m", "replicate", *sys.argv[1:]]
-    return [subprocess.Popen(command, env=os.environ | place) for place in places[1:]]
+    except BaseException:
+        for child in _children:
+            child.terminate()
+        raise
+    for child in _children:
+        child.wait()
 
 
 def end_with(parent: int) -> None:

@@ -18,56 +18,65 @@ from tests.conftest import ROOT
 SCRIPT = """
     import sys, time
     from pathlib import Path
-    import numpy as np, torch
+    import click, numpy as np, torch
     from torch import nn
     from replicate import processes
+    from replicate.__main__ import Group
     from replicate.checkpoints import Checkpoints
     from replicate.errors import UserError
     from replicate.sampling import Plan, Setting, assemble, walk
 
-    out, count, pause, restart = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "restart"
-    plan = Plan(20.0, batch_size=4, groups=3, chains=2, burn_in=5, draws=40, restart=restart)
-    done = Checkpoints(out, [], ["quadratic"])
-    w = nn.Parameter(torch.ones(64, 48))
-    x = torch.randn(500, 48, generator=torch.Generator().manual_seed(0))
+    @click.group(cls=Group)
+    def main():
+        pass
 
-    def loss(index_B):
-        time.sleep(pause)
-        return 0.5 * ((x[index_B] @ (w - 1).t()) ** 2).sum(-1)
+    @main.command()
+    @click.argument("out", type=click.Path(path_type=Path))
+    @click.argument("count", type=int)
+    @click.argument("pause", type=float)
+    @click.argument("way")
+    def work(out, count, pause, way):
+        plan = Plan(20.0, batch_size=4, groups=3, chains=2, burn_in=5, draws=40, restart=way == "restart")
+        done = Checkpoints(out, [], ["quadratic"])
+        w = nn.Parameter(torch.ones(64, 48))
+        x = torch.randn(500, 48, generator=torch.Generator().manual_seed(0))
 
-    try:
-        with processes.world(count, "test") as world:
+        def loss(index_B):
+            time.sleep(pause)
+            return 0.5 * ((x[index_B] @ (w - 1).t()) ** 2).sum(-1)
+
+        processes.start(count)
+        with processes.world("test") as world:
+            if way == "fail":
+                raise UserError("weights: not there; fetch them")
             sys.stdout.write(f"started {world.rank} {world.size} {torch.get_num_threads()}\\n"); sys.stdout.flush()
             mine = world.share(plan.missing(done.keys()))
             order, noise = lambda g: np.random.default_rng(g).permutation(500), lambda g, c: 10 * g + c
             tell = lambda steps=1, note="": None
             walk([w], loss, np.zeros(500, np.float32), Setting("sgld", 1e-3), plan, mine, order=order, noise=noise, advance=tell, done=done)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    if world.rank == 0:
-        np.save(out / "trace.npy", assemble(plan, done).loss.values)
+        if world.rank == 0:
+            np.save(out / "trace.npy", assemble(plan, done).loss.values)
+
+    main()
 """
 
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A module `replicate.__main__` of its own, which the copies run too."""
-    package = tmp_path / "code" / "replicate"
-    package.mkdir(parents=True)
-    (package / "__main__.py").write_text(textwrap.dedent(SCRIPT))
-    (package / "__init__.py").write_text(f"__path__.append({str(ROOT / 'replicate')!r})")
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "REPLICATE_PARENT"):
         monkeypatch.delenv(name, raising=False)
-    return package.parent
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    file = tmp_path / "script.py"
+    file.write_text(textwrap.dedent(SCRIPT))
+    return file
 
 
 def launch(
-    script: Path, out: Path, count: int, pause: float = 0.0, restart: str = "restart", environment: dict[str, str] | None = None
+    script: Path, out: Path, count: int, pause: float = 0.0, way: str = "restart", environment: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
     out.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "replicate", str(out), str(count), str(pause), restart],
-        cwd=script,
+        [sys.executable, str(script), "work", str(out), str(count), str(pause), way],
         env=os.environ | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -81,11 +90,11 @@ def finish(process: subprocess.Popen[str]) -> str:
     return out
 
 
-@pytest.mark.parametrize("restart", ["restart", "go on"])
-def test_the_bytes_do_not_depend_on_the_number_of_processes(script: Path, tmp_path: Path, restart: str) -> None:
+@pytest.mark.parametrize("way", ["restart", "go on"])
+def test_the_bytes_do_not_depend_on_the_number_of_processes(script: Path, tmp_path: Path, way: str) -> None:
     found = []
     for count in (1, 2, 3):
-        out = finish(launch(script, tmp_path / str(count), count, restart=restart))
+        out = finish(launch(script, tmp_path / str(count), count, way=way))
         assert sorted(line.split()[1:] for line in out.splitlines()) == [[str(rank), str(count), "1"] for rank in range(count)]
         found.append((tmp_path / str(count) / "trace.npy").read_bytes())
     assert found[0] == found[1] == found[2]
@@ -105,13 +114,20 @@ def test_a_lost_process_loses_only_what_it_had_not_finished(script: Path, tmp_pa
     assert len(children) == 1
     os.kill(int(children[0]), signal.SIGKILL)
     _, err = parent.communicate(timeout=120)
-    assert parent.returncode == 1
+    assert parent.returncode == 2
     assert "error: test: a process was lost" in err
     kept = {path.name: path.stat().st_mtime_ns for path in broken.glob("*/chain-*")}
     assert {"chain-0-0", "chain-1-0", "chain-2-0"} <= set(kept)  # the first process's share
     finish(launch(script, broken, 2))
     assert (broken / "trace.npy").read_bytes() == (whole / "trace.npy").read_bytes()
     assert kept == {path.name: path.stat().st_mtime_ns for path in broken.glob("*/chain-*") if path.name in kept}
+
+
+def test_a_mistake_that_all_processes_meet_is_told_once(script: Path, tmp_path: Path) -> None:
+    parent = launch(script, tmp_path / "out", 3, way="fail")
+    _, err = parent.communicate(timeout=120)
+    assert parent.returncode == 2
+    assert err.splitlines() == ["error: weights: not there; fetch them"]
 
 
 def test_no_process_outlives_the_first(script: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def run(params: Params, name: str, windows_in: Path, model_in: Path, baseline_in
     plan = chains.plan(sampling, sampling)
     setting = Setting(**json.loads((search_in / "chosen.json").read_text()))
     done = Checkpoints(log / "chains", [windows_in, model_in, baseline_in], [asdict(setting), sampling.model_dump(), params.seed, name])
-    with processes.world(processes.count(params.machine.processes), f"estimate {name}") as world:
+    with processes.world(f"estimate {name}") as world:
         mine = world.share(plan.missing(done.keys()))
         if mine:
             subject = subjects.load(params, name, windows_in, model_in)

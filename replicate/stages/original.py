@@ -43,7 +43,7 @@ def run(params: Params, family: str, windows_in: Path, models_in: Path, out: Pat
         for name in original.models
     }
 
-    with processes.world(processes.count(params.machine.processes), f"original protocol {family}") as world:
+    with processes.world(f"original protocol {family}") as world:
         shares = {name: world.share(plan.missing(done.keys())) for name, done in stores.items()}
         total = sum(map(len, [piece for mine in shares.values() for piece in mine])) * plan.steps
         with progress(f"original protocol {family}", total, world.rank) as advance:

@@ -27,7 +27,7 @@ def run(params: Params, family: str, windows_in: Path, models_in: Path, baseline
             settings = [asdict(setting), transfer.model_dump(), sampling.model_dump(), params.seed]
             trials.append((name, factor, plan, setting, Checkpoints(log / "chains", inputs, settings)))
 
-    with processes.world(processes.count(params.machine.processes), f"transfer {family}") as world:
+    with processes.world(f"transfer {family}") as world:
         shares = [world.share(plan.missing(done.keys())) for _, _, plan, _, done in trials]
         total = sum(sum(map(len, mine)) * trial[2].steps for mine, trial in zip(shares, trials, strict=True))
         with progress(f"transfer {family}", total, world.rank) as advance:
