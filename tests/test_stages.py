@@ -87,3 +87,10 @@ def test_library_rooms_know_no_stage_and_no_params() -> None:
         if file.parent.name != "stages" and file.name not in ("__main__.py", "params.py"):
             assert not {path.name for path in imported(file)} & {"params.py", "subject.py"}, file
             assert "click" not in file.read_text(encoding="utf-8"), file
+
+
+def test_what_is_cached_beside_the_code_is_no_change_of_it() -> None:
+    """Numba's compiled kernels stand in a folder that is a dep as a whole, and differ from machine to machine."""
+    command = [sys.executable, "-m", "dvc", "check-ignore", "replicate/sampling/__pycache__/sgld._sweep.nbi", "replicate/sampling/sgld.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["replicate/sampling/__pycache__/sgld._sweep.nbi"]
