@@ -34,8 +34,16 @@ class World:
     size: int = 1
 
     def share(self, pieces: Sequence[T]) -> list[T]:
-        """Every `size`-th of the pieces, so that neighbours, which cost alike, are on different processes."""
-        return list(pieces[self.rank :: self.size])
+        """Every `size`-th of the first process's pieces, so that neighbours, which cost alike, are on different processes.
+
+        All call it together, and the first one's list is dealt: another that looks later may find less that is still to be done.
+        """
+        agreed = [pieces]
+        if self.size > 1:
+            from accelerate.utils import broadcast_object_list
+
+            broadcast_object_list(agreed)
+        return list(agreed[0][self.rank :: self.size])
 
 
 def count(wanted: int | Literal["auto"]) -> int:

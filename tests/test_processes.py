@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from replicate.processes import World
 from tests.conftest import ROOT
 
 SCRIPT = """
@@ -50,6 +49,8 @@ SCRIPT = """
             if way == "fail":
                 raise UserError("weights: not there; fetch them")
             sys.stdout.write(f"started {world.rank} {world.size} {torch.get_num_threads()}\\n"); sys.stdout.flush()
+            if way == "late":
+                time.sleep(3 * world.rank)
             mine = world.share(plan.missing(done.keys()))
             order, noise = lambda g: np.random.default_rng(g).permutation(500), lambda g, c: 10 * g + c
             tell = lambda steps=1, note="": None
@@ -154,9 +155,8 @@ def test_a_world_that_another_launcher_made_is_joined(script: Path, tmp_path: Pa
     assert (tmp_path / "out" / "trace.npy").read_bytes() == (tmp_path / "one" / "trace.npy").read_bytes()
 
 
-def test_shares_are_whole_and_disjoint() -> None:
-    pieces = list(range(17))
-    for size in (1, 2, 5, 30):
-        shares = [World(rank, size).share(pieces) for rank in range(size)]
-        assert sorted(piece for share in shares for piece in share) == pieces
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+def test_a_process_that_comes_late_does_its_share_of_what_was_dealt(script: Path, tmp_path: Path) -> None:
+    """When it looks what is missing, the first one's chains would be done, were they not dealt together: then some would be nobody's."""
+    finish(launch(script, tmp_path / "late", 2, way="late"))
+    finish(launch(script, tmp_path / "plain", 1, way="late"))
+    assert (tmp_path / "late" / "trace.npy").read_bytes() == (tmp_path / "plain" / "trace.npy").read_bytes()
