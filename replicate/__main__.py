@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from importlib import import_module
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import click
 
-from replicate.errors import UserError
+from replicate import interruption
+from replicate.errors import UserError, refusal
 
 PATH = click.Path(path_type=Path)
+LOGS = Path("logs")  # where dvc.yaml has the stages' logs
 INPUTS = ("windows", "weights", "baseline", "search", "results", "published")  # arguments that must be there
 
 
@@ -25,10 +28,15 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except UserError as error:
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            line = str(error) if isinstance(error, UserError) else refusal(error)
+            if line is None:
+                raise
             if os.environ.get("RANK", "0") != "0":
                 time.sleep(2)  # the first of several processes says the same, as a rule, and ends the others
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {line}", err=True)
             sys.exit(2)
 
 
@@ -58,24 +66,41 @@ def stage(name: str, purpose: str, argument: str | None, paths: str, parallel: b
         for path in (values[key] for key in INPUTS if key in values):
             if not Path(str(path)).exists():
                 raise UserError(f"{path}: missing; run the stage that makes it, or leave the order to `dvc repro`")
-        if (argument in ("family", "model") or name == "quantisation") and Path(str(values["out"])).exists():
-            raise UserError(f"{values['out']}: is there already; remove it first, or leave that to `dvc repro`")
+        out = Path(str(values["out"])) if argument in ("family", "model") or name == "quantisation" else None
+        if out is not None:
+            if out.exists():
+                raise UserError(f"{out}: is there already; remove it first, or leave that to `dvc repro`")
+            values["out"] = out.with_name(f"{out.name}.partial")
         if parallel:
             from replicate import processes
 
             family = params.family_of(str(argument), named[0])
             processes.start(processes.count(params.machine.processes, params.families[family].cards))
-        if "weights" in paths.split() and os.environ.get("RANK", "0") == "0":
+        first = os.environ.get("RANK", "0") == "0"
+        if first:
+            sweep(values.get("log"), values["out"] if out else None)
+        if "weights" in paths.split() and first:
             import_module("replicate.stages.fit").refuse(params, name, named[0])
         import_module(f"replicate.stages.{name}").run(params, *named, *(values[path] for path in paths.split()))
+        if out is not None and first:
+            Path(str(values["out"])).rename(out)  # there as a whole or not at all
 
     arguments: list[click.Parameter] = [click.Argument([argument])] if argument is not None else []
     arguments += [click.Argument([path], type=PATH) for path in paths.split()]
     main.add_command(click.Command(name, params=arguments, callback=run, help=purpose))
 
 
+def sweep(log: object, out: object) -> None:
+    """Removes what an interrupted run left of the output, and the finished chains of other stages, whose outputs DVC has taken by now."""
+    if out is not None:
+        shutil.rmtree(Path(str(out)), ignore_errors=True)
+    for mark in LOGS.rglob("finished"):
+        if log is None or Path(str(log)) not in mark.parents:
+            shutil.rmtree(mark.parent, ignore_errors=True)
+
+
 stage("extract", "Reviews to token windows of one family.", "family", "out")
-stage("pretrain", "Train a control model, or fetch a pinned one from the hub.", "model", "windows out")
+stage("pretrain", "Train a control model, or fetch a pinned one from the hub.", "model", "windows out log")
 stage("baseline", "Loss of every example at w*, and the gradient there.", "model", "windows weights out")
 stage("search", "Try sampler settings and choose one for a family.", "family", "windows weights baseline out log")
 stage("estimate", "Sample around w* at the chosen setting.", "model", "windows weights baseline search out log", parallel=True)
@@ -130,4 +155,5 @@ def paper(source: Path, check: bool) -> None:
 
 
 if __name__ == "__main__":
+    interruption.watch()
     main(prog_name="python -m replicate")

@@ -1,62 +1,70 @@
-"""Finished chains on disk, so that interrupted work resumes: a mapping from a chain's key to the chain, one file each.
-
-The folder is keyed by a hash of all that the chains depend on: what was computed under other parameters is never picked up.
-"""
+"""Finished chains on disk, and where an unfinished one rests, so that interrupted work goes on where it was."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file, save_file
+import torch
 
+from replicate import kept
 from replicate.sampling import Chain
+
+SOURCES = (  # what a chain is computed by
+    "sampling",
+    "cpu.py",
+    "dequantised.py",
+    "label.py",
+    "models.py",
+    "restrictions.py",
+    "seeds.py",
+    "windows.py",
+    "stages/chains.py",
+    "stages/subject.py",
+)
 
 
 class Checkpoints(MutableMapping[tuple[int, int], Chain]):
-    def __init__(self, root: Path, inputs: list[Path], settings: Any) -> None:
-        """`inputs`: files or folders that the chains depend on; `settings`: all else, as JSON has it."""
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for path in inputs:
-            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                if file.is_file():
-                    digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-        self.folder = root / digest.hexdigest()[:16]
+    """By (group, chain); a file each."""
 
-    def _file(self, key: tuple[int, int]) -> Path:
-        return self.folder / "-".join(map(str, ("chain", *key)))
+    def __init__(self, root: Path, inputs: list[Path], settings: Any, every: float = float("inf")) -> None:
+        """`inputs`: files or folders that the chains depend on; `settings`: all else, as JSON has it. `every`: seconds of a chain after
+        which it rests.
+        """
+        self.folder, self.every = kept.folder(root, SOURCES, inputs, settings), every
+
+    def _file(self, kind: str, key: tuple[int, int]) -> Path:
+        return self.folder / "-".join(map(str, (kind, *key)))
+
+    def rest(self, key: tuple[int, int]) -> kept.Rest:
+        """Where the chains that begin with this one rest."""
+        return kept.Rest(self._file("rest", key), self.every)
 
     def __getitem__(self, key: tuple[int, int]) -> Chain:
-        try:
-            return Chain(**load_file(self._file(key)))
-        except Exception:  # missing, or cut off by whatever interrupted the run: the chain is run again
-            raise KeyError(key) from None
+        found = kept.read(self._file("chain", key))
+        if found is None:
+            raise KeyError(key)
+        return Chain(**{name: tensor.numpy() for name, tensor in found.items()})
 
     def __setitem__(self, key: tuple[int, int], chain: Chain) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self._file(key).with_suffix(f".{os.getpid()}")
-        save_file({"loss": chain.loss, "init_loss": chain.init_loss, "seconds": chain.seconds}, partial)
-        partial.replace(self._file(key))
+        kept.write(self._file("chain", key), {name: torch.from_numpy(array) for name, array in vars(chain).items()})
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, tuple) and key in set(self)
+        return isinstance(key, tuple) and kept.read(self._file("chain", key)) is not None
 
     def __delitem__(self, key: tuple[int, int]) -> None:
-        self._file(key).unlink()
+        self._file("chain", key).unlink()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for file in sorted(self.folder.glob("chain-*")):
-            parts = file.name.split("-")
-            if "." not in file.name:
-                yield int(parts[1]), int(parts[2])
+            key = tuple(map(int, file.name.split("-")[1:])) if not file.suffix else ()
+            if len(key) == 2 and key in self:
+                yield key
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def finish(self) -> None:
+        """Leaves the chains to be swept away when the next stage starts: until DVC has taken the output, they are all there is."""
+        kept.finish(self.folder)

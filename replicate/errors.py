@@ -1,5 +1,44 @@
-"""The one exception that a user is meant to see."""
+"""What a user is meant to see: one line that names what is wrong and the remedy."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+MEMORY = (
+    "not enough memory",
+    "close other programs, or write a smaller `microbatch`, `activations: recomputed` or more `cards` in params.yaml",
+)
+FULL = "the disk is full", "free some space"
+DENIED = "may not be written", "give write access to it"
+REFUSALS = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EROFS: DENIED,
+    errno.EACCES: DENIED,
+    errno.EPERM: DENIED,
+    errno.EFBIG: ("larger than a file may be here", "raise the limit (ulimit -f)"),
+    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n)"),
+    errno.EIO: ("the disk fails", "go on from another"),
+    errno.ENOMEM: MEMORY,
+}
 
 
 class UserError(Exception):
     """A mistake or a lack that the user can mend; the message is one line that names it and the remedy."""
+
+
+def refusal(error: BaseException | None) -> str | None:
+    """What the machine refused, and the remedy, if that is what an error or one of its causes is; libraries have many names for it."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            number = errno.ENOMEM
+        elif found := re.search(r"\(os error (\d+)\)", str(error)):  # of what is written in Rust
+            number = int(found[1])
+        if number in REFUSALS:
+            what, remedy = REFUSALS[number]
+            where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+            return f"{where}{what}; {remedy} and run the same command again: what is finished is kept"
+        error = error.__cause__ or error.__context__
+    return None

@@ -67,9 +67,12 @@ Tokenizer = Annotated[TrainedTokenizer | HubTokenizer | LocalTokenizer, Field(di
 
 
 class Machine(Strict):
-    """What results do not depend on. `processes`: that share the work of a stage; auto: one on each GPU, or on each core."""
+    """What results do not depend on. `processes`: that share the work of a stage; auto: one on each GPU, or on each core.
+    `checkpoint_seconds`: how long a chain or a training goes on before its state is put on disk.
+    """
 
     processes: Count | Literal["auto"]
+    checkpoint_seconds: NonNegative
 
 
 class Training(Strict):

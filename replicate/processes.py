@@ -9,21 +9,20 @@ had finished is kept.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.context import SpawnContext
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from replicate.errors import UserError
+from replicate.interruption import end_with
 
 T = TypeVar("T")
 
@@ -124,23 +123,27 @@ def world(what: str) -> Iterator[World]:
         child.wait()
 
 
-def end_with(parent: int) -> None:
-    """Ends this process when `parent` is gone, however that went."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def pool(workers: int, initialise: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
     """Workers of one thread each, which end when this process does; each calls `initialise(*arguments)` first."""
     return ProcessPoolExecutor(workers, CONTEXT, _prepare, (os.getpid(), initialise, arguments))
 
 
-CONTEXT: SpawnContext = get_context("spawn")
+class Worker(SpawnProcess):
+    """Deaf to Ctrl-C, which ends the process that it belongs to."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Context(SpawnContext):
+    Process = Worker
+
+
+CONTEXT = Context()
 
 
 def _prepare(parent: int, initialise: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:

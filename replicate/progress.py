@@ -1,18 +1,44 @@
-"""Progress of long work: a bar with an estimate of what is left on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with an estimate of what is left on a terminal, plain lines elsewhere; and what such work asks of the place
+where it rests.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INTERVAL = 15.0  # seconds between plain lines
 
 
 class Advance(Protocol):
     def __call__(self, steps: int = 1, note: str = "") -> None: ...
+
+
+class Rest(Protocol):
+    """Where work can be interrupted and go on: it asks for the last state, offers the present one now and then, and drops it at its end."""
+
+    def load(self) -> dict[str, Tensor] | None: ...
+
+    def offer(self, state: Callable[[], Mapping[str, Tensor]]) -> None: ...
+
+    def drop(self) -> None: ...
+
+
+class Restless:
+    """For work that is short, or begun anew."""
+
+    def load(self) -> None:
+        return None
+
+    def offer(self, state: object) -> None: ...
+
+    def drop(self) -> None: ...
 
 
 @contextmanager

@@ -22,6 +22,8 @@ def rounded(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Rounded, with sorted keys: the same value gives the same bytes."""
+    """Rounded, with sorted keys: the same value gives the same bytes. The file is there as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rounded(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(rounded(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special
 
-from replicate import calibration, params
+from replicate import calibration, kept, params
 from replicate.calibration import CASES, LOCALISED, MISTAKES, REPEATED, TARGETS, Case, Job, Outcome, Plan
 from replicate.params import Calibration
 from replicate.results import Calibrated, Control, Coverage, read
@@ -208,7 +208,7 @@ TINY = Calibration(groups=2, chains=1, repeats=3)
 
 def test_finished_jobs_are_not_run_again(tmp_path: Path) -> None:
     done, left = Job("quadratic, large step"), Job(REPEATED.name)
-    calibrate.keep(calibrate.checkpoint(tmp_path, done, TINY, SEED), outcome(123.0, 1.0).model_dump_json())
+    kept.write(calibrate.store(tmp_path, TINY, SEED) / calibrate.name(done), {"outcome": kept.note(outcome(123.0, 1.0).model_dump())})
     found = calibrate.measure([done, left], TINY, SEED, 1, tmp_path)
     assert found[done].llc == 123.0
     again = calibrate.measure([left], TINY, SEED, 1, tmp_path)
@@ -218,8 +218,8 @@ def test_finished_jobs_are_not_run_again(tmp_path: Path) -> None:
 def test_a_checkpoint_is_for_its_own_seed_plan_and_mistake(tmp_path: Path) -> None:
     job = Job(LOCALISED.name)
     files = {
-        calibrate.checkpoint(tmp_path, *key)
-        for key in (
+        calibrate.store(tmp_path, plan, seed) / calibrate.name(job)
+        for job, plan, seed in (
             (job, TINY, 1),
             (job, TINY, 2),
             (job, TINY.model_copy(update={"groups": 3}), 1),

@@ -83,7 +83,7 @@ def test_a_filled_cache_serves_the_paper_study_offline(cache: Path, project: Pat
     offline = {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
     for arguments in (
         ("extract", "gpt2", "windows"),
-        ("pretrain", "gpt2", "windows", "weights"),
+        ("pretrain", "gpt2", "windows", "weights", "log"),
         ("baseline", "gpt2", "windows", "weights", "baseline"),
     ):
         done = replicate(*arguments, cwd=project, **offline)
@@ -102,7 +102,7 @@ def test_another_revision_in_the_cache_is_not_taken(cache: Path, project: Path) 
     old = PARAMS["models"]["gpt2"]["revision"]
     params = project / "params.yaml"
     params.write_text(params.read_text().replace(old, "f" * 40))
-    done = replicate("pretrain", "gpt2", "none", "weights", cwd=project, HF_HOME=str(cache), HF_HUB_OFFLINE="1")
+    done = replicate("pretrain", "gpt2", "none", "weights", "log", cwd=project, HF_HOME=str(cache), HF_HUB_OFFLINE="1")
     told(done, "openai-community/gpt2@ffffffff: not in the local cache, and the hub cannot be reached while HF_HUB_OFFLINE is set")
     assert not (project / "weights").exists()
 
@@ -134,7 +134,7 @@ def sharded(cache: Path, shards: list[str]) -> None:
 def test_a_shard_that_the_cache_lacks_is_named(cache: Path, project: Path, network: dict[str, str], says: str) -> None:
     sharded(cache, ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"])
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(cache), **network}
-    done = replicate("pretrain", "gpt2", "none", "weights", cwd=project, **environment)
+    done = replicate("pretrain", "gpt2", "none", "weights", "log", cwd=project, **environment)
     lack = "only partly in the local cache (model-00002-of-00002.safetensors is missing), and the hub cannot be reached"
     told(done, f"openai-community/gpt2@607a30d7: {lack} {says}, it resumes")
     assert not (project / "weights").exists()
@@ -153,7 +153,7 @@ def test_a_file_of_which_the_cache_has_a_part_is_named(project: Path, tmp_path: 
 def test_a_shard_outside_the_folder_is_refused(cache: Path, project: Path) -> None:
     outside = "../607a30d783dfa663caf39e06633721c8d4cfcd7e/model-00001-of-00002.safetensors"
     sharded(cache, ["model-00001-of-00002.safetensors", outside])
-    done = replicate("pretrain", "gpt2", "none", "weights", cwd=project, HF_HOME=str(cache), HF_HUB_OFFLINE="1")
+    done = replicate("pretrain", "gpt2", "none", "weights", "log", cwd=project, HF_HOME=str(cache), HF_HUB_OFFLINE="1")
     told(done, f"openai-community/gpt2@607a30d7: model.safetensors.index.json names {outside!r}, no safetensors beside it")
 
 
@@ -257,7 +257,7 @@ def test_a_download_that_was_cut_resumes_and_the_token_stays_with_the_hub(projec
     gpt2 = PARAMS["models"]["gpt2"]
     weights = random.Random(0).randbytes(24 << 20)  # huggingface_hub writes pieces of 10 MiB
     hub = Hub(gpt2["revision"], {"config.json": b"{}", "model.safetensors": weights})
-    command = ("pretrain", "gpt2", "none", "weights")
+    command = ("pretrain", "gpt2", "none", "weights", "log")
     with serving(hub) as endpoint:
         environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
         hub.broken = True

@@ -181,7 +181,7 @@ def test_a_csv_of_ones_own_serves_such_a_family(home: Path, tmp_path: Path) -> N
         csv.writer(file).writerows([("stars", "text"), *((i, text) for i, text in enumerate(TEXTS[:30])), (0, "too\nshort")])
     overrides = [*TINY, "families.pythia.corpus=own", "corpora.own.path=mine.csv"]
     apply_overrides(str(written(tmp_path, added(EXAMPLE))), overrides)
-    stages = ("extract pythia windows", "pretrain pythia-31m windows weights", "baseline pythia-31m windows weights baseline")
+    stages = ("extract pythia windows", "pretrain pythia-31m windows weights log", "baseline pythia-31m windows weights baseline")
     at_once(tmp_path, home, *(f"python -m replicate {stage}" for stage in stages))
     statistics = json.loads((tmp_path / "windows" / "statistics.json").read_text())
     assert (statistics["kept"], statistics["dropped"]) == (30, 1)

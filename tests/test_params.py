@@ -54,7 +54,7 @@ def test_a_mistake_is_one_line_that_names_the_key(tmp_path: Path, old: str, new:
         (("extract", "mini", "out"), "seed: x", "error: params.yaml: seed: 'x' is text where a number belongs"),
         (("extract", "maxi", "out"), "seed: 1", "error: family 'maxi': params.yaml has none of that name; give one of mini"),
         (("estimate", "mini"), "seed: 1", "Missing argument"),
-        (("pretrain", "mini-34k", "windows", "out"), "seed: 1", "error: windows: missing; run the stage that makes it"),
+        (("pretrain", "mini-34k", "windows", "out", "log"), "seed: 1", "error: windows: missing; run the stage that makes it"),
         (("figures", "demo", "results", "data", "out"), "seed: 1", "error: results: missing; run the stage that makes it"),
         (("extract", "mini", "params.yaml"), "seed: 1", "error: params.yaml: is there already; remove it first"),
     ],

@@ -20,6 +20,8 @@ from replicate.sampling.setting import Setting
 class Devinterp(Sampler):
     """Its noise comes from torch's global generator, seeded with `seed`; all gradients of a step are held until it ends."""
 
+    rests = False  # what its optimizers keep is theirs
+
     def begin(self) -> None:
         torch.manual_seed(self.seed)
         self.optimizer = optimizer(self.parameters, self.setting, self.nbeta, self.masks)

@@ -4,7 +4,8 @@ A group is one reshuffling of the data. Its chains walk disjoint stretches of th
 of its own, each from w*. Step t of a chain records the loss of its minibatch before the update, so that the first is a loss at w*.
 
 One set of weights serves all chains in turn, and w* is kept once, in 4 bits where the weights came so. All batches of a chain are on
-the device before it starts, and the device is waited for once in `CHUNK` steps.
+the device before it starts, and the device is waited for once in `CHUNK` steps. Between these a chain can rest: what moves, what the
+sampler keeps and what was recorded, from which it goes on to the same bits.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from replicate.progress import Advance
+from replicate.progress import Advance, Rest, Restless
 from replicate.sampling import samplers
+from replicate.sampling.resting import Resting, pack, unpack
 from replicate.sampling.sampler import Sampler
 from replicate.sampling.setting import Setting
 from replicate.sampling.storage import NF4, Anchor, dense
@@ -110,10 +112,11 @@ def sample(
     noise: Callable[[int, int], int],
     advance: Advance,
     done: Chains | None = None,
+    rest: Callable[[tuple[int, int]], Rest] = lambda _: Restless(),
 ) -> xr.Dataset:
     """Traces over (group, chain, draw), as `assemble` gives them; chains found in `done` are not run again."""
     done = {} if done is None else done
-    walk(space, loss, init_losses_N, setting, plan, plan.missing(done), order=order, noise=noise, advance=advance, done=done)
+    walk(space, loss, init_losses_N, setting, plan, plan.missing(done), order=order, noise=noise, advance=advance, done=done, rest=rest)
     return assemble(plan, done)
 
 
@@ -129,22 +132,32 @@ def walk(
     noise: Callable[[int, int], int],
     advance: Advance,
     done: Chains,
+    rest: Callable[[tuple[int, int]], Rest] = lambda _: Restless(),
 ) -> None:
-    """Runs the chains of `pieces` and puts each into `done` as it ends.
+    """Runs the chains of `pieces` and puts each into `done` as it ends; `rest`: where a piece that begins with a chain rests.
 
     The parameters stand at w* and are put back there after each piece. `init_losses_N` holds every example's loss at w*; `order` gives
     a group's permutation of the N examples, `noise` a chain's seed.
     """
     anchor = space.anchor()
     for piece in pieces:
-        for group, chain in piece:
+        place = rest(piece[0])
+        found = place.load() or {}
+        begin = int(found.get("begin", 0))  # of the piece's chains, how many ended before the one that rests
+        if any(key not in done for key in piece[:begin]):
+            begin, found = 0, {}
+        advance(begin * plan.steps)
+        for i, (group, chain) in enumerate(piece[begin:], begin):
             examples = order(group)
             positions = np.arange(chain * plan.steps * plan.batch_size, (chain + 1) * plan.steps * plan.batch_size) % len(examples)
             batches_TxB = examples[positions].reshape(plan.steps, plan.batch_size)
-            origin = anchor if (group, chain) == piece[0] else [parameter.detach().clone() for parameter in space.parameters]
-            losses, seconds = run(space, origin, loss, setting, plan, batches_TxB, noise(group, chain), advance)
+            origin = anchor if i == 0 else unpack("origin", found) or [parameter.detach().clone() for parameter in space.parameters]
+            resting = Resting(place, {"begin": torch.tensor(i)} | pack("origin", origin if i else ()), found)
+            losses, seconds = run(space, origin, loss, setting, plan, batches_TxB, noise(group, chain), advance, resting)
             init_losses = init_losses_N[batches_TxB].astype(np.float64).mean(axis=1)
             done[group, chain] = Chain(losses, init_losses, seconds)
+            found = {}
+        place.drop()
         with torch.no_grad():
             for parameter, origin in zip(space.parameters, anchor, strict=True):
                 parameter.copy_(dense(origin))
@@ -159,8 +172,11 @@ def run(
     batches_TxB: NDArray[np.int64],
     seed: int,
     advance: Advance,
+    resting: Resting,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One chain from where the parameters stand: its losses (T,), NaN from the first on that is not finite, and seconds (T,)."""
+    """One chain from where the parameters stand, or from where it rests: its losses (T,), NaN from the first on that is not finite, and
+    seconds (T,).
+    """
     device, steps = space.parameters[0].device, len(batches_TxB)
     batches = torch.from_numpy(batches_TxB).to(device)
     losses, seconds = np.full(steps, np.nan), np.full(steps, np.nan)
@@ -176,8 +192,10 @@ def run(
             masks=space.masks,
             implementation=plan.implementation,
         )
+        begin = resting.resume(space.parameters, sampler, losses, seconds)
+        advance(begin)
         with sampler.attached():
-            for first in range(0, steps, CHUNK):
+            for first in range(begin, steps, CHUNK):
                 chunk = slice(first, min(first + CHUNK, steps))
                 start = time.perf_counter()
                 for step in range(chunk.start, chunk.stop):
@@ -192,6 +210,7 @@ def run(
                     advance(steps - first)
                     break
                 advance(chunk.stop - chunk.start)
+                resting.offer(space.parameters, sampler, losses, seconds)
     return losses, seconds
 
 

@@ -15,7 +15,7 @@ burn-in ends: a constant G has Γ = 0, so that the chain is exactly SGLD in the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from replicate.errors import UserError
 from replicate.sampling import noise
+from replicate.sampling.resting import pack, unpack
 from replicate.sampling.sampler import Sampler
 from replicate.sampling.sgld import coefficients
 from replicate.sampling.storage import flat, opened, parts, precise, rounded, store, stretch, widen
@@ -63,6 +64,15 @@ class RMSprop(Sampler):
         for index in moved:
             self.squares[index].lerp_(self.gradient(index).float().square(), weight)
         self.middle = float(median([self.squares[index] for index in moved]).sqrt())
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | {"middle": torch.tensor(self.middle, dtype=torch.float64)} | pack("square", self.squares)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        super().restore(state)
+        self.middle = float(state["middle"])
+        for square, kept in zip(self.squares, unpack("square", state), strict=True):
+            square.copy_(kept)
 
     def preconditioner(self, index: int) -> Tensor:
         """G, in the parameter's shape; 1 where no gradient has been met yet."""

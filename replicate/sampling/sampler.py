@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -24,8 +24,11 @@ class Sampler(ABC):
 
     Weights in bfloat16 are moved in float32 and rounded stochastically; an anchor may lie in 4 bits (replicate/sampling/storage.py).
     `masks`: per parameter a tensor of its shape, 0 where a weight must not move, or None. Subclasses have two ways to move: `native`,
-    one pass over the memory on a CPU, and `portable`, the same in torch on any device and for any dtype, one kernel on a GPU.
+    one pass over the memory on a CPU, and `portable`, the same in torch on any device and for any dtype, one kernel on a GPU. Between two
+    steps a sampler that `rests` is its `state` and where the parameters stand.
     """
+
+    rests = True
 
     def __init__(
         self,
@@ -79,6 +82,13 @@ class Sampler(ABC):
     def step(self) -> None:
         """Ends a step, when all gradients have come."""
         self.steps += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a sampler keeps from step to step."""
+        return {"steps": torch.tensor(self.steps)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.steps = int(state["steps"])
 
     @abstractmethod
     def native(self, index: int) -> None: ...

@@ -8,11 +8,14 @@ over all weights moved. A weight that leaves |w − w*| < box is put on the face
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from replicate.sampling import noise
+from replicate.sampling.resting import pack, unpack
 from replicate.sampling.sampler import Sampler
 from replicate.sampling.storage import flat, opened, parts, precise, rounded, store, stretch, widen
 
@@ -40,6 +43,15 @@ class SGNHT(Sampler):
             self.friction += energy / moved - self.setting.lr
         self.energies = {}
         super().step()
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | {"friction": torch.tensor(self.friction, dtype=torch.float64)} | pack("momentum", self.momenta)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        super().restore(state)
+        self.friction = float(state["friction"])
+        for momentum, kept in zip(self.momenta, unpack("momentum", state), strict=True):
+            momentum.copy_(kept)
 
     def native(self, index: int) -> None:
         parameter = self.parameters[index]

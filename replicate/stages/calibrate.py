@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
@@ -12,12 +11,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 
-from replicate import calibration, processes, results
-from replicate.calibration import CASES, LOCALISED, MISTAKES, REPEATED, Job, Outcome
+from replicate import calibration, kept, processes, results
+from replicate.calibration import LOCALISED, MISTAKES, REPEATED, Job, Outcome
 from replicate.errors import UserError
 from replicate.params import Calibration, Params
 from replicate.progress import progress
 from replicate.results import Calibrated, Control, Coverage
+
+SOURCES = ("sampling", "calibration.py", "diagnostics.py", "estimators.py", "seeds.py", "targets.py")  # what an outcome is computed by
 
 
 def run(params: Params, out: Path, log: Path) -> None:
@@ -30,19 +31,19 @@ def run(params: Params, out: Path, log: Path) -> None:
     results.write(out / "calibration.json", targets)
     results.write(out / "coverage.json", [coverage])
     results.write(out / "controls.json", controls)
-    for job in found:
-        checkpoint(log, job, plan, params.seed).unlink(missing_ok=True)
+    kept.finish(store(log, plan, params.seed))
     print("\n".join(table(targets, coverage, controls)))
 
 
 def measure(jobs: Sequence[Job], plan: Calibration, seed: int, workers: int, log: Path) -> dict[Job, Outcome]:
     """The outcome of every job: from `log` where an interrupted run left it there, else from one of the worker processes."""
-    found = {job: Outcome.model_validate_json(file.read_text()) for job in jobs if (file := checkpoint(log, job, plan, seed)).exists()}
+    folder = store(log, plan, seed)
+    found = {job: outcome for job in jobs if (outcome := known(folder / name(job))) is not None}
     with progress("calibrate", round(sum(job.cost for job in jobs))) as advance:
         advance(round(sum(job.cost for job in found)))
         for job, outcome, seconds in compute([job for job in jobs if job not in found], plan, seed, workers):
             found[job] = outcome
-            keep(checkpoint(log, job, plan, seed), outcome.model_dump_json())
+            kept.write(folder / name(job), {"outcome": kept.note(outcome.model_dump())})
             with (log / "seconds.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(job) | {"seconds": round(seconds, 2)}) + "\n")
             advance(round(job.cost), job.case)
@@ -70,18 +71,19 @@ def timed(job: Job, seed: int, groups: int, chains: int) -> tuple[Outcome, float
     return calibration.measure(job, seed, groups, chains, lambda steps=1, note="": None), time.process_time() - start
 
 
-def checkpoint(log: Path, job: Job, plan: Calibration, seed: int) -> Path:
-    """Where a job's outcome is kept: keyed by all that it depends on, its target and rungs included."""
-    settings = json.dumps([repr(CASES[job.case]), asdict(job), plan.groups, plan.chains, seed])
-    return log / f"{hashlib.sha256(settings.encode()).hexdigest()[:16]}.json"
+def store(log: Path, plan: Calibration, seed: int) -> Path:
+    """Where outcomes are kept."""
+    return kept.folder(log, SOURCES, [], [plan.groups, plan.chains, seed])
 
 
-def keep(file: Path, text: str) -> None:
-    """Writes a file that is there as a whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+def name(job: Job) -> str:
+    return hashlib.sha256(repr(job).encode()).hexdigest()[:16]
+
+
+def known(file: Path) -> Outcome | None:
+    """What an interrupted run found."""
+    found = kept.read(file)
+    return None if found is None else Outcome.model_validate(kept.noted(found["outcome"]))
 
 
 def table(targets: Sequence[Calibrated], coverage: Coverage, controls: Sequence[Control]) -> Iterator[str]:

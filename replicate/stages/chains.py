@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from replicate.params import Family, Quantisation, Sampling, Transfer
+from replicate.checkpoints import Checkpoints
+from replicate.params import Family, Params, Quantisation, Sampling, Transfer
 from replicate.progress import Advance
 from replicate.sampling import Plan, Setting, walk
-from replicate.sampling.engine import Chains
 from replicate.seeds import derive
 from replicate.stages.subject import Subject
 
@@ -30,6 +31,13 @@ def plan(family: Family, shape: Sampling | Transfer | Quantisation, stretch: flo
     )
 
 
+def store(params: Params, family: str, root: Path, inputs: list[Path], *settings: object) -> Checkpoints:
+    """Where chains of a family are kept: apart for each setting of it that they depend on, and for `settings`."""
+    own = params.families[family]
+    common = [params.seed, own.weights, own.products, own.sampling.model_dump()]
+    return Checkpoints(root, inputs, [*common, *settings], params.machine.checkpoint_seconds)
+
+
 def run(
     subject: Subject,
     setting: Setting,
@@ -37,7 +45,7 @@ def run(
     pieces: Sequence[Sequence[tuple[int, int]]],
     losses_N: NDArray[np.float32],
     advance: Advance,
-    done: Chains,
+    done: Checkpoints,
 ) -> None:
     """Runs some of a plan's chains into `done`. A model's noise and its family's shuffles are the same whatever the setting."""
     walk(
@@ -51,4 +59,5 @@ def run(
         noise=lambda group, chain: derive(subject.seed, "noise", subject.name, group, chain),
         advance=advance,
         done=done,
+        rest=done.rest,
     )

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from replicate import processes, traces
-from replicate.checkpoints import Checkpoints
 from replicate.params import Params
 from replicate.progress import progress
 from replicate.sampling import Setting, assemble
@@ -17,9 +16,9 @@ from replicate.stages import subject as subjects
 
 def run(params: Params, name: str, windows_in: Path, model_in: Path, baseline_in: Path, search_in: Path, out: Path, log: Path) -> None:
     family = params.families[params.models[name].family]
-    sampling, plan = family.sampling, chains.plan(family, family.sampling)
+    plan = chains.plan(family, family.sampling)
     setting = Setting(**json.loads((search_in / "chosen.json").read_text()))
-    done = Checkpoints(log / "chains", [windows_in, model_in, baseline_in], [asdict(setting), sampling.model_dump(), params.seed, name])
+    done = chains.store(params, params.models[name].family, log / "chains", [windows_in, model_in, baseline_in], asdict(setting), name)
     with processes.world(f"estimate {name}") as world:
         mine = world.share(plan.missing(done.keys()))
         if mine:
@@ -31,5 +30,5 @@ def run(params: Params, name: str, windows_in: Path, model_in: Path, baseline_in
         return
     trace = assemble(plan, done).assign_attrs(nbeta=plan.nbeta, lr=setting.lr)
     traces.save(trace, out, log / "seconds.zarr")
-    done.clear()
+    done.finish()
     print(f"{name}: {int((~trace.failed).sum())} of {trace.failed.size} chains finite")

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from replicate import processes, traces, windows
-from replicate.checkpoints import Checkpoints
 from replicate.params import Params
 from replicate.progress import progress
 from replicate.sampling import Plan, Setting, assemble
@@ -38,9 +37,8 @@ def run(params: Params, family: str, windows_in: Path, models_in: Path, out: Pat
         implementation=params.families[family].sampling.implementation,
         microbatch=params.families[family].microbatch,
     )
-    settings = [original.model_dump(), params.families[family].sampling.restriction, params.seed]
     stores = {
-        name: Checkpoints(log / "chains", [windows_in, models_in / name], [*settings, plan.implementation, name])
+        name: chains.store(params, family, log / "chains", [windows_in, models_in / name], original.model_dump(), name)
         for name in original.models
     }
 
@@ -64,7 +62,7 @@ def run(params: Params, family: str, windows_in: Path, models_in: Path, out: Pat
         attributes = {"texts": texts, "padded_labels": float(padded_N.mean()), "loss": float(trace.init_loss.mean())}
         traces.save(trace.assign_attrs(nbeta=plan.nbeta, lr=setting.lr, **attributes), out / name, log / "seconds" / name)
     for done in stores.values():
-        done.clear()
+        done.finish()
     print(f"{family}: {len(original.models)} models, nβ {plan.nbeta:.1f}, {texts} reviews, {padded_N.mean():.1%} of labels padded")
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from replicate import models, pretrain, windows
+from replicate import kept, models, pretrain, windows
 from replicate.params import HubModel, Params
 from replicate.progress import progress
 from replicate.seeds import derive
 from replicate.writing import write_json
 
 
-def run(params: Params, name: str, windows_in: Path, out: Path) -> None:
+def run(params: Params, name: str, windows_in: Path, out: Path, log: Path) -> None:
     model_params = params.models[name]
     family = params.families[model_params.family]
     device = models.device(family.device, name)
@@ -36,8 +36,11 @@ def run(params: Params, name: str, windows_in: Path, out: Path) -> None:
     tokens_NxL = torch.from_numpy(text.tokens_NxL).long().to(device)
     schedule = pretrain.Schedule(lr=model_params.lr, **params.training.model_dump())
     generator = torch.Generator().manual_seed(derive(params.seed, "train", name))
+    settings = [params.seed, name, model_params.model_dump(), params.training.model_dump()]
+    place = kept.folder(log, ["cpu.py", "models.py", "pretrain.py", "seeds.py"], [windows_in], settings)
+    rest = kept.Rest(place / "rest", params.machine.checkpoint_seconds)
     with progress(f"pretrain {name} ({models.count(model):,} parameters)", schedule.steps) as advance:
-        outcome = pretrain.train(model, tokens_NxL, schedule, generator, advance)
+        outcome = pretrain.train(model, tokens_NxL, schedule, generator, advance, rest)
 
     floor = None if text.floor_NxL is None else text.floor_NxL[: pretrain.EVALUATED, 1:].astype(float)
     report = {
@@ -51,6 +54,7 @@ def run(params: Params, name: str, windows_in: Path, out: Path) -> None:
     }
     model.save_pretrained(out, safe_serialization=True)
     write_json(out / "training.json", report)
+    kept.finish(place)
     known = "unknown" if floor is None else f"{report['floor']:.4f} (label {report['label_floor']:.4f})"
     flat = "flat" if outcome.flat else "not flat"
     print(f"{name}: loss {outcome.loss:.4f} (label {outcome.label_loss:.4f}), {flat} after {outcome.steps} steps; floor {known}")

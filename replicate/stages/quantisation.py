@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from replicate import processes, traces
+from replicate import kept, processes, traces
 from replicate.checkpoints import Checkpoints
 from replicate.params import Params
 from replicate.progress import Advance, progress
@@ -42,10 +43,8 @@ class Job:
 
     def known(self) -> tuple[NDArray[np.float32], dict[str, Any]] | None:
         """What an interrupted run found at w*."""
-        try:
-            return load_file(self.minimum / "losses.safetensors")["losses"], json.loads((self.minimum / "minimum.json").read_text())
-        except (OSError, ValueError):
-            return None
+        found = kept.read(self.minimum)
+        return None if found is None else (found["losses"].numpy(), kept.noted(found["report"]))
 
 
 def run(params: Params, study: str, windows_in: Path, models_in: Path, search_in: Path, out: Path, log: Path) -> None:
@@ -56,9 +55,14 @@ def run(params: Params, study: str, windows_in: Path, models_in: Path, search_in
         return
     setting = Setting(**json.loads((search_in / "chosen.json").read_text()))
     plan = chains.plan(family, wanted)
-    settings = [asdict(setting), family.sampling.model_dump(), asdict(plan), params.baseline.model_dump(), params.seed]
+    settings = [asdict(setting), asdict(plan), params.baseline.model_dump()]
+
+    def store(name: str, *what: str) -> Checkpoints:
+        quantised = params.studies[study].quantised
+        return chains.store(params, quantised, log / "chains", [windows_in, models_in / name], *settings, name, *what)
+
     jobs = [
-        Job(name, moved, weights, Checkpoints(log / "chains", [windows_in, models_in / name], [*settings, name, moved, weights]))
+        Job(name, moved, weights, store(name, moved, weights))
         for name in wanted.models
         for moved, formats in (("restricted", wanted.restricted), ("full", wanted.full))
         for weights in formats
@@ -82,7 +86,7 @@ def run(params: Params, study: str, windows_in: Path, models_in: Path, search_in
         save_file({"losses": found[0]}, folder / "losses.safetensors")
         write_json(folder / "minimum.json", found[1])
     for job in jobs:
-        job.done.clear()
+        job.done.finish()
     print(f"{study}: {', '.join(wanted.models)} in {len(jobs) // len(wanted.models)} formats each")
 
 
@@ -91,7 +95,5 @@ def work(params: Params, job: Job, setting: Setting, plan: Plan, windows_in: Pat
     found = job.known()
     if found is None:
         found = minimum.examine(subject, params.baseline, lambda steps=1, note="": None)
-        job.minimum.mkdir(parents=True, exist_ok=True)
-        save_file({"losses": found[0]}, job.minimum / "losses.safetensors")
-        write_json(job.minimum / "minimum.json", found[1])  # last: what is whole has both
+        kept.write(job.minimum, {"losses": torch.from_numpy(found[0]), "report": kept.note(found[1])})
     chains.run(subject, setting, plan, job.left(plan), found[0], advance, job.done)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from replicate import importances, processes, search, traces
+from replicate import importances, kept, processes, search, traces
 from replicate.errors import UserError
 from replicate.params import Params
 from replicate.progress import progress
@@ -63,8 +62,8 @@ def run(params: Params, family: str, windows_in: Path, model_in: Path, baseline_
     write_json(out / "importances.json", [asdict(row) for row in importances.explain(attempts, params.seed)])
     write_json(out / "chosen.json", asdict(attempts[best].setting))
     for attempt in attempts:
-        job.store("chains", asdict(attempt.setting)).clear()
-    shutil.rmtree(journal.parent, ignore_errors=True)
+        job.store("chains", asdict(attempt.setting)).finish()
+    kept.finish(journal.parent)
     setting, outcome = attempts[best].setting, attempts[best].outcome
     print(f"{family}: chose {setting} by {plan.rule}, λ̂ {outcome.mean:.4g} ± {outcome.standard_deviation:.2g} across chains")
     if not outcome.healthy:

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from replicate import processes, traces
-from replicate.checkpoints import Checkpoints
 from replicate.params import Params
 from replicate.progress import progress
 from replicate.sampling import Setting, assemble
@@ -16,7 +15,7 @@ from replicate.stages import subject as subjects
 
 
 def run(params: Params, family: str, windows_in: Path, models_in: Path, baselines_in: Path, search_in: Path, out: Path, log: Path) -> None:
-    transfer, sampling = params.families[family].transfer, params.families[family].sampling
+    transfer = params.families[family].transfer
     chosen = Setting(**json.loads((search_in / "chosen.json").read_text()))
     trials = []
     for name in transfer.models:
@@ -25,8 +24,8 @@ def run(params: Params, family: str, windows_in: Path, models_in: Path, baseline
             plan = chains.plan(params.families[family], transfer, stretch)
             setting = replace(chosen, lr=chosen.lr * factor)
             inputs = [windows_in, models_in / name, baselines_in / name]
-            settings = [asdict(setting), transfer.model_dump(), sampling.model_dump(), params.seed]
-            trials.append((name, factor, plan, setting, Checkpoints(log / "chains", inputs, settings)))
+            done = chains.store(params, family, log / "chains", inputs, asdict(setting), transfer.model_dump())
+            trials.append((name, factor, plan, setting, done))
 
     with processes.world(f"transfer {family}") as world:
         shares = [world.share(plan.missing(done.keys())) for _, _, plan, _, done in trials]
@@ -44,5 +43,5 @@ def run(params: Params, family: str, windows_in: Path, models_in: Path, baseline
         trace = assemble(plan, done).assign_attrs(nbeta=plan.nbeta, lr=setting.lr)
         traces.save(trace, out / name / f"{factor:g}", log / "seconds" / name / f"{factor:g}")
     for *_, done in trials:
-        done.clear()
+        done.finish()
     print(f"{family}: {len(transfer.models)} models at {', '.join(f'{chosen.lr * factor:.3g}' for factor in transfer.factors)}")

@@ -19,6 +19,7 @@ from replicate.errors import UserError
 from replicate.params import Params
 from replicate.sampling import Plan, Setting, sample
 from replicate.seeds import derive
+from replicate.stages import chains
 from replicate.stages import subject as subjects
 
 Execute = Callable[[Sequence[Setting]], Iterable[xr.Dataset]]
@@ -36,22 +37,10 @@ class Job:
     log: Path
 
     def store(self, folder: str, *settings: object) -> Checkpoints:
-        family = self.params.families[self.family]
-        plan, sampling = family.search, family.sampling
-        common = [
-            family.weights,
-            plan.model,
-            plan.burn_in,
-            plan.draws,
-            sampling.nbeta,
-            sampling.batch_size,
-            sampling.implementation,
-            sampling.restriction,
-            self.params.seed,
-        ]
-        return Checkpoints(self.log / folder, [self.windows_in, self.model_in, self.baseline_in], [*common, *settings])
+        plan, inputs = self.params.families[self.family].search, [self.windows_in, self.model_in, self.baseline_in]
+        return chains.store(self.params, self.family, self.log / folder, inputs, plan.model, plan.burn_in, plan.draws, *settings)
 
-    def chains(self) -> Callable[[Setting], xr.Dataset]:
+    def runner(self) -> Callable[[Setting], xr.Dataset]:
         """From a setting to its trace; the model is loaded once. All settings have the same batches and the same noise."""
         family = self.params.families[self.family]
         plan, sampling, micro = family.search, family.sampling, family.microbatch
@@ -60,6 +49,7 @@ class Job:
         shape = Plan(sampling.nbeta, sampling.batch_size, 1, plan.chains, plan.burn_in, plan.draws, True, sampling.implementation, micro)
 
         def run(setting: Setting) -> xr.Dataset:
+            done = self.store("chains", asdict(setting))
             return sample(
                 subject.space,
                 subject,
@@ -69,7 +59,8 @@ class Job:
                 order=lambda _: subject.order("search"),
                 noise=lambda _, chain: derive(self.params.seed, "noise", "search", plan.model, chain),
                 advance=lambda steps=1, note="": None,
-                done=self.store("chains", asdict(setting)),
+                done=done,
+                rest=done.rest,
             )
 
         return run
@@ -87,7 +78,7 @@ def start(job: Job, numbers: SimpleQueue[int]) -> None:
     number = numbers.get()
     if torch.cuda.is_available():
         torch.cuda.set_device(number % max(1, torch.cuda.device_count() // job.params.families[job.family].cards))
-    _chains = cache(job.chains)
+    _chains = cache(job.runner)
 
 
 def work(setting: Setting) -> xr.Dataset:
