@@ -1,38 +1,38 @@
 # Everything a fresh machine needs: Python 3.11, pip, git and make. `make help` lists the targets.
 SHELL := /bin/bash
 PYTHON ?= python3
-VENV := .venv
-READY := $(VENV)/ready
+# An environment that is there already, as in the container image, can take its place.
+VENV ?= .venv
 # Not exported: set-up must find the Python outside .venv.
-WITH := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" DVC_NO_ANALYTICS=1
+WITH := PATH="$(abspath $(VENV))/bin:$$PATH" DVC_NO_ANALYTICS=1
 READING := published claims@demo claims@paper figures@demo tables@demo figures@paper tables@paper reference paper
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test paper lint clean
+.PHONY: help setup runtime demo test paper lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-setup: $(READY) ## install the locked packages into .venv
+setup: ## install the locked packages into .venv
+	@PYTHON="$(PYTHON)" requirements/install "$(VENV)"
 
-$(READY): requirements/base.lock requirements/cpu.lock requirements/cuda.lock
-	@PYTHON="$(PYTHON)" requirements/install $(VENV)
-	@touch $@
+runtime:
+	@PYTHON="$(PYTHON)" requirements/install "$(VENV)" runtime
 
-demo: $(READY) ## run the demo study to its end: offline, two CPU cores, minutes
+demo: runtime ## run the demo study to its end: offline, two CPU cores, minutes
 	@$(WITH) dvc repro demo
 	@echo "results/demo/ holds the estimates, paper/generated/demo/figures/ the figures; make paper builds the PDF"
 
-test: $(READY) ## run the tests
+test: setup ## run the tests
 	@$(WITH) OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile
 
-lint: $(READY) ## what CI checks before the tests: ruff, pyright and the hooks of pre-commit
+lint: setup ## what CI checks before the tests: ruff, pyright and the hooks of pre-commit
 	@$(WITH) pre-commit run --all-files
 
-paper: $(READY) ## build paper/main.pdf from what is in results/ (needs LaTeX; says what to install)
+paper: runtime ## build paper/main.pdf from what is in results/ (needs LaTeX; says what to install)
 	@$(WITH) python -m replicate paper --check
 	@$(WITH) dvc repro --single-item $(READING)
 	@echo "paper/main.pdf"
 
 clean: ## remove what can be made again, but not results/
-	rm -rf $(VENV) data logs paper/generated
+	rm -rf .venv data logs paper/generated
