@@ -1,0 +1,61 @@
+# The whole replication in one image: docs/container.md says how it is built and run.
+# The digest is recorded from public use: where this file was written, the image itself could not be pulled.
+ARG BASE_IMAGE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+
+# What comes from Debian. gcc and the headers are for Triton, which compiles a launcher for each GPU kernel when it runs.
+FROM ${BASE_IMAGE} AS system
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        gcc git libc6-dev make tini \
+        latexmk texlive-latex-recommended texlive-fonts-recommended lmodern \
+    && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/cache/ldconfig \
+    && useradd --create-home --uid 1000 replicate \
+    && git config --system safe.directory '*' \
+    && mkdir -p /cache/huggingface \
+    && chmod 1777 /cache/huggingface
+
+# The locked packages, each checked against its hash; CUDA's user space is among them, so that only the driver is the host's.
+# TORCH=cpu takes torch's CPU build instead, from an index that has it: --build-arg PIP_EXTRA_INDEX_URL=…
+FROM system AS packages
+ARG TORCH=cuda
+ARG PIP_EXTRA_INDEX_URL
+COPY requirements/install requirements/base.lock requirements/cpu.lock requirements/cuda.lock /opt/requirements/
+RUN PIP_NO_CACHE_DIR=1 PYTHON=python /opt/requirements/install /opt/venv runtime
+COPY container/entrypoint /usr/local/bin/entrypoint
+ENV LANG=C.UTF-8 \
+    PATH=/opt/venv/bin:$PATH \
+    VENV=/opt/venv \
+    HF_HOME=/cache/huggingface \
+    DVC_SITE_CACHE_DIR=/work/.dvc/tmp/site \
+    DVC_NO_ANALYTICS=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    DO_NOT_TRACK=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /work
+# -g: `docker stop` ends DVC and what it started, not DVC alone
+ENTRYPOINT ["tini", "-g", "--", "entrypoint"]
+CMD ["python", "-m", "replicate", "--help"]
+
+# The project's own copy, for who mounts no clone. The clone's settings, which may hold a password, stay outside (.dockerignore): git makes
+# new ones. Any user may write to it, as a volume that is filled from it belongs to whoever runs the container.
+FROM system AS project
+COPY . /work
+RUN git init -q /work && chmod -R a+rwX /work
+
+# docker build --target test: with what the tests need
+FROM packages AS test
+COPY requirements/dev.lock /opt/requirements/
+RUN PIP_NO_CACHE_DIR=1 PYTHON=python /opt/requirements/install /opt/venv
+COPY --from=project --chown=1000:1000 /work /work
+USER 1000:1000
+
+FROM packages AS runtime
+COPY --from=project --chown=1000:1000 /work /work
+USER 1000:1000
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Does the local learning coefficient of a language model grow with its size?" \
+      org.opencontainers.image.description="A replication: DVC pipeline, locked packages, CUDA's user space and LaTeX" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.revision="${REVISION}"
