@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 from replicate import interruption
 from replicate.errors import UserError, refusal
 
+NAME = "python -m replicate"
 PATH = click.Path(path_type=Path)
 LOGS = Path("logs")  # where dvc.yaml has the stages' logs
 INPUTS = ("windows", "weights", "baseline", "search", "results", "published")  # arguments that must be there
@@ -25,13 +29,29 @@ class Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """As click's own, but what click refuses is one line too."""
+        try:
+            code = super().main(*args, **extra | {"standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = 2
+        except click.Abort:
+            code = 1
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            said = f"{error.format_message().rstrip('.')}; see `{context.command_path if context else NAME} --help`"
+            click.echo(f"error: {UserError(said)}", err=True)
+            code = 2
+        sys.exit(code if isinstance(code, int) else 0)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            line = str(error) if isinstance(error, UserError) else refusal(error)
+            line = error if isinstance(error, UserError) else refusal(error)
             if line is None:
                 raise
             if os.environ.get("RANK", "0") != "0":
@@ -46,6 +66,33 @@ def main() -> None:
 
     Each command is a stage of the pipeline; `dvc repro demo` runs those of the demo study, `dvc repro` all.
     """
+
+
+def check(paths: Mapping[str, Path], new: bool) -> None:
+    """Whether a command's inputs are of the right kind and its outputs can be written, before anything is; `new`: `out` is not there yet.
+
+    Raises:
+        UserError: with the path.
+    """
+    inputs = [path.resolve() for key, path in paths.items() if key in INPUTS]
+    for key, path in paths.items():
+        try:
+            path.lstat()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise UserError(f"{path}: {error.strerror}; give another path") from None
+        there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        taken = new and key == "out" and path.exists()
+        if key == "published" and path.is_dir():
+            raise UserError(f"{path}: a folder; give a file as data/published.yaml")
+        if key != "published" and not there.is_dir() and not taken:
+            raise UserError(f"{path}: {there} is a file; give a folder")
+        if key in (*INPUTS, "data") or taken:
+            continue
+        if new and any(path.resolve().is_relative_to(each) for each in inputs):
+            raise UserError(f"{path}: lies in an input, which it would change; give a folder outside of it")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"{path}: {there} cannot be written to; change its permissions, or give another folder")
 
 
 def stage(name: str, purpose: str, argument: str | None, paths: str, parallel: bool = False) -> None:
@@ -63,6 +110,7 @@ def stage(name: str, purpose: str, argument: str | None, paths: str, parallel: b
             named = [str(values[argument])]
             if named[0] not in section:
                 raise UserError(f"{argument} {named[0]!r}: params.yaml has none of that name; give one of {', '.join(section)}")
+        check({path: Path(str(values[path])) for path in paths.split()}, argument in ("family", "model") or name == "quantisation")
         for path in (values[key] for key in INPUTS if key in values):
             if not Path(str(path)).exists():
                 raise UserError(f"{path}: missing; run the stage that makes it, or leave the order to `dvc repro`")
@@ -140,6 +188,7 @@ def schemas(out: Path) -> None:
     from replicate import results
     from replicate.writing import write_json
 
+    check({"out": out}, new=False)
     for name, schema in results.schemas().items():
         write_json(out / f"{name}.schema.json", schema)
 
@@ -156,4 +205,4 @@ def paper(source: Path, check: bool) -> None:
 
 if __name__ == "__main__":
     interruption.watch()
-    main(prog_name="python -m replicate")
+    main(prog_name=NAME)

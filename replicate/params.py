@@ -6,23 +6,42 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from replicate.errors import UserError
 
-Count = Annotated[int, Field(ge=1)]
-Steps = Annotated[int, Field(ge=0)]
+BIGGEST = 1 << 18  # bytes of a file of parameters
+MOST = 100_000  # values in it
+TAKEN = ("published", "reference", "schemas")  # folders beside those of the studies
+
+Whole = Annotated[int, Field(le=10**9)]
+Count = Annotated[Whole, Field(ge=1)]
+Steps = Annotated[Whole, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")]  # becomes part of a path, and for DVC of a key, where a dot would part it
+# becomes part of a path and of a shell's command, and for DVC of a key, where a dot would part it
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Revision = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
-Repository = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+File = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")]  # in a repository
+Local = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]  # a path
+T = TypeVar("T")
 SamplerName = Literal["sgld", "sgnht", "rmsprop"]
 WeightFormat = Literal["float32", "bfloat16", "nf4", "int8", "dequantised", "dequantised-float32"]
+
+
+def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Each becomes a folder's name."""
+    if len({f"{value:g}" if isinstance(value, float) else value for value in values}) < len(values):
+        raise ValueError("one stands twice")
+    return values
+
+
+Names = Annotated[tuple[str, ...], AfterValidator(distinct)]
 
 
 class Strict(BaseModel):
@@ -38,17 +57,17 @@ class HubCorpus(Strict):
     source: Literal["hub"]
     repository: Repository
     revision: Revision
-    file: str
+    file: File
 
 
 class LocalCorpus(Strict):
     source: Literal["local"]
-    path: str
+    path: Local
 
 
 class TrainedTokenizer(Strict):
     source: Literal["trained"]
-    vocabulary: Annotated[int, Field(gt=257)]
+    vocabulary: Annotated[Whole, Field(gt=257)]
 
 
 class HubTokenizer(Strict):
@@ -59,7 +78,7 @@ class HubTokenizer(Strict):
 
 class LocalTokenizer(Strict):
     source: Literal["local"]
-    path: str
+    path: Local
 
 
 Corpus = Annotated[GeneratedCorpus | HubCorpus | LocalCorpus, Field(discriminator="source")]
@@ -71,7 +90,7 @@ class Machine(Strict):
     `checkpoint_seconds`: how long a chain or a training goes on before its state is put on disk.
     """
 
-    processes: Count | Literal["auto"]
+    processes: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
     checkpoint_seconds: NonNegative
 
 
@@ -83,18 +102,18 @@ class Training(Strict):
     check: Count
     tolerance: Positive
     descent: Share
-    steps: Annotated[int, Field(ge=2)]
+    steps: Annotated[Whole, Field(ge=2)]
 
 
 class Baseline(Strict):
     batch_size: Count
-    gradient_examples: Annotated[int, Field(ge=2)]
+    gradient_examples: Annotated[Whole, Field(ge=2)]
 
 
 class Diagnostics(Strict):
     """When a set of chains counts as healthy: split R-hat below `rhat`, and a drift test whose p is not below `drift`."""
 
-    rhat: Annotated[float, Field(gt=1)]
+    rhat: Annotated[float, Field(gt=1, allow_inf_nan=False)]
     drift: Share
 
 
@@ -113,9 +132,9 @@ class Sampling(Strict):
     bounding_box: Positive | None
     batch_size: Count
     groups: Count
-    chains: Annotated[int, Field(ge=2)]
+    chains: Annotated[Whole, Field(ge=2)]
     burn_in: Steps
-    draws: Annotated[int, Field(ge=4)]
+    draws: Annotated[Whole, Field(ge=4)]
 
 
 class SGLDGrid(Strict):
@@ -132,7 +151,13 @@ class SGNHTGrid(Strict):
     bounding_box: Annotated[tuple[Positive | None, ...], Field(min_length=1)]
 
 
-Range = tuple[Positive, Positive]  # of a search on the logarithmic scale
+def rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] >= ends[1]:
+        raise ValueError("write the smaller end first")
+    return ends
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(rising)]  # of a search on the logarithmic scale
 
 
 class LrRange(Strict):
@@ -164,9 +189,9 @@ class Search(Strict):
 
     model: str
     rule: Literal["accuracy", "efficiency", "stability"]
-    chains: Annotated[int, Field(ge=2)]
+    chains: Annotated[Whole, Field(ge=2)]
     burn_in: Steps
-    draws: Annotated[int, Field(ge=4)]
+    draws: Annotated[Whole, Field(ge=4)]
     sgld: SGLDGrid
     sgnht: SGNHTGrid | None
     tpe: TPE | None
@@ -177,12 +202,12 @@ class Transfer(Strict):
     proportion.
     """
 
-    models: tuple[str, ...]
-    factors: Annotated[tuple[Positive, ...], Field(min_length=2)]
-    groups: Annotated[int, Field(ge=2)]
+    models: Names
+    factors: Annotated[tuple[Positive, ...], Field(min_length=2), AfterValidator(distinct)]
+    groups: Annotated[Whole, Field(ge=2)]
     chains: Count
     burn_in: Steps
-    draws: Annotated[int, Field(ge=4)]
+    draws: Annotated[Whole, Field(ge=4)]
 
 
 class Original(Strict):
@@ -191,16 +216,16 @@ class Original(Strict):
     whether each chain starts at w*; those of the study's quantised models went on where the last one ended.
     """
 
-    models: tuple[str, ...]
+    models: Names
     characters: Count
     lr: Positive
     localization: NonNegative
     bounding_box: Positive | None
     batch_size: Count
-    groups: Annotated[int, Field(ge=2)]
-    chains: Annotated[int, Field(ge=2)]
+    groups: Annotated[Whole, Field(ge=2)]
+    chains: Annotated[Whole, Field(ge=2)]
     burn_in: Steps
-    draws: Annotated[int, Field(ge=4)]
+    draws: Annotated[Whole, Field(ge=4)]
     clip_quantile: Share
     restart: bool
 
@@ -215,7 +240,7 @@ class Family(Strict):
     corpus: str
     tokenizer: str
     rule: Literal["tokens", "characters"]
-    length: Annotated[int, Field(ge=2)]
+    length: Annotated[Whole, Field(ge=2)]
     weights: WeightFormat
     products: Literal["float32", "bfloat16"]
     device: Literal["any", "cuda"]
@@ -253,13 +278,13 @@ class Quantisation(Strict):
     restricted: formats in which chains move what nf4 leaves unquantised. full: formats in which they move everything.
     """
 
-    models: Annotated[tuple[str, ...], Field(min_length=1)]
-    restricted: Annotated[tuple[WeightFormat, ...], Field(min_length=1)]
-    full: tuple[Literal["float32", "bfloat16", "dequantised", "dequantised-float32"], ...]
-    groups: Annotated[int, Field(ge=2)]
+    models: Annotated[Names, Field(min_length=1)]
+    restricted: Annotated[tuple[WeightFormat, ...], Field(min_length=1), AfterValidator(distinct)]
+    full: Annotated[tuple[Literal["float32", "bfloat16", "dequantised", "dequantised-float32"], ...], AfterValidator(distinct)]
+    groups: Annotated[Whole, Field(ge=2)]
     chains: Count
     burn_in: Steps
-    draws: Annotated[int, Field(ge=4)]
+    draws: Annotated[Whole, Field(ge=4)]
 
 
 class Study(Strict):
@@ -287,7 +312,7 @@ class Study(Strict):
 class Calibration(Strict):
     """How the targets of known λ are sampled (replicate/calibration.py)."""
 
-    groups: Annotated[int, Field(ge=2)]
+    groups: Annotated[Whole, Field(ge=2)]
     chains: Count
     repeats: Count
 
@@ -308,18 +333,18 @@ class Claims(Strict):
 
 
 class Params(Strict):
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     machine: Machine
-    corpora: dict[Name, Corpus]
-    tokenizers: dict[Name, Tokenizer]
+    corpora: Annotated[dict[Name, Corpus], Field(min_length=1)]
+    tokenizers: Annotated[dict[Name, Tokenizer], Field(min_length=1)]
     training: Training
     baseline: Baseline
     diagnostics: Diagnostics
     calibration: Calibration
     claims: Claims
-    families: dict[Name, Family]
-    models: dict[Name, Model]
-    studies: dict[Name, Study]
+    families: Annotated[dict[Name, Family], Field(min_length=1)]
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    studies: Annotated[dict[Name, Study], Field(min_length=1)]
 
     @model_validator(mode="after")
     def names_exist(self) -> Params:
@@ -349,6 +374,8 @@ class Params(Strict):
             if family.sampling.sampler == "sgnht" and family.sampling.localization:
                 raise UserError(f"families.{name}.sampling.localization: SGNHT has no localisation; write 0.0, or another sampler")
         for name, study in self.studies.items():
+            if name in TAKEN:
+                raise UserError(f"studies.{name}: {name!r} names a folder beside those of the studies; choose another")
             for model in study.quantisation.models if study.quantisation else ():
                 if model not in self.models or self.models[model].family != study.quantised:
                     raise UserError(f"studies.{name}.quantisation.models: {model!r} is not of {study.quantised}; name one of its models")
@@ -366,15 +393,20 @@ class Params(Strict):
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice (what `<<` merges in may be given again), and reads 1e-06 as DVC does and writes it."""
+    """A safe loader that refuses a key given twice (what `<<` merges in may be given again) or not text, and reads 1e-06 as DVC does and
+    writes it.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
-            if str(key.value) in seen:
-                raise UserError(f"line {key.start_mark.line + 1}: the key {key.value!r} stands twice; remove one")
-            seen.add(str(key.value))
+            line = key.start_mark.line + 1
+            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+                raise UserError(f"line {line}: the key {key.value if isinstance(key.value, str) else ''!r} is not text; put it in quotes")
+            if key.value in seen:
+                raise UserError(f"line {line}: the key {key.value!r} stands twice; remove one")
+            seen.add(key.value)
         return node
 
 
@@ -389,19 +421,50 @@ def load(path: Path = Path("params.yaml")) -> Params:
             nothing.
     """
     try:
-        data = UniqueKeyLoader(path.read_text(encoding="utf-8")).get_single_data()
-        refuse_shared(data, "", {})
-        return Params.model_validate_json(json.dumps(spell_out(data)))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run this from the project's root") from None
+        if not path.exists():
+            raise UserError("no such file; run this from the project's root")
+        if not path.is_file() or path.stat().st_size > BIGGEST:
+            raise UserError(f"no file of less than {BIGGEST >> 10} KiB; take it from git again")
+        return parse(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    except (TypeError, UnicodeDecodeError, OSError, ValueError) as error:
-        if isinstance(error, ValidationError):
-            raise UserError(f"{path}: {explain(error)}") from None
-        raise UserError(f"{path}: {error}") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: not YAML: {error}; correct it") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    except RecursionError:
+        raise UserError(f"{path}: blocks within blocks without end; take it from git again") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; make it a file that can be read") from None
+    except (UserError, ValueError) as error:
+        raise UserError(f"{path}: {error}{'' if isinstance(error, UserError) else '; correct it'}") from None
+
+
+def parse(text: str) -> Params:
+    loader = UniqueKeyLoader(text)
+    node = loader.get_single_node()
+    if node is None:
+        raise UserError("empty; take it from git again")
+    measure(node, {})
+    data = loader.construct_document(node)
+    refuse_shared(data, "", {})
+    return Params.model_validate_json(json.dumps(spell_out(data), default=str))
+
+
+def measure(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node has when its aliases are spelled out: a few lines can stand for more than a memory holds.
+
+    Raises:
+        UserError: too many, or without end.
+    """
+    if id(node) not in sizes:
+        sizes[id(node)] = MOST  # until it is known: a node that is met again within itself
+        inside = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for pair in inside for part in pair] if isinstance(node, yaml.MappingNode) else inside
+        sizes[id(node)] = 1 + sum(measure(part, sizes) for part in parts)
+    if sizes[id(node)] >= MOST:
+        raise UserError(f"line {node.start_mark.line + 1}: aliases stand for more than {MOST:,} values; write fewer")
+    return sizes[id(node)]
 
 
 def refuse_shared(block: Any, prefix: str, places: dict[int, str]) -> None:

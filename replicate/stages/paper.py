@@ -22,6 +22,8 @@ def check() -> None:
 
 
 def run(source: Path) -> None:
+    if not source.is_file():
+        raise UserError(f"{source}: no such file; give one as paper/main.tex")
     check()
     command = [
         "latexmk",
