@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -29,10 +29,12 @@ class Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
-    def main(self, *args: Any, **extra: Any) -> NoReturn:
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """As click's own, but what click refuses is one line too."""
         try:
-            code = super().main(*args, **extra | {"standalone_mode": False})
+            code = super().main(*args, standalone_mode=False, **extra)
+            if not standalone_mode:
+                return code
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             code = 2
