@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import sys
 import time
-from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +15,6 @@ from replicate.errors import UserError, refusal
 
 NAME = "python -m replicate"
 PATH = click.Path(path_type=Path)
-LOGS = Path("logs")  # where dvc.yaml has the stages' logs
-INPUTS = ("windows", "weights", "baseline", "search", "results", "published")  # arguments that must be there
 
 
 class Group(click.Group):
@@ -70,83 +64,20 @@ def main() -> None:
     """
 
 
-def check(paths: Mapping[str, Path], new: bool) -> None:
-    """Whether a command's inputs are of the right kind and its outputs can be written, before anything is; `new`: `out` is not there yet.
-
-    Raises:
-        UserError: with the path.
-    """
-    inputs = [path.resolve() for key, path in paths.items() if key in INPUTS]
-    for key, path in paths.items():
-        try:
-            path.lstat()
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                raise UserError(f"{path}: {error.strerror}; give another path") from None
-        there = next(each for each in (path, *path.parents) if os.path.lexists(each))
-        taken = new and key == "out" and path.exists()
-        if key == "published" and path.is_dir():
-            raise UserError(f"{path}: a folder; give a file as data/published.yaml")
-        if key != "published" and not there.is_dir() and not taken:
-            raise UserError(f"{path}: {there} is a file; give a folder")
-        if key in (*INPUTS, "data") or taken:
-            continue
-        if new and any(path.resolve().is_relative_to(each) for each in inputs):
-            raise UserError(f"{path}: lies in an input, which it would change; give a folder outside of it")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"{path}: {there} cannot be written to; change its permissions, or give another folder")
-
-
 def stage(name: str, purpose: str, argument: str | None, paths: str, parallel: bool = False) -> None:
-    """Adds the command `name [ARGUMENT] PATH…`, which calls `replicate.stages.<name>.run(params, [argument], *paths)`, if `parallel` on
-    several processes; one that takes `weights` only where they fit.
+    """Adds the command `name [ARGUMENT] PATH…`, which runs the stage of that name (replicate/command.py), if `parallel` on several
+    processes.
     """
 
     def run(**values: object) -> None:
-        from replicate.params import load
+        from replicate import command
 
-        params = load()
-        named = []
-        if argument is not None:
-            section = {"family": params.families, "model": params.models, "study": params.studies}[argument]
-            named = [str(values[argument])]
-            if named[0] not in section:
-                raise UserError(f"{argument} {named[0]!r}: params.yaml has none of that name; give one of {', '.join(section)}")
-        check({path: Path(str(values[path])) for path in paths.split()}, argument in ("family", "model") or name == "quantisation")
-        for path in (values[key] for key in INPUTS if key in values):
-            if not Path(str(path)).exists():
-                raise UserError(f"{path}: missing; run the stage that makes it, or leave the order to `dvc repro`")
-        out = Path(str(values["out"])) if argument in ("family", "model") or name == "quantisation" else None
-        if out is not None:
-            if out.exists():
-                raise UserError(f"{out}: is there already; remove it first, or leave that to `dvc repro`")
-            values["out"] = out.with_name(f"{out.name}.partial")
-        if parallel:
-            from replicate import processes
-
-            family = params.family_of(str(argument), named[0])
-            processes.start(processes.count(params.machine.processes, params.families[family].cards))
-        first = os.environ.get("RANK", "0") == "0"
-        if first:
-            sweep(values.get("log"), values["out"] if out else None)
-        if "weights" in paths.split() and first:
-            import_module("replicate.stages.fit").refuse(params, name, named[0])
-        import_module(f"replicate.stages.{name}").run(params, *named, *(values[path] for path in paths.split()))
-        if out is not None and first:
-            Path(str(values["out"])).rename(out)  # there as a whole or not at all
+        given = {path: Path(str(values[path])) for path in paths.split()}
+        command.run(name, (argument, str(values[argument])) if argument else None, given, parallel)
 
     arguments: list[click.Parameter] = [click.Argument([argument])] if argument is not None else []
     arguments += [click.Argument([path], type=PATH) for path in paths.split()]
     main.add_command(click.Command(name, params=arguments, callback=run, help=purpose))
-
-
-def sweep(log: object, out: object) -> None:
-    """Removes what an interrupted run left of the output, and the finished chains of other stages, whose outputs DVC has taken by now."""
-    if out is not None:
-        shutil.rmtree(Path(str(out)), ignore_errors=True)
-    for mark in LOGS.rglob("finished"):
-        if log is None or Path(str(log)) not in mark.parents:
-            shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 stage("extract", "Reviews to token windows of one family.", "family", "out")
@@ -187,10 +118,10 @@ def plan(targets: tuple[str, ...], device: str | None, measure: bool, as_json: b
 @click.argument("out", type=PATH)
 def schemas(out: Path) -> None:
     """Write the JSON Schema of every published file."""
-    from replicate import results
+    from replicate import command, results
     from replicate.writing import write_json
 
-    check({"out": out}, new=False)
+    command.check({"out": out}, new=False)
     for name, schema in results.schemas().items():
         write_json(out / f"{name}.schema.json", schema)
 

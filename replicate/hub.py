@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -96,6 +97,12 @@ def weights(repository: str, revision: str) -> Path:
 def cached(repository: str, revision: str) -> bool:
     """Whether a model's weights at a commit are in the cache, one file or the first of several."""
     return any(isinstance(try_to_load_from_cache(repository, name, revision=revision), str) for name in (SINGLE, INDEX))
+
+
+def sha256(file: Path) -> str | None:
+    """Of a large file in the cache, without reading it: its blob is named by it. null for any other, or in a cache without links."""
+    name = file.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
 
 def download(url: str, metadata: HfFileMetadata, blobs: Path, name: str) -> None:

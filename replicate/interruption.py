@@ -11,6 +11,7 @@ from types import FrameType
 
 STDERR = 2
 RESUME = "what is finished is kept; run the same command again to go on"
+last_words: list[Callable[[], None]] = []  # what is still to be noted then
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to stop", signal.SIGHUP: "its terminal is gone"}
 
 
@@ -50,6 +51,8 @@ def end(why: str, code: int) -> None:
             child.kill()
         except psutil.NoSuchProcess:
             continue
+    for note in last_words:
+        note()
     if os.environ.get("RANK", "0") == "0":
         clear = "\r\x1b[K\x1b[?25h" if os.isatty(STDERR) else ""  # the bar's line, and the cursor that it hid
         os.write(STDERR, f"{clear}stopped ({why}): {RESUME}\n".encode())

@@ -85,10 +85,11 @@ def device(needed: str, what: str, cards: int = 1) -> torch.device:
 
 
 def save_manifest(folder: Path, repository: str, revision: str) -> None:
-    """Fetches a model and notes in `folder` where it is from, and the size of each of its files."""
+    """Fetches a model and notes in `folder` where it is from, and of each of its files the size and, of a large one, the SHA-256."""
     snapshot = hub.weights(repository, revision)
     folder.mkdir(parents=True)
-    files = {str(file.relative_to(snapshot)): file.stat().st_size for file in sorted(snapshot.rglob("*")) if file.is_file()}
+    found = [file for file in sorted(snapshot.rglob("*")) if file.is_file()]
+    files = {str(file.relative_to(snapshot)): {"size": file.stat().st_size, "sha256": hub.sha256(file)} for file in found}
     (folder / MANIFEST).write_text(json.dumps({"repository": repository, "revision": revision, "files": files}, indent=1) + "\n")
 
 

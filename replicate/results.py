@@ -219,6 +219,24 @@ class Trace(Record):
     advice: Annotated[list[str], Field(description="what is wrong, in plain words; empty where nothing is")]
 
 
+class Provenance(Record):
+    """What one model's results are from; all hashes are SHA-256. Commit, time and duration of each run are in logs/runs.jsonl."""
+
+    family: str
+    model: str
+    seed: int
+    parameters: Annotated[dict[str, str], Field(description="of each part of params.yaml that they depend on, as canonical JSON")]
+    windows: Annotated[str | None, Field(description="of windows.safetensors")]
+    repository: Annotated[str | None, Field(description="on the hub; null for a model trained here")]
+    revision: str | None
+    weights: Annotated[dict[str, str | None] | None, Field(description="of each safetensors file; null where the hub's cache has none")]
+    traces: Annotated[str | None, Field(description="of the losses of all steps and those of their minibatches at w*, as float32")]
+    device: Annotated[str | None, Field(description="that the traces were sampled on")]
+    threads: Annotated[int | None, Field(description="of each process there; null on a GPU")]
+    versions: dict[str, str | None] | None
+    status: Annotated[Status, Field(description="of the traces")]
+
+
 class Evidence(Record):
     file: str
     key: str
@@ -349,6 +367,7 @@ COLLECTED: dict[str, type[Record]] = {  # by `collect`, of a study
     "estimates": Estimate,
     "importances": Importance,
     "original": Reexamined,
+    "provenance": Provenance,
     "quantisation": Quantised,
     "search": Trial,
     "transfer": Transferred,

@@ -165,8 +165,15 @@ def test_a_variant_is_an_experiment(finished: Path) -> None:
 
 
 def test_a_stage_that_cannot_run_here_stops_at_once_and_says_why(project: Path) -> None:
-    before = sorted(path for path in project.rglob("*") if ".dvc" not in path.parts and ".git" not in path.parts)
+    """It leaves a line in the run log, and nothing else."""
+
+    def files() -> list[Path]:
+        return sorted(path for path in project.rglob("*") if not {".dvc", ".git", "logs"} & set(path.parts))
+
+    before = files()
     hub = run(project, "dvc", "repro", "extract@gpt2", check=False)
     assert hub.returncode != 0
     assert "error: stanfordnlp/imdb@e6281661: not in the local cache, and the hub cannot be reached" in hub.stdout + hub.stderr
-    assert sorted(path for path in project.rglob("*") if ".dvc" not in path.parts and ".git" not in path.parts) == before
+    assert files() == before
+    last = json.loads((project / "logs" / "runs.jsonl").read_text().splitlines()[-1])
+    assert (last["stage"], last["argument"], last["ended"]) == ("extract", "gpt2", "error")

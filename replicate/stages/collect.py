@@ -26,6 +26,7 @@ from replicate.results import (
     Trial,
     write,
 )
+from replicate.stages import provenance
 from replicate.writing import write_json
 
 POINTS = 100  # of a thinned trace
@@ -46,6 +47,7 @@ def run(params: Params, study: str, data: Path, out: Path) -> None:
             if isinstance(params.models[name], TrainedModel):
                 records["training"].append(training(family, name, read(folder / "models" / name / "training.json")))
             trace = folder / "traces" / name
+            records["provenance"].append(provenance.of_model(params, name, folder))
             records["estimates"] += estimates(params, family, name, baseline, trace)
             if trace.exists() and baseline is not None:
                 records["traces"].append(thinned(params, family, name, trace))

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from replicate import processes, traces
+from replicate import environment, processes, traces
 from replicate.params import Params
 from replicate.progress import progress
 from replicate.sampling import Setting, assemble
@@ -28,7 +28,7 @@ def run(params: Params, name: str, windows_in: Path, model_in: Path, baseline_in
                 chains.run(subject, setting, plan, mine, losses, advance, done)
     if world.rank:
         return
-    trace = assemble(plan, done).assign_attrs(nbeta=plan.nbeta, lr=setting.lr)
+    trace = assemble(plan, done).assign_attrs(nbeta=plan.nbeta, lr=setting.lr, sampled_on=environment.sampling())
     traces.save(trace, out, log / "seconds.zarr")
     done.finish()
     print(f"{name}: {int((~trace.failed).sum())} of {trace.failed.size} chains finite")
