@@ -15,6 +15,7 @@ from replicate.errors import UserError, refusal
 
 NAME = "python -m replicate"
 PATH = click.Path(path_type=Path)
+RESULTS = Path("results")
 
 
 class Group(click.Group):
@@ -112,6 +113,21 @@ def plan(targets: tuple[str, ...], device: str | None, measure: bool, as_json: b
     from replicate.stages import plan
 
     plan.run(load(), targets, device, measure, as_json)
+
+
+@main.command()
+@click.argument("studies", metavar="[STUDY]...", nargs=-1)
+@click.option("--reference", help="A branch, tag or commit, or a folder of results; HEAD, if not given.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def verify(studies: tuple[str, ...], reference: str | None, as_json: bool) -> None:
+    """Compare results with those in git, each within its error.
+
+    Without STUDY, all of them. Exit code 0 if nothing differs, 1 if anything does.
+    """
+    from replicate.params import load
+    from replicate.stages import verify
+
+    sys.exit(0 if verify.run(load(), studies, RESULTS, reference, as_json) else 1)
 
 
 @main.command()

@@ -397,9 +397,24 @@ def read(path: Path, kind: type[R]) -> list[R]:
         UserError: the file is missing or not such a list.
     """
     try:
-        return [kind.model_validate(row) for row in json.loads(path.read_bytes())]
+        return parse(path.read_bytes(), kind)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({type(error).__name__}); run the stage that writes it again") from None
+
+
+def parse(text: bytes, kind: type[R]) -> list[R]:
+    """Raises:
+    ValueError: it is not a list of such records, or a number in it is not finite.
+    """
+    rows = json.loads(text, parse_constant=refuse)
+    if not isinstance(rows, list):
+        raise ValueError("not a list")
+    return [kind.model_validate(row) for row in rows]
+
+
+def refuse(constant: str) -> None:
+    """Python reads NaN and Infinity, which JSON has not."""
+    raise ValueError(constant)
 
 
 def schema(kind: type[Record]) -> dict[str, Any]:

@@ -17,14 +17,7 @@ from tests.conftest import ROOT
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # What these change, reaches a stage by its `params` or its command line, or does not reach its outputs at all.
 PLUMBING = {"replicate/__init__.py", "replicate/__main__.py", "replicate/errors.py", "replicate/params.py", "replicate/progress.py"}
-PLUMBING |= {
-    "replicate/command.py",
-    "replicate/interruption.py",
-    "replicate/processes.py",
-    "replicate/revisions.py",
-    "replicate/runs.py",
-    "replicate/stages/__init__.py",
-}
+PLUMBING |= {f"replicate/{name}.py" for name in ("command", "interruption", "processes", "revisions", "runs", "stages/__init__")}
 PACKAGES = {"replicate/claims", "replicate/figures", "replicate/sampling"}  # a dep as a whole
 
 
