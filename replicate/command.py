@@ -84,6 +84,6 @@ def check(paths: Mapping[str, Path], new: bool) -> None:
 
 def sweep(log: Path | None) -> None:
     """Removes the finished chains of stages that log elsewhere: now that another one starts, DVC has taken their outputs."""
-    for mark in LOGS.rglob("finished"):
+    for mark in list(LOGS.rglob("finished")):
         if log is None or log not in mark.parents:
             shutil.rmtree(mark.parent, ignore_errors=True)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,8 @@ def tiny(params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of what git tracks here, with tiny parameters, committed; a home without a git identity."""
-    folder = tmp_path_factory.mktemp("clone")
+def clone(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Puts there what git tracks here, with other parameters, committed; a home without a git identity."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
         if name != "dvc.lock" and not name.startswith(("results/demo", "results/paper")) and (ROOT / name).is_file():
@@ -52,27 +51,36 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
     lock["stages"] = {"calibrate": lock["stages"]["calibrate"]}  # minutes of work, and the same in small: its results stand in git
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    params = tiny(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
-    (folder / "params.yaml").write_text(json.dumps(params, indent=1))  # JSON is YAML, and keeps 1e-4 a number
-    text = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", text))
+    params = change(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    text = re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", json.dumps(params, indent=1))  # JSON is YAML, and keeps 1e-4 a number
+    (folder / "params.yaml").write_text(text)
     (folder / "home").mkdir()
     run(folder, "git", "init", "-q")
     run(folder, "git", "add", "-A")
     run(folder, "git", "-c", "user.name=n", "-c", "user.email=e@example.org", "commit", "-qm", "tiny")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clone")
+    clone(folder, tiny)
     return folder
 
 
-def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
-    environment |= {
+def environment(folder: Path) -> dict[str, str]:
+    """Without what the caller has set for git and DVC, and without a hub."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
+    return own | {
         "HOME": str(folder / "home"),
         "GIT_CONFIG_NOSYSTEM": "1",
         "HF_ENDPOINT": "http://127.0.0.1:9",
         "PYTHONWARNINGS": "ignore",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False)
+
+
+def run(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=3600, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 

@@ -1,0 +1,166 @@
+"""Work that is stopped, by whatever means and whenever, is taken up again by the same command, and ends in the same bytes.
+
+`pytest tests/test_interruption.py --whole-demo` kills the demo study itself, which takes half an hour.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from replicate import kept
+from tests.test_pipeline import clone, environment, run, tiny
+
+KILLS = 20
+LINE = "what is finished is kept; run the same command again to go on"
+
+
+def small(params: dict[str, Any]) -> dict[str, Any]:
+    """Every state is put on disk."""
+    return tiny(params) | {"machine": {"processes": 2, "checkpoint_seconds": 0.0}}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Path, list[str], float]:
+    """A clone, what is to be reproduced in it, and the longest that one attempt may live (s)."""
+    folder = tmp_path_factory.mktemp("clone")
+    if request.config.getoption("--whole-demo"):
+        clone(folder, lambda params: params)
+        return folder, ["demo"], 75.0
+    clone(folder, small)
+    return folder, ["estimate@mini-34k", "transfer@mini"], 9.0
+
+
+def start(folder: Path, *command: str, **extra: str) -> subprocess.Popen[str]:
+    """In a session of its own, so that a signal to its group reaches nobody else."""
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=environment(folder) | extra, text=True, start_new_session=True, **pipes)  # pyright: ignore
+
+
+def stages(dvc: int) -> list[psutil.Process]:
+    """The processes of the stage that a DVC runs."""
+    return psutil.Process(dvc).children(recursive=True)
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_bytes(study: tuple[Path, list[str], float]) -> None:
+    """As by a power cut, by the kernel for want of memory, or DVC alone, whose stage then ends by itself."""
+    folder, targets, longest = study
+    other = folder.with_name("uninterrupted")
+    shutil.copytree(folder, other, symlinks=True)
+    run(other, "dvc", "repro", *targets)
+    dice, killed = random.Random(7), 0
+    while killed < KILLS:
+        attempt = start(folder, "dvc", "repro", *targets)
+        try:
+            attempt.wait(dice.uniform(1.0, longest))
+            break
+        except subprocess.TimeoutExpired:
+            victim = dice.choice(("all", "dvc", "stage"))
+        children = stages(attempt.pid)
+        if victim == "all":
+            os.killpg(attempt.pid, signal.SIGKILL)
+        elif victim == "dvc" or not children:
+            attempt.kill()
+        else:
+            dice.choice(children).kill()
+        attempt.wait(60)
+        psutil.wait_procs(children, 60)
+        assert not any(child.is_running() for child in children), "a stage outlived DVC"
+        killed += 1
+    print(f"killed {killed} times")
+    done = run(folder, "dvc", "repro", *targets)
+    assert "Traceback" not in done.stderr
+    assert (folder / "dvc.lock").read_bytes() == (other / "dvc.lock").read_bytes()
+    for kind in ("results", "data"):
+        assert files(folder / kind) == files(other / kind)
+    assert killed == KILLS
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with windows of a training that would take minutes."""
+
+    def long(params: dict[str, Any]) -> dict[str, Any]:
+        params = small(params)
+        params["training"] |= {"steps": 100_000, "check": 100_000}
+        return params
+
+    folder = tmp_path_factory.mktemp("clone")
+    clone(folder, long)
+    run(folder, "dvc", "repro", "extract@mini")
+    return folder
+
+
+COMMAND = "-m replicate pretrain mini-34k data/mini/windows data/mini/models/mini-34k logs/mini/mini-34k/pretrain"
+
+
+@pytest.mark.parametrize(("number", "why"), [("SIGINT", "interrupted"), ("SIGTERM", "asked to stop"), ("SIGHUP", "its terminal is gone")])
+def test_a_signal_ends_a_stage_with_one_line_that_says_how_to_go_on(trained: Path, number: str, why: str) -> None:
+    shutil.rmtree(trained / "logs", ignore_errors=True)
+    process = start(trained, sys.executable, *COMMAND.split())
+    await_rest(trained)
+    os.kill(process.pid, getattr(signal, number))
+    assert process.wait(30) == 128 + getattr(signal, number)
+    assert process.stderr is not None
+    said = [line for line in process.stderr.read().splitlines() if not line.startswith("pretrain mini-34k (")]
+    assert said == [f"stopped ({why}): {LINE}"]
+    assert not (trained / "data" / "mini" / "models" / "mini-34k").exists()
+
+
+def test_a_stage_ends_when_its_dvc_is_gone(trained: Path) -> None:
+    shell = ["bash", "-c", f"{sys.executable} {COMMAND} & wait"]
+    shutil.rmtree(trained / "logs", ignore_errors=True)
+    parent = start(trained, *shell, DVC_STAGE="pretrain@mini-34k")
+    await_rest(trained)
+    children = stages(parent.pid)
+    assert children
+    parent.kill()
+    psutil.wait_procs(children, 30)
+    assert not any(child.is_running() for child in children)
+    assert parent.stderr is not None
+    assert f"stopped (DVC, which started it, is gone): {LINE}" in parent.stderr.read()
+
+
+def test_an_interrupted_training_is_taken_up_where_it_was(trained: Path) -> None:
+    """The first state that the second run puts on disk is later than the last one of the first, of many steps."""
+    first = start(trained, sys.executable, *COMMAND.split())
+    rest = await_rest(trained, 300)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait(30)
+    before, written = step(rest), rest.stat().st_mtime_ns
+    second = start(trained, sys.executable, *COMMAND.split())
+    while rest.stat().st_mtime_ns == written:
+        time.sleep(0.01)
+    os.killpg(second.pid, signal.SIGKILL)
+    second.wait(30)
+    assert before < step(rest) < before + 300
+
+
+def step(rest: Path) -> int:
+    found = kept.read(rest)
+    return 0 if found is None else int(found["course"][0])
+
+
+def await_rest(folder: Path, steps: int = 1) -> Path:
+    """The file where the training rests, once it has taken so many steps."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for found in (folder / "logs" / "mini" / "mini-34k" / "pretrain").rglob("rest"):
+            if step(found) >= steps:
+                return found
+        time.sleep(0.05)
+    raise AssertionError("the training never rested")
