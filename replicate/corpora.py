@@ -28,15 +28,18 @@ def read(path: Path) -> list[str]:
     reader = READERS.get(Path(name).suffix)
     if reader is None:
         raise UserError(f"{path}: unknown format; give a folder aclImdb or a file ending in {', '.join(READERS)} (or .jsonl.gz, .csv.gz)")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; put it there or change the corpus's path in params.yaml")
     try:
         table = reader(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; put it there or change the corpus's path in params.yaml") from None
+        names = table.column_names
+        texts = table.column("text").to_pylist() if names.count("text") == 1 else None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8; save it as UTF-8") from None
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); replace it by a whole one") from None
-    if "text" not in table.column_names:
-        raise UserError(f"{path}: no column 'text' among {', '.join(table.column_names) or 'none'}; rename the one that holds the reviews")
-    texts = table.column("text").to_pylist()
+        raise UserError(f"{path}: cannot be read ({str(error)[:120]}); replace it by a whole one") from None
+    if texts is None:
+        raise UserError(f"{path}: no column 'text' among {', '.join(names) or 'none'}, or several; rename the one that holds the reviews")
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise UserError(f"{path}: row {row + 1} has no text; remove it")
@@ -51,8 +54,16 @@ def read_tree(path: Path) -> list[str]:
     """
     train = path if path.name == "train" else path / "train"
     files = [
-        file for label in ("neg", "pos") for file in sorted((train / label).glob("*_*.txt"), key=lambda file: int(file.stem.split("_")[0]))
+        file
+        for label in ("neg", "pos")
+        for file in sorted((train / label).glob("[0-9]*_*.txt"), key=lambda file: (len(file.stem.split("_")[0]), file.name))
     ]
     if not files:
         raise UserError(f"{path}: holds no train/neg/*.txt and train/pos/*.txt; give the folder aclImdb as unpacked")
-    return [file.read_text(encoding="utf-8") for file in files]
+    texts = []
+    for file in files:
+        try:
+            texts.append(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file}: cannot be read ({type(error).__name__}); unpack the archive again") from None
+    return texts

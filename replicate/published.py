@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from replicate import inference
 from replicate.errors import UserError
@@ -19,17 +20,20 @@ ESTIMATOR = "original protocol"
 Array = NDArray[np.float64]
 
 
+Several = Annotated[tuple[float, ...], Field(min_length=2)]
+
+
 class Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Published(Row):
     """λ̂ of one model: mean and standard deviation across chains of each shuffle, and the average over positive means that was reported."""
 
-    parameters: int
-    sampled: int
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    parameters: PositiveInt
+    sampled: PositiveInt
+    mean: Several
+    deviation: Several
     reported: float
     reported_deviation: float | None
 
@@ -46,11 +50,17 @@ class Family(Row):
     source: str
     parameters_source: str
     tokenizer: str
-    chains: int
+    chains: PositiveInt
     localization: float
-    batches: int
+    batches: PositiveInt
     nbeta: float
-    models: dict[str, Published]
+    models: Annotated[dict[str, Published], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def models_match(self) -> Family:
+        if len({len(model.mean) for model in self.models.values()}) > 1:
+            raise ValueError("every model needs as many shuffles")
+        return self
 
     @property
     def sizes(self) -> Array:
@@ -93,11 +103,18 @@ class Diffusion(Row):
 
 class Search(Row):
     source: str
-    lr: tuple[float, ...]
+    lr: Several
     sgld: Medians
     sgnht: Medians
     sgld_range: Range
     diffusion: Diffusion
+
+    @model_validator(mode="after")
+    def steps_match(self) -> Search:
+        counts = [len(values) for found in (self.sgld, self.sgnht) for values in (found.stability, found.not_finite)]
+        if set(counts) != {len(self.lr)} or len(self.diffusion.diffusion) != len(self.diffusion.llc):
+            raise ValueError("a value for every lr and every diffusion is needed")
+        return self
 
 
 class Figures(Row):
@@ -129,8 +146,9 @@ def read(path: Path) -> Figures:
         return Figures.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; take the file from git again") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path}: {where}: {first['msg']}; take the file from git again") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({type(error).__name__}); take the file from git again") from None
 
 

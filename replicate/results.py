@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from replicate.errors import UserError
 from replicate.writing import write_json
@@ -398,6 +398,10 @@ def read(path: Path, kind: type[R]) -> list[R]:
     """
     try:
         return parse(path.read_bytes(), kind)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path}: {where}: {first['msg']}; run the stage that writes it again") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({type(error).__name__}); run the stage that writes it again") from None
 
@@ -406,10 +410,7 @@ def parse(text: bytes, kind: type[R]) -> list[R]:
     """Raises:
     ValueError: it is not a list of such records, or a number in it is not finite.
     """
-    rows = json.loads(text, parse_constant=refuse)
-    if not isinstance(rows, list):
-        raise ValueError("not a list")
-    return [kind.model_validate(row) for row in rows]
+    return TypeAdapter(list[kind]).validate_python(json.loads(text, parse_constant=refuse))
 
 
 def refuse(constant: str) -> None:

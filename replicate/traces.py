@@ -1,12 +1,17 @@
-"""Traces on disk: xarray datasets in Zarr. Seconds differ from run to run and go to the run log, so that the traces do not."""
+"""Traces on disk: xarray datasets in Zarr, with a hash of what is in them. Seconds differ from run to run and go to the run log, so that
+the traces do not.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
+from replicate import arrays
 from replicate.errors import UserError
 
 
@@ -15,7 +20,7 @@ def save(trace: xr.Dataset, path: Path, log: Path) -> None:
     for dataset, where in ((trace[["seconds"]], log), (trace.drop_vars("seconds"), path)):
         shutil.rmtree(where, ignore_errors=True)
         where.parent.mkdir(parents=True, exist_ok=True)
-        dataset.to_zarr(where, zarr_format=3, consolidated=False)
+        dataset.assign_attrs(sha256=fingerprint(dataset)).to_zarr(where, zarr_format=3, consolidated=False)
 
 
 def load(path: Path) -> xr.Dataset:
@@ -23,6 +28,18 @@ def load(path: Path) -> xr.Dataset:
     UserError: there is no whole trace at `path`.
     """
     try:
-        return xr.open_zarr(path, consolidated=False, chunks=None).load()
+        # Format 2 would let a file choose a codec that unpickles it.
+        trace = xr.open_zarr(path, zarr_format=3, consolidated=False, chunks=None).load()
+        whole = trace.attrs.pop("sha256", None) == fingerprint(trace)
     except Exception as error:  # Zarr's many ways to say that a store is missing or damaged
         raise UserError(f"{path}: cannot be read ({type(error).__name__}); delete it and run dvc repro again") from None
+    if not whole:
+        raise UserError(f"{path}: damaged, its hash is another; delete it and run dvc repro again")
+    return trace
+
+
+def fingerprint(trace: xr.Dataset) -> str:
+    """Of values, dimensions and attributes: a chunk that is missing reads as one that was never written."""
+    shape = json.dumps([trace.attrs, {str(name): variable.dims for name, variable in trace.variables.items()}], sort_keys=True)
+    values = {str(name): variable.values for name, variable in trace.variables.items()}
+    return arrays.fingerprint(values | {"": np.frombuffer(shape.encode(), np.uint8)})

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
 
+from replicate import arrays
 from replicate.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -30,8 +30,8 @@ class Windows:
     statistics: dict[str, int]
 
     def save(self, path: Path) -> None:
-        arrays = {"tokens": self.tokens_NxL, "review": self.review_N, "padded": self.padded_N}
-        save_file(arrays if self.floor_NxL is None else arrays | {"floor": self.floor_NxL}, path)
+        found = {"tokens": self.tokens_NxL, "review": self.review_N, "padded": self.padded_N}
+        arrays.save(path, found if self.floor_NxL is None else found | {"floor": self.floor_NxL})
 
 
 def load(path: Path) -> Windows:
@@ -40,11 +40,8 @@ def load(path: Path) -> Windows:
     Raises:
         UserError: the file is missing or damaged.
     """
-    try:
-        arrays = load_file(path)
-    except Exception as error:  # safetensors raises its own class and OSError alike
-        raise UserError(f"{path}: cannot be read ({error}); delete it and run dvc repro again") from None
-    return Windows(arrays["tokens"], arrays["review"], arrays["padded"], arrays.get("floor"), {})
+    found = arrays.load(path)
+    return Windows(found["tokens"], found["review"], found["padded"], found.get("floor"), {})
 
 
 def select(texts: Sequence[str], tokenizer: Tokenizer, length: int, characters: int | None = None) -> Windows:
@@ -98,7 +95,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     try:
         if file.is_file():
-            return Tokenizer.from_file(str(file))
+            found = Tokenizer.from_file(str(file))
+            if max(found.get_vocab().values(), default=0) >= 2**31:
+                raise ValueError("a token's number does not fit 32 bits")
+            return found
         if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
             tokenizer = ByteLevelBPETokenizer.from_file(str(path / "vocab.json"), str(path / "merges.txt"))
             tokenizer.add_special_tokens([END_OF_TEXT])

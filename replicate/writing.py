@@ -7,6 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from replicate.errors import UserError
+
 DIGITS = 6  # significant ones in every published number
 
 
@@ -19,6 +21,18 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); delete it and run dvc repro again") from None
 
 
 def write_json(path: Path, value: Any) -> None:

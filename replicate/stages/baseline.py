@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.numpy import save_file
-
+from replicate import arrays
 from replicate.params import Params
 from replicate.progress import progress
 from replicate.stages import minimum
@@ -18,6 +17,6 @@ def run(params: Params, name: str, windows_in: Path, model_in: Path, out: Path) 
     with progress(f"baseline {name}", len(subject.tokens_NxL)) as advance:
         losses, report = minimum.examine(subject, params.baseline, advance)
     out.mkdir(parents=True)
-    save_file({"losses": losses}, out / "losses.safetensors")
+    arrays.save(out / "losses.safetensors", {"losses": losses})
     write_json(out / "baseline.json", report)
     print(f"{name}: label loss {report['loss']:.4f} ± {report['standard_error']:.4f}, gradient norm {report['gradient_norm']:.4f}")

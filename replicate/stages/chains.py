@@ -7,13 +7,29 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from replicate.checkpoints import Checkpoints
+from replicate.errors import UserError
 from replicate.params import Family, Params, Quantisation, Sampling, Transfer
 from replicate.progress import Advance
 from replicate.sampling import Plan, Setting, walk
 from replicate.seeds import derive
 from replicate.stages.subject import Subject
+from replicate.writing import read_json
+
+
+def chosen(search_in: Path) -> Setting:
+    """The setting that stage `search` wrote.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    file = search_in / "chosen.json"
+    try:
+        return TypeAdapter(Setting).validate_python(read_json(file), strict=True)
+    except ValidationError:
+        raise UserError(f"{file}: no setting of a sampler; delete {search_in} and run dvc repro again") from None
 
 
 def plan(family: Family, shape: Sampling | Transfer | Quantisation, stretch: float = 1.0) -> Plan:

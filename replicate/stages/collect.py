@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
-from replicate import diagnostics, estimators, reexamination, traces
+from replicate import arrays, diagnostics, estimators, reexamination, traces
 from replicate.params import Params, TrainedModel
 from replicate.results import (
     COLLECTED,
@@ -27,7 +25,7 @@ from replicate.results import (
     write,
 )
 from replicate.stages import provenance
-from replicate.writing import write_json
+from replicate.writing import read_json, write_json
 
 POINTS = 100  # of a thinned trace
 
@@ -59,7 +57,7 @@ def run(params: Params, study: str, data: Path, out: Path) -> None:
 
 def read(path: Path) -> Any:
     """A JSON file of a compute stage, None where the stage has not run."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.exists() else None
 
 
 def status(found: object) -> str:
@@ -97,7 +95,7 @@ def importances(family: str, folder: Path) -> list[Importance]:
 
 def exact_baseline(folder: Path, name: str) -> tuple[float, int]:
     """The mean loss at w* over all examples, and their number; baseline.json is rounded."""
-    losses = load_file(folder / "baselines" / name / "losses.safetensors")["losses"]
+    losses = arrays.load(folder / "baselines" / name / "losses.safetensors")["losses"]
     return float(losses.mean(dtype=np.float64)), len(losses)
 
 
@@ -178,7 +176,7 @@ def quantised(params: Params, study: str, data: Path) -> list[Quantised]:
                 values = unknown(Quantised) | {"chains": plan.groups * plan.chains, "failed_chains": 0, "groups": [], "changes": []}
                 values |= {"family": family, "model": name, "weights": weights, "moved": moved, "status": "not run"}
                 if path.exists():
-                    losses = load_file(path / "losses.safetensors")["losses"].astype(float)
+                    losses = arrays.load(path / "losses.safetensors")["losses"].astype(float)
                     result = estimators.summarise(estimators.controlled(traces.load(path / "trace"), nbeta, float(losses.mean())))
                     found = {**read(path / "minimum.json"), **vars(result), "groups": list(map(float, result.groups)), "status": "run"}
                     values |= {key: value for key, value in found.items() if key in Quantised.model_fields}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from replicate import environment, processes, traces
 from replicate.params import Params
 from replicate.progress import progress
-from replicate.sampling import Setting, assemble
+from replicate.sampling import assemble
 from replicate.stages import chains
 from replicate.stages import subject as subjects
 
@@ -17,7 +16,7 @@ from replicate.stages import subject as subjects
 def run(params: Params, name: str, windows_in: Path, model_in: Path, baseline_in: Path, search_in: Path, out: Path, log: Path) -> None:
     family = params.families[params.models[name].family]
     plan = chains.plan(family, family.sampling)
-    setting = Setting(**json.loads((search_in / "chosen.json").read_text()))
+    setting = chains.chosen(search_in)
     done = chains.store(params, params.models[name].family, log / "chains", [windows_in, model_in, baseline_in], asdict(setting), name)
     with processes.world(f"estimate {name}") as world:
         mine = world.share(plan.missing(done.keys()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
-from replicate import kept, processes, traces
+from replicate import arrays, kept, processes, traces
 from replicate.checkpoints import Checkpoints
 from replicate.params import Params
 from replicate.progress import Advance, progress
@@ -53,7 +51,7 @@ def run(params: Params, study: str, windows_in: Path, models_in: Path, search_in
         out.mkdir(parents=True)
         print(f"{study}: no weight formats to try")
         return
-    setting = Setting(**json.loads((search_in / "chosen.json").read_text()))
+    setting = chains.chosen(search_in)
     plan = chains.plan(family, wanted)
     settings = [asdict(setting), asdict(plan), params.baseline.model_dump()]
 
@@ -83,7 +81,7 @@ def run(params: Params, study: str, windows_in: Path, models_in: Path, search_in
             folder / "trace",
             log / "seconds" / job.name / folder.name,
         )
-        save_file({"losses": found[0]}, folder / "losses.safetensors")
+        arrays.save(folder / "losses.safetensors", {"losses": found[0]})
         write_json(folder / "minimum.json", found[1])
     for job in jobs:
         job.done.finish()

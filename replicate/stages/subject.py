@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from replicate import cpu, dequantised, label, models, restrictions, windows
+from replicate import arrays, cpu, dequantised, label, models, restrictions, windows
 from replicate.params import Family, Params
 from replicate.sampling import Space
 from replicate.seeds import derive
@@ -83,4 +82,4 @@ def load(
 
 def baseline_losses(baseline_in: Path) -> NDArray[np.float32]:
     """The label loss of every window at w* (N,), as stage `baseline` wrote them."""
-    return load_file(baseline_in / "losses.safetensors")["losses"]
+    return arrays.load(baseline_in / "losses.safetensors")["losses"]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from replicate import processes, traces
 from replicate.params import Params
 from replicate.progress import progress
-from replicate.sampling import Setting, assemble
+from replicate.sampling import assemble
 from replicate.stages import chains
 from replicate.stages import subject as subjects
 
 
 def run(params: Params, family: str, windows_in: Path, models_in: Path, baselines_in: Path, search_in: Path, out: Path, log: Path) -> None:
     transfer = params.families[family].transfer
-    chosen = Setting(**json.loads((search_in / "chosen.json").read_text()))
+    chosen = chains.chosen(search_in)
     trials = []
     for name in transfer.models:
         for factor in transfer.factors:

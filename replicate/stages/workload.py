@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from replicate.params import Family, HubCorpus, HubModel, Params, TrainedTokeniz
 from replicate.planning import configurations
 from replicate.planning.footprint import Chain
 from replicate.stages.quantisation import MOVED
+from replicate.writing import read_json
 
 REVIEWS = 25_000  # in a corpus that has not been read yet
 STATES = {"sgld", "rmsprop", "sgnht"}
@@ -64,7 +64,7 @@ def configuration(params: Params, name: str) -> PretrainedConfig | None:
     if isinstance(tokenizer, TrainedTokenizer):
         vocabulary = tokenizer.vocabulary
     elif found.is_file():
-        vocabulary = json.loads(found.read_text(encoding="utf-8"))["vocabulary"]
+        vocabulary = read_json(found)["vocabulary"]
     else:
         return None
     shape = {"layers": model.layers, "width": model.width, "heads": model.heads}
@@ -75,7 +75,7 @@ def examples(params: Params, family: str) -> int:
     """Windows of a family; before they are made, as many as the corpus may have."""
     found = Path("data", family, "windows", "statistics.json")
     if found.is_file():
-        return json.loads(found.read_text(encoding="utf-8"))["kept"]
+        return read_json(found)["kept"]
     corpus = params.corpora[params.families[family].corpus]
     return REVIEWS if isinstance(corpus, HubCorpus) else getattr(corpus, "reviews", REVIEWS)
 
