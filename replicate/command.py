@@ -47,7 +47,13 @@ def run(stage: str, argument: tuple[str, str] | None, paths: Mapping[str, Path],
             given["out"] = paths["out"].with_name(f"{paths['out'].name}.partial")
             if first:
                 shutil.rmtree(given["out"], ignore_errors=True)  # what an interrupted run left
-        import_module(f"replicate.stages.{stage}").run(params, *([name] if name else []), *given.values())
+        try:
+            import_module(f"replicate.stages.{stage}").run(params, *([name] if name else []), *given.values())
+        except (ArithmeticError, LookupError, StopIteration, ValueError) as error:
+            if "results" not in paths:
+                raise
+            cause = f"{type(error).__name__}: {error}"  # each file follows its schema, and yet they are of no one run of `collect`
+            raise UserError(f"{paths['results']}: its files do not fit one another ({cause}); run `dvc repro` again") from error
         if new and first:
             given["out"].rename(paths["out"])
 

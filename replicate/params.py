@@ -41,6 +41,12 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+def with_one(factors: tuple[float, ...]) -> tuple[float, ...]:
+    if 1.0 not in factors:
+        raise ValueError("1.0, which the others are compared with, is not among them")
+    return factors
+
+
 Names = Annotated[tuple[str, ...], AfterValidator(distinct)]
 
 
@@ -203,7 +209,7 @@ class Transfer(Strict):
     """
 
     models: Names
-    factors: Annotated[tuple[Positive, ...], Field(min_length=2), AfterValidator(distinct)]
+    factors: Annotated[tuple[Positive, ...], Field(min_length=2), AfterValidator(distinct), AfterValidator(with_one)]
     groups: Annotated[Whole, Field(ge=2)]
     chains: Count
     burn_in: Steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from replicate import published
+from replicate.errors import UserError
 from replicate.figures.diagnostics import diagnostics
 from replicate.figures.llc import llc
 from replicate.figures.original import original
@@ -33,6 +34,9 @@ def run(params: Params, study: str, results: Path, published_in: Path, out: Path
         mine = [row for row in importances if row.family == family]
         drawn[f"search-{family}"] = search([row for row in trials if row.family == family], mine, family)
     for row in traces:
-        drawn[f"diagnostics-{row.model}"] = diagnostics(row, next(e for e in estimates if e.model == row.model))
+        mine = [each for each in estimates if each.model == row.model]
+        if not mine:
+            raise UserError(f"{results / 'estimates.json'}: has nothing of {row.model}; run the stage that writes it again")
+        drawn[f"diagnostics-{row.model}"] = diagnostics(row, mine[0])
     for name, figure in drawn.items():
         save(figure, out / name)
