@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # Not exported: set-up must find the Python outside .venv.
 WITH := PATH="$(abspath $(VENV))/bin:$$PATH" DVC_NO_ANALYTICS=1
-READING := published claims@demo claims@paper figures@demo tables@demo figures@paper tables@paper reference paper
+READING := check published claims@demo claims@paper figures@demo tables@demo figures@paper tables@paper reference paper
 
 .DEFAULT_GOAL := help
 .PHONY: help setup runtime demo test paper lint clean

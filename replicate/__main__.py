@@ -100,6 +100,16 @@ stage("summary", "Print a study's estimates and verdicts.", "study", "results")
 
 
 @main.command()
+@click.argument("out", type=PATH, required=False)
+def check(out: Path | None) -> None:
+    """See whether params.yaml is well-formed, and DVC reads in it what is read here."""
+    from replicate.params import load
+    from replicate.stages import check
+
+    check.run(load(), out)
+
+
+@main.command()
 @click.argument("targets", nargs=-1)
 @click.option("--device", help="Plan for a named device instead of this machine, by its maker's figures; a wrong name lists them.")
 @click.option("--measure/--no-measure", default=True, help="Whether to time a few steps here.")

@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # its HTTP client's, which it lets through
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -40,7 +41,10 @@ def file(repository: str, revision: str, name: str, repo_type: str = "model") ->
         MissingError: it is not in the cache, and the repository has none, or the hub cannot be reached.
         UserError: the hub refuses it, or the download fails.
     """
-    cached = try_to_load_from_cache(repository, name, revision=revision, repo_type=repo_type)
+    try:
+        cached = try_to_load_from_cache(repository, name, revision=revision, repo_type=repo_type)
+    except HFValidationError as error:
+        raise UserError(f"{repository}: no name of a repository ({error}); correct it in params.yaml") from None
     if isinstance(cached, str):  # a commit does not change: nobody need be asked
         return Path(cached)
     here = f"{repository}@{revision[:8]}"

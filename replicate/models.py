@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -23,7 +22,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from replicate import cpu, hub
-from replicate.errors import UserError
+from replicate.errors import UserError, refusal
+from replicate.writing import read_json
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -112,8 +112,11 @@ def load(folder: Path, weights: str, device: torch.device, products: str = "floa
     """
     source = folder
     if (folder / MANIFEST).is_file():
-        manifest = json.loads((folder / MANIFEST).read_text())
-        source = hub.weights(manifest["repository"], manifest["revision"])
+        manifest = read_json(folder / MANIFEST)
+        try:
+            source = hub.weights(manifest["repository"], manifest["revision"])
+        except (LookupError, TypeError):
+            raise UserError(f"{folder / MANIFEST}: names no model of the hub; delete {folder} and run dvc repro again") from None
     quantisation = None
     if weights == "nf4":
         quantisation = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, products))
@@ -129,7 +132,9 @@ def load(folder: Path, weights: str, device: torch.device, products: str = "floa
             local_files_only=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # transformers' many ways to say that a configuration or a file is damaged, or not what it may be
+        if refusal(error):
+            raise
         raise UserError(f"{source}: no usable weights ({' '.join(str(error).split())[:160]}); fetch or train them again") from None
     return settle(model)
 

@@ -452,7 +452,10 @@ def parse(text: str) -> Params:
     if node is None:
         raise UserError("empty; take it from git again")
     measure(node, {})
-    data = loader.construct_document(node)
+    return build(loader.construct_document(node))
+
+
+def build(data: Any) -> Params:
     refuse_shared(data, "", {})
     return Params.model_validate_json(json.dumps(spell_out(data), default=str))
 

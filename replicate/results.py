@@ -410,7 +410,10 @@ def parse(text: bytes, kind: type[R]) -> list[R]:
     """Raises:
     ValueError: it is not a list of such records, or a number in it is not finite.
     """
-    return TypeAdapter(list[kind]).validate_python(json.loads(text, parse_constant=refuse))
+    rows: list[R] = TypeAdapter(list[kind]).validate_python(  # pyright: ignore[reportInvalidTypeForm]
+        json.loads(text, parse_constant=refuse)
+    )
+    return rows
 
 
 def refuse(constant: str) -> None:

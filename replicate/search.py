@@ -12,10 +12,11 @@ relative error, that bias and the Monte-Carlo error together; all trials spend t
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -167,13 +168,20 @@ def choose(rule: Rule, attempts: Sequence[Attempt], posterior: Setting) -> int |
 
 
 def journal(path: Path) -> JournalStorage:
-    """Optuna's storage in a file with one writer. What a kill left there, half a line or a lock, is dropped."""
+    """Optuna's storage in a file with one writer. What a kill left there, a lock or a damaged line with all after it, is dropped."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Path(f"{path}.lock").unlink(missing_ok=True)
     with path.open("a+b") as file:
         file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+        file.truncate(sum(map(len, takewhile(whole, file))))
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+def whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def propose(

@@ -10,6 +10,8 @@ import yaml
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, PretrainedConfig
 
+from replicate.errors import UserError
+
 NOTED = Path(__file__).with_suffix(".yaml")
 BYTES = {"float16": 2, "bfloat16": 2}  # of a weight in a repository; else 4
 
@@ -23,7 +25,11 @@ def of_hub(repository: str, revision: str) -> PretrainedConfig | None:
     """None where neither knows the repository."""
     cached = try_to_load_from_cache(repository, "config.json", revision=revision)
     if isinstance(cached, str):
-        return AutoConfig.from_pretrained(Path(cached).parent, local_files_only=True, trust_remote_code=False)
+        try:
+            return AutoConfig.from_pretrained(Path(cached).parent, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # transformers' many ways to say that it is damaged, or wants code of the repository to be run
+            cause = " ".join(str(error).split())[:160]
+            raise UserError(f"{repository}@{revision[:8]}: no usable configuration ({cause}); pin another revision") from None
     known = noted().get(repository)
     return None if known is None else AutoConfig.for_model(**known)
 
