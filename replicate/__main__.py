@@ -126,6 +126,19 @@ def plan(targets: tuple[str, ...], device: str | None, measure: bool, as_json: b
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def doctor(as_json: bool) -> None:
+    """See what this machine has and lacks for the work.
+
+    Exit code 0 if the demo study can run here, else 1.
+    """
+    from replicate.params import load
+    from replicate.stages import doctor
+
+    sys.exit(0 if doctor.run(load(), Path("requirements"), as_json) else 1)
+
+
+@main.command()
 @click.argument("studies", metavar="[STUDY]...", nargs=-1)
 @click.option("--reference", help="A branch, tag or commit, or a folder of results; HEAD, if not given.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")

@@ -34,6 +34,10 @@ class MissingError(UserError):
     """The file is not in the cache, and the repository has none, or the hub cannot be asked."""
 
 
+class UnreachableError(MissingError):
+    """The hub cannot be asked."""
+
+
 def file(repository: str, revision: str, name: str, repo_type: str = "model") -> Path:
     """The local path of one file of a repository at a commit: from the cache if it is there, else downloaded into it.
 
@@ -47,31 +51,47 @@ def file(repository: str, revision: str, name: str, repo_type: str = "model") ->
         raise UserError(f"{repository}: no name of a repository ({error}); correct it in params.yaml") from None
     if isinstance(cached, str):  # a commit does not change: nobody need be asked
         return Path(cached)
-    here = f"{repository}@{revision[:8]}"
-    url = hf_hub_url(repository, name, revision=revision, repo_type=repo_type)
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=repo_type)
+    metadata = ask(repository, revision, name, repo_type)
+    here, url = f"{repository}@{revision[:8]}", hf_hub_url(repository, name, revision=revision, repo_type=repo_type)
     try:
-        metadata = get_hf_file_metadata(url)
-    except OfflineModeIsEnabled:
-        lack = absence(folder, revision, name, "while HF_HUB_OFFLINE is set; unset it")
-        raise MissingError(f"{here}: {lack}") from None
-    except EntryNotFoundError:
-        raise MissingError(f"{here}: no such file at this revision, {name}; pin one that has it in params.yaml") from None
-    except HfHubHTTPError as error:
-        raise UserError(f"{here}: {refusal(error, repository)}") from None
-    except HTTPError as error:
-        lack = absence(folder, revision, name, f"({urlsplit(url).hostname}: {type(error).__name__}); connect")
-        raise MissingError(f"{here}: {lack}") from None
-    except UnicodeError:  # no header can carry it
-        raise UserError(f"{here}: {UNKNOWN}") from None
-    try:
-        download(url, metadata, folder / "blobs", name)
+        download(url, metadata, stored(repository, repo_type) / "blobs", name)
         return Path(hf_hub_download(repository, name, revision=revision, repo_type=repo_type))
     except HfHubHTTPError as error:
         cause = f"the hub answers {error.response.status_code}"
     except (HTTPError, OSError) as error:
         cause = getattr(error, "strerror", None) or type(error).__name__
     raise UserError(f"{here}: the download of {name} failed ({cause}); run the same command again, it resumes")
+
+
+def ask(repository: str, revision: str, name: str, repo_type: str = "model", patience: float = 10.0) -> HfFileMetadata:
+    """What the hub says of a file, which is not fetched; it may take so many seconds to answer.
+
+    Raises:
+        UnreachableError: it cannot be reached.
+        MissingError: the repository has no such file.
+        UserError: it refuses.
+    """
+    here, url = f"{repository}@{revision[:8]}", hf_hub_url(repository, name, revision=revision, repo_type=repo_type)
+    folder = stored(repository, repo_type)
+    try:
+        return get_hf_file_metadata(url, timeout=patience)
+    except OfflineModeIsEnabled:
+        lack = absence(folder, revision, name, "while HF_HUB_OFFLINE is set; unset it")
+        raise UnreachableError(f"{here}: {lack}") from None
+    except EntryNotFoundError:
+        raise MissingError(f"{here}: no such file at this revision, {name}; pin one that has it in params.yaml") from None
+    except HfHubHTTPError as error:
+        raise UserError(f"{here}: {refusal(error, repository)}") from None
+    except HTTPError as error:
+        lack = absence(folder, revision, name, f"({urlsplit(url).hostname}: {type(error).__name__}); connect")
+        raise UnreachableError(f"{here}: {lack}") from None
+    except UnicodeError:  # no header can carry it
+        raise UserError(f"{here}: {UNKNOWN}") from None
+
+
+def stored(repository: str, repo_type: str) -> Path:
+    """The folder of a repository in the cache."""
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=repo_type)
 
 
 def weights(repository: str, revision: str) -> Path:

@@ -10,7 +10,7 @@
 Two estimates with standard errors sₐ, s_b of νₐ, ν_b degrees of freedom are |a − b|/√(sₐ² + s_b²) standard errors apart, which is judged
 by Student's t with Welch's degrees of freedom (Welch 1947): a λ̂ rests on few shuffles, and 3 standard errors mean little. Holm's rule
 (1979) over all comparisons that are not identical keeps the probability that a rerun with other random numbers is said to differ
-anywhere below `level`.
+anywhere below `level`, as long as neither side scatters more than twice as much as the other.
 
 The error of a λ̂ is that of chains around one w*. A control model that was trained on another kind of machine ends at another w*, and its
 λ̂ may then differ by more: the note says so.

@@ -94,7 +94,7 @@ def test_how_far_apart_is_judged_as_scipy_judges_the_shuffles_themselves() -> No
         assert (apart, degrees, p) == pytest.approx((abs(expected.statistic), expected.df, expected.pvalue))
 
 
-@pytest.mark.parametrize("widened", [1.0, 3.0], ids=["same spread", "another setting: three times the spread"])
+@pytest.mark.parametrize("widened", [1.0, 2.0], ids=["same spread", "another setting: twice the spread"])
 def test_an_honest_rerun_is_rarely_said_to_differ(widened: float) -> None:
     """At most the share `level` of reruns: 6 models of 4 shuffles, and 5 estimators that share most of their noise."""
     rng, reruns, row = np.random.default_rng(1), 1000, DEMO["estimates"][0]

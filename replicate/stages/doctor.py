@@ -1,0 +1,72 @@
+"""Whether this machine can do the work: what it has, what it lacks with the remedy, and which targets can be made here now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from replicate.params import Params
+from replicate.stages import access, checks
+from replicate.stages.checks import Check
+
+ALWAYS = "demo"  # the study whose lack is a failure, where there is one of that name
+
+
+def run(params: Params, locks: Path, as_json: bool) -> bool:
+    """Prints every check. Whether the demo can run."""
+    found = list(examined(params, locks))
+    verdicts = {target: lacking(target, found) for target in (*params.studies, "pdf")}
+    if as_json:
+        listed = [asdict(check) | {"ok": check.ok} for check in found]
+        print(json.dumps({"checks": listed, "lacking": verdicts}, ensure_ascii=False, indent=1))
+    else:
+        show(found)
+        print("; ".join(f"{target}: {'yes' if not names else 'no, because of ' + ', '.join(names)}" for target, names in verdicts.items()))
+    must = [ALWAYS] if ALWAYS in params.studies else list(params.studies)
+    return not any(verdicts[target] for target in must)
+
+
+def examined(params: Params, locks: Path) -> Iterator[Check]:
+    studies = list(params.studies)
+    graphic = [name for name, study in params.studies.items() if any(params.families[family].device == "cuda" for family in study.families)]
+    yield checks.python(studies)
+    yield checks.packages(locks, studies)
+    yield checks.processor()
+    yield checks.memory(params.machine.processes, studies)
+    yield checks.graphics(graphic)
+    yield checks.room("work folder", Path("data"), studies)
+    yield checks.repository(studies)
+    yield from checks.dvc(studies)
+    yield from access.access(params)
+    yield checks.latex()
+
+
+def lacking(target: str, found: Sequence[Check]) -> list[str]:
+    """The checks that stand in a target's way, each name once."""
+    return list(dict.fromkeys(check.name for check in found if not check.ok and target in check.needs))
+
+
+def show(found: Sequence[Check]) -> None:
+    console = Console()
+    if not console.is_terminal:  # one line a check
+        for check in found:
+            head = f"{'ok' if check.ok else 'lack':<5} {check.name:<12} {check.found}"
+            print(head if check.ok else f"{head}; {check.remedy}{needed(check)}")
+        return
+    table = Table(box=SIMPLE_HEAD, show_header=False, pad_edge=False)
+    for check in found:
+        mark = Text("ok", "green") if check.ok else Text("lack", "bold red" if ALWAYS in check.needs else "yellow")
+        told = Text(check.found) if check.ok else Text(f"{check.found}\n→ {check.remedy}{needed(check)}")
+        table.add_row(mark, Text(check.name), told)
+    console.print(table)
+
+
+def needed(check: Check) -> str:
+    return f" (for {', '.join(check.needs)})" if check.needs else " (nothing stops without)"
