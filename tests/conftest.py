@@ -44,3 +44,16 @@ def replicate(*arguments: object, cwd: Path, **environment: str) -> subprocess.C
         timeout=600,
         check=False,
     )
+
+
+def git(folder: Path, *arguments: str) -> None:
+    """With an identity of its own."""
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, check=True)
+
+
+def commit(folder: Path) -> Path:
+    """Makes a folder a repository with all that is in it."""
+    for arguments in (("init", "-q"), ("add", "--all"), ("commit", "-qm", "all")):
+        git(folder, *arguments)
+    return folder

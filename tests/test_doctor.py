@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,9 +19,8 @@ import pytest
 
 from replicate.params import load
 from replicate.stages import access, checks
-from tests.conftest import ROOT, replicate
+from tests.conftest import ROOT, commit, replicate
 from tests.test_hub import TOKEN, repository
-from tests.test_provenance import git
 
 PARAMS = load(ROOT / "params.yaml")
 
@@ -32,10 +32,8 @@ def project(tmp_path: Path) -> Path:
     folder.mkdir()
     shutil.copy(ROOT / "params.yaml", folder)
     shutil.copytree(ROOT / "requirements", folder / "requirements")
-    git(folder, "init", "-q")
+    commit(folder)
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True, env=os.environ | {"DVC_NO_ANALYTICS": "1"})
-    git(folder, "add", "--all")
-    git(folder, "commit", "-qm", "all")
     return folder
 
 
@@ -53,7 +51,7 @@ def line(done: subprocess.CompletedProcess[str], name: str) -> str:
 def test_a_machine_without_gpu_and_hub_can_run_the_demo(project: Path) -> None:
     done = doctor(project, CUDA_VISIBLE_DEVICES="", PATH=f"{Path(shutil.which('git') or '/usr/bin/git').parent}")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("demo: yes; paper: no, because of GPU, hub; pdf: ")
+    assert re.match(r"demo: yes; paper: no, because of GPU,( hub cache,)? hub; pdf: ", done.stdout.splitlines()[-1])
     assert line(done, "packages").startswith("ok")
     assert "(for paper)" in line(done, "GPU")
     assert "connect, set HF_ENDPOINT or HTTPS_PROXY" in line(done, "hub  ")
@@ -107,16 +105,14 @@ def test_a_work_folder_that_cannot_be_written_stops_the_demo(project: Path) -> N
 
 def test_a_cache_on_a_full_disk_is_told(tmp_path: Path) -> None:
     """On a file system of its own, where the test may mount one."""
-    code = (
-        "import sys; from pathlib import Path; from replicate.stages.checks import room; print(room('', Path(sys.argv[1], 'a'), []).remedy)"
-    )
+    code = "import sys, pathlib; from replicate.stages import checks; print(checks.room('', pathlib.Path(sys.argv[1]), []).remedy)"
     mounted = 'mount -t tmpfs -o size=64k none "$1" && exec "$2" -c "$3" "$1"'
     command = ["unshare", "--mount", "--map-root-user", "sh", "-c", mounted, "sh", str(tmp_path), sys.executable, code]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no file system can be mounted here")
-    assert done.stdout.strip() == "free 1 GB there"
+    assert done.stdout.strip() == "free 1 GB more there, or name another"
 
 
 def test_a_package_that_is_not_the_locked_one_is_named(project: Path) -> None:
@@ -127,6 +123,25 @@ def test_a_package_that_is_not_the_locked_one_is_named(project: Path) -> None:
     assert "no-such-package missing for 1.0" in line(done, "packages")
     assert "click " in line(done, "packages")
     assert "make setup" in line(done, "packages")
+
+
+def test_where_packages_are_missing_all_else_is_examined(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "shadow").mkdir()
+    for name in ("huggingface_hub", "torch"):
+        (tmp_path / "shadow" / f"{name}.py").write_text(f"raise ImportError('none', name={name!r})\n")
+    done = doctor(project, PYTHONPATH=f"{tmp_path / 'shadow'}:{ROOT}")
+    assert done.returncode == 1
+    assert "torch cannot be imported" in line(done, "GPU")
+    assert line(done, "hub").startswith("lack")
+    assert "LaTeX" in done.stdout
+
+
+def test_the_room_that_the_hub_s_models_take_is_known_without_asking() -> None:
+    """GPT-2's file is of 548 MB, with buffers that are no weights; Llama-2 7B's files are of 13.5 GB."""
+    sizes = {name: access.size(model.repository, model.revision) for name, model in PARAMS.models.items() if model.source == "hub"}
+    assert sizes["gpt2"] == 4 * 124_439_808
+    assert sizes["llama-2-7b"] == 2 * 6_738_415_616
+    assert access.size("no/such", "0" * 40) == 0
 
 
 def test_away_from_the_root_it_says_so(tmp_path: Path) -> None:
@@ -193,7 +208,7 @@ def gated() -> Iterator[str]:
 
 def test_a_licence_that_was_not_accepted_is_told_for_each_model(project: Path, gated: str) -> None:
     done = doctor(project, HF_ENDPOINT=gated)
-    lacking = [row for row in done.stdout.splitlines() if row.startswith("lack  hub")]
+    lacking = [row for row in done.stdout.splitlines() if row.startswith("lack  hub  ")]
     assert len(lacking) == 3
     assert all("has not accepted the licence; accept it on the page of" in row and "(for paper)" in row for row in lacking)
     assert "answers for 8 repositories" in done.stdout

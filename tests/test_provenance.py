@@ -20,15 +20,10 @@ import replicate as package
 from replicate import environment, hub, traces
 from replicate.params import load
 from replicate.stages.provenance import of_model
-from tests.conftest import ROOT, replicate
+from tests.conftest import ROOT, commit, git, replicate
 
 TOKEN = "hf_" + "secret" * 5
 PARAMS = load(ROOT / "params.yaml")
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, check=True)
 
 
 @pytest.fixture
@@ -41,10 +36,7 @@ def project(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "results", folder / "results")
-    git(folder, "init", "-q")
-    git(folder, "add", "--all")
-    git(folder, "commit", "-qm", "all")
-    return folder
+    return commit(folder)
 
 
 def claims(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:

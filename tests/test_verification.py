@@ -20,8 +20,7 @@ from replicate.findings import Found, freedom
 from replicate.params import load
 from replicate.results import COLLECTED, Claim, Estimate, Provenance, Record, Trial, parse
 from replicate.verification import Comparison
-from tests.conftest import ROOT, replicate
-from tests.test_provenance import git
+from tests.conftest import ROOT, commit, git, replicate
 
 LEVEL = load(ROOT / "params.yaml").claims.level
 DEMO: dict[str, Sequence[Record]] = {
@@ -248,10 +247,7 @@ def project(tmp_path: Path) -> Path:
     folder.mkdir()
     shutil.copy(ROOT / "params.yaml", folder)
     shutil.copytree(ROOT / "results", folder / "results")
-    git(folder, "init", "-q")
-    git(folder, "add", "--all")
-    git(folder, "commit", "-qm", "all")
-    return folder
+    return commit(folder)
 
 
 def edit(project: Path, name: str, **change: object) -> None:

@@ -7,14 +7,18 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+import torch
 from huggingface_hub import constants, get_token
+from transformers import AutoModelForCausalLM
 
 from replicate import hub
 from replicate.errors import UserError
 from replicate.params import HubCorpus, HubModel, HubTokenizer, Params
+from replicate.planning import configurations
+from replicate.planning.footprint import shallow
 from replicate.stages.checks import Check, refused, room
 
-PATIENCE, LONGEST = 4.0, 8.0  # seconds that the hub has for an answer, and for all of them
+PATIENCE, LONGEST = 4.0, 6.0  # seconds that the hub has for an answer, and for all of them
 File = tuple[str, str, str, str]  # repository, revision, name, kind of repository
 
 
@@ -35,6 +39,16 @@ def named(params: Params) -> dict[File, set[str]]:
     return found
 
 
+def size(repository: str, revision: str) -> float:
+    """Bytes of a model's weights on the hub, from its configuration, as all blocks are alike; 0 where that is not known."""
+    config = configurations.of_hub(repository, revision)
+    if config is None:
+        return 0.0
+    with torch.device("meta"):  # shapes alone
+        one, two = (AutoModelForCausalLM.from_config(shallow(config, blocks)).num_parameters() for blocks in (1, 2))
+    return float(one + (two - one) * (config.get_text_config().num_hidden_layers - 1)) * configurations.bytes_of_a_weight(config)
+
+
 def access(params: Params) -> Iterator[Check]:
     """Whether each repository answers; all are asked at once, and the slow are not waited for."""
     needed = named(params)
@@ -43,7 +57,7 @@ def access(params: Params) -> Iterator[Check]:
     everyone = sorted(set().union(*needed.values()))
     cached = {key for key in needed if key[3] == "model" and hub.cached(*key[:2])}
     models = {key for key in needed if key[3] == "model"}
-    yield room("hub cache", Path(constants.HF_HUB_CACHE), everyone)
+    yield room("hub cache", Path(constants.HF_HUB_CACHE), everyone, sum(size(*key[:2]) for key in models - cached))
     yield Check("weights", f"{len(cached)} of {len(models)} repositories in the cache")
     if constants.HF_HUB_OFFLINE:
         lacking = sorted(set().union(*(needed[key] for key in models - cached)))

@@ -121,15 +121,16 @@ def graphics(studies: Collection[str]) -> Check:
     return Check("GPU", f"{found}; python -m replicate plan tells what fits", needs=tuple(studies))
 
 
-def room(name: str, folder: Path, studies: Collection[str]) -> Check:
-    """Whether a folder, or the one that it will be made in, can be written to and has room."""
+def room(name: str, folder: Path, studies: Collection[str], needed: float = FREE) -> Check:
+    """Whether a folder, or the one that it will be made in, can be written to and has room for so many bytes."""
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=place):
             free = shutil.disk_usage(place).free
     except OSError as error:
         return Check(name, f"{folder} cannot be written to ({error.strerror})", "see its permissions, or name another", tuple(studies))
-    return Check(name, f"{folder}, {free / 1e9:.0f} GB free", "" if free > FREE else f"free {FREE / 1e9:.0f} GB there", tuple(studies))
+    remedy = "" if free > needed else f"free {(needed - free) / 1e9:.0f} GB more there, or name another"
+    return Check(name, f"{folder}, {free / 1e9:.0f} GB free of {needed / 1e9:.0f} needed", remedy, tuple(studies))
 
 
 def repository(studies: Collection[str]) -> Check:
