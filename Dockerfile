@@ -12,8 +12,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/cache/ldconfig \
     && useradd --create-home --uid 1000 replicate \
     && git config --system safe.directory '*' \
-    && mkdir -p /cache/huggingface \
-    && chmod 1777 /cache/huggingface
+    && git config --system user.name replicate \
+    && git config --system user.email replicate@localhost \
+    && mkdir -p /cache/huggingface /work \
+    && chmod 1777 /cache/huggingface \
+    && chmod 777 /work
 
 # The locked packages, each checked against its hash; CUDA's user space is among them, so that only the driver is the host's.
 # TORCH=cpu takes torch's CPU build instead, from an index that has it: --build-arg PIP_EXTRA_INDEX_URL=…
@@ -31,6 +34,7 @@ ENV LANG=C.UTF-8 \
     DVC_NO_ANALYTICS=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     DO_NOT_TRACK=1 \
+    TORCH_CPP_LOG_LEVEL=ERROR \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /work
@@ -39,7 +43,7 @@ ENTRYPOINT ["tini", "-g", "--", "entrypoint"]
 CMD ["python", "-m", "replicate", "--help"]
 
 # The project's own copy, for who mounts no clone. The clone's settings, which may hold a password, stay outside (.dockerignore): git makes
-# new ones. Any user may write to it, as a volume that is filled from it belongs to whoever runs the container.
+# new ones. Any user may write to it, and so to a volume that is filled from it.
 FROM system AS project
 COPY . /work
 RUN git init -q /work && chmod -R a+rwX /work
