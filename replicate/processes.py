@@ -73,6 +73,7 @@ def start(processes: int) -> None:
         port = free.getsockname()[1]
     common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update(common | {"RANK": "0", "LOCAL_RANK": "0"})
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or each warns that a machine without network has no name
     command = [sys.executable, *sys.orig_argv[1:]]
     for rank in range(1, processes):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "REPLICATE_PARENT": str(os.getpid())}

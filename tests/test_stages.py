@@ -20,6 +20,8 @@ PLUMBING = {"replicate/__init__.py", "replicate/__main__.py", "replicate/errors.
 PLUMBING |= {f"replicate/{name}.py" for name in ("command", "interruption", "processes", "revisions", "runs", "stages/__init__")}
 PACKAGES = {"replicate/claims", "replicate/figures", "replicate/sampling"}  # a dep as a whole
 
+COMPUTING = {"extract", "pretrain", "baseline", "search", "estimate", "transfer", "quantisation", "original", "calibrate"}
+
 
 def imported(file: Path) -> set[Path]:
     """The project's own modules that a module imports, by name."""
@@ -64,6 +66,13 @@ def test_data_beside_a_module_is_a_dep_with_it(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_what_computes_depends_on_the_locked_packages(stage: str) -> None:
+    """And on them alone: packages for development change no result."""
+    locks = {dep for dep in STAGES[stage].get("do", STAGES[stage]).get("deps", []) if dep.startswith("requirements/")}
+    assert locks == ({"requirements/base.lock", "requirements/cuda.lock"} if stage in COMPUTING else set())
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_says_what_it_does(stage: str) -> None:
     assert STAGES[stage].get("do", STAGES[stage])["desc"]
 
@@ -86,7 +95,7 @@ def test_reading_stages_need_no_torch(stage: str) -> None:
 def test_library_rooms_know_no_stage_and_no_params() -> None:
     """Only stages and the command line read parameters and know paths."""
     for file in (ROOT / "replicate").rglob("*.py"):
-        if file.parent.name != "stages" and file.name not in ("__main__.py", "params.py"):
+        if file.parent.name != "stages" and file.name not in ("__main__.py", "command.py", "params.py"):
             assert not {path.name for path in imported(file)} & {"params.py", "subject.py"}, file
             assert "click" not in file.read_text(encoding="utf-8"), file
 

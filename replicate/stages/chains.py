@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def chosen(search_in: Path) -> Setting:
     """
     file = search_in / "chosen.json"
     try:
-        return TypeAdapter(Setting).validate_python(read_json(file), strict=True)
+        return TypeAdapter(Setting).validate_json(json.dumps(read_json(file)), strict=True)
     except ValidationError:
         raise UserError(f"{file}: no setting of a sampler; delete {search_in} and run dvc repro again") from None
 
