@@ -10,6 +10,7 @@ import os
 import random
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from replicate.__main__ import main
 from replicate.errors import LONGEST, UserError
 from replicate.params import Params, load
 from replicate.results import FILES, Estimate
+from replicate.sampling import Setting
 from replicate.stages import chains
+from replicate.writing import write_json
 from tests import scenarios
 from tests.conftest import ROOT, replicate
 
@@ -510,6 +513,12 @@ def test_results_that_were_edited_are_told(tmp_path: Path, edit: str) -> None:
 def test_a_setting_that_is_none_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "chosen.json").write_text(content)
     told(lambda: chains.chosen(tmp_path), "chosen.json: ")
+
+
+def test_the_setting_that_a_search_chose_is_taken_as_it_is(tmp_path: Path) -> None:
+    setting = Setting("sgnht", 1e-6, bounding_box=0.5, diffusion=0.1)
+    write_json(tmp_path / "chosen.json", asdict(setting))
+    assert chains.chosen(tmp_path) == setting
 
 
 def flips(file: Path, count: int, seed: int = 0) -> Iterator[None]:

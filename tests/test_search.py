@@ -14,9 +14,8 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from safetensors.numpy import save_file
 
-from replicate import label, models, search
+from replicate import arrays, label, models, search
 from replicate.errors import UserError
 from replicate.params import Params, load
 from replicate.sampling import Setting
@@ -264,7 +263,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Path]:
     Windows(tokens.numpy(), review, padded, None, {}).save(folder / "windows" / "windows.safetensors")
     (folder / "baseline").mkdir()
     with torch.no_grad():
-        save_file({"losses": label.losses(model, tokens.long()).numpy()}, folder / "baseline" / "losses.safetensors")
+        arrays.save(folder / "baseline" / "losses.safetensors", {"losses": label.losses(model, tokens.long()).numpy()})
     params = load(ROOT / "params.yaml").model_dump(mode="json")
     plan: dict[str, Any] = {"rule": "accuracy", "chains": 2, "burn_in": 2, "draws": 8}
     plan |= {"sgld": {"lr": [1e-4, 1e-3], "weight_decay": [0.0], "localization": [100.0, 300.0], "bounding_box": [None]}}
