@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -19,15 +18,11 @@ Status = Literal["run", "not run"]
 
 class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    grid: ClassVar[tuple[str, ...]] = ()  # every combination of these stands once in a family
-    alike: ClassVar[tuple[tuple[str, ...], ...]] = ()  # lists of as many values, where they have any
 
 
 class Estimate(Record):
     """λ̂ of one model by one estimator. `llc`, `standard_error` and `interval` (95 %) have no unit; null where not run or not finite."""
 
-    grid = ("model", "estimator")
-    alike = (("groups", "clipped"),)
     family: str
     model: str
     parameters: Annotated[int | None, Field(description="of the whole model, as if not quantised")]
@@ -133,7 +128,6 @@ class Trial(Record):
 class Importance(Record):
     """Share of the variance of λ̂ over a grid that one hyperparameter explains (fANOVA, Hutter et al. 2014), with its bootstrap."""
 
-    alike = (("resamples",),)
     family: str
     sampler: str
     hyperparameter: str
@@ -147,7 +141,6 @@ class Quantised(Record):
     and noise are the same in every format, and changes are paired, against float32 with the same `moved`.
     """
 
-    alike = (("groups", "changes"),)
     family: str
     model: str
     weights: str
@@ -172,8 +165,6 @@ class Quantised(Record):
 class Transferred(Record):
     """λ̂ (`controlled`) of one model at the chosen step size times `factor`; `groups` are paired: same batches, same noise."""
 
-    grid = ("model", "factor")
-    alike = (("groups",),)
     family: str
     model: str
     factor: float
@@ -195,8 +186,6 @@ class Reexamined(Record):
     deviation over shuffles when the baseline is the mean of so many (`batches`) minibatches.
     """
 
-    grid = ("model",)
-    alike = (("groups", "deviations", "luck", "controlled"), ("batches", "spread"))
     family: str
     model: str
     nbeta: float | None
@@ -219,8 +208,6 @@ class Trace(Record):
     `running`, `running_error`: λ̂ (`controlled`) of the draws so far at each step, and its standard error between groups; null in burn-in.
     """
 
-    grid = ("model",)
-    alike = (("step", "running", "running_error"),)
     family: str
     model: str
     loss_at_w_star: float
@@ -410,37 +397,13 @@ def read(path: Path, kind: type[R]) -> list[R]:
         UserError: the file is missing or not such a list.
     """
     try:
-        rows = parse(path.read_bytes(), kind)
+        return parse(path.read_bytes(), kind)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path}: {where}: {first['msg']}; run the stage that writes it again") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({type(error).__name__}); run the stage that writes it again") from None
-    if lack := misfit(rows):
-        raise UserError(f"{path}: {lack}; run the stage that writes it again")
-    return rows
-
-
-def misfit(rows: Sequence[Record]) -> str | None:
-    """What shows that rows were taken from a file, or put into it, by hand: a row of a family that is missing or stands twice, or lists
-    of one kind that differ in length.
-    """
-    lengths: dict[tuple[str, str], int] = {}
-    grids: dict[str, list[tuple[object, ...]]] = {}
-    for row in rows:
-        family = str(getattr(row, "family", ""))
-        grids.setdefault(family, []).append(tuple(getattr(row, key) for key in row.grid))
-        place = f"{family}, {row.model}" if isinstance(row, Trace) else family
-        for first, key in ((names[0], key) for names in row.alike for key in names):
-            count = len(getattr(row, key))
-            if count and lengths.setdefault((place, first), count) != count:
-                return f"{place}: {key} has {count} values, others have {lengths[place, first]}"
-    for family, cells in grids.items():
-        axes = [set(axis) for axis in zip(*cells, strict=True)]
-        if axes and not len(set(cells)) == len(cells) == math.prod(map(len, axes)):
-            return f"{family}: a row is missing or stands twice"
-    return None
 
 
 def parse(text: bytes, kind: type[R]) -> list[R]:

@@ -29,7 +29,7 @@ from replicate import arrays, corpora, published, results, traces, windows
 from replicate.__main__ import main
 from replicate.errors import LONGEST, UserError
 from replicate.params import Params, load
-from replicate.results import FILES, Estimate
+from replicate.results import FILES
 from replicate.sampling import Setting
 from replicate.stages import chains
 from replicate.writing import write_json
@@ -494,17 +494,6 @@ def test_published_figures_that_are_no_yaml_are_told(tmp_path: Path, content: st
 def test_results_that_are_none_are_told(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / f"{name}.json").write_bytes(content.encode("latin-1"))
     told(lambda: results.read(tmp_path / f"{name}.json", FILES[name]), f"{name}.json: ")
-
-
-@pytest.mark.parametrize("edit", ["row dropped", "row twice", "list cut"])
-def test_results_that_were_edited_are_told(tmp_path: Path, edit: str) -> None:
-    rows = json.loads((ROOT / "results" / "demo" / "estimates.json").read_text())
-    if edit == "list cut":
-        rows[3]["groups"].pop()
-    else:
-        rows = rows[1:] if edit == "row dropped" else [*rows, rows[0]]
-    (tmp_path / "estimates.json").write_text(json.dumps(rows))
-    told(lambda: results.read(tmp_path / "estimates.json", Estimate), "estimates.json: mini")
 
 
 @pytest.mark.parametrize(

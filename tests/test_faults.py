@@ -29,7 +29,7 @@ TRANSFER = "transfer mini data/mini/windows data/mini/models data/mini/baselines
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which stage transfer of a small study is next."""
     folder = tmp_path_factory.mktemp("clone")
-    clone(folder, lambda params: tiny(params) | {"machine": {"processes": 1, "checkpoint_seconds": 0.0}})
+    clone(folder, lambda params: tiny(params) | {"machine": {"processes": 1, "checkpoint_seconds": 600.0}})
     run(folder, "dvc", "repro", "search@mini")
     return folder
 
@@ -79,7 +79,7 @@ def says(done: subprocess.CompletedProcess[str], line: str) -> None:
 def test_a_full_disk(project: Path, unmount: list[Path]) -> None:
     """Where the chains go, it stops at the chain that has no room; those before it are kept, and not run again when there is room."""
     logs = project / "logs" / "mini" / "transfer"
-    mount(logs, "size=60k", unmount)
+    mount(logs, "size=16k", unmount)
     says(transfer(project), "the disk is full; free some space and run the same command again: what is finished is kept")
     assert not (project / "data" / "mini" / "transfer").exists()
     first = {file.name: file.read_bytes() for file in logs.rglob("chain-*")}

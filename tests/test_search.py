@@ -15,7 +15,7 @@ import optuna
 import pytest
 import torch
 
-from replicate import arrays, label, models, search
+from replicate import arrays, command, label, models, search
 from replicate.errors import UserError
 from replicate.params import Params, load
 from replicate.sampling import Setting
@@ -310,8 +310,15 @@ def test_every_trial_is_published_and_says_which_rules_choose_it(finished: tuple
     assert setting["lr"] == pytest.approx(chosen[0].lr, rel=1e-5)
 
 
-def test_a_finished_search_leaves_nothing_to_resume(finished: tuple[Path, dict[str, bytes]]) -> None:
+def test_a_finished_search_leaves_nothing_when_the_next_stage_starts(
+    finished: tuple[Path, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then DVC may not have taken its output: a search that is run again finds its chains."""
     log = finished[0].with_name("log")
+    monkeypatch.setattr(command, "LOGS", log.parent)
+    command.sweep(log)
+    assert list(log.rglob("chain-*"))
+    command.sweep(log.parent / "another")
     assert not [path for path in log.rglob("*") if path.is_file() and "seconds.zarr" not in path.parts]
 
 
