@@ -37,7 +37,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     """A clone; another, in which nothing interrupted it; what is to be reproduced; the longest that an attempt may live (s)."""
     folder = tmp_path_factory.mktemp("clone")
     if request.config.getoption("--whole-demo"):
-        clone(folder, lambda params: params)
+        clone(folder, None)
         (folder / "dvc.lock").unlink()
         return folder, ROOT, ["demo"], 75.0
     clone(folder, small)

@@ -41,8 +41,8 @@ def tiny(params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def clone(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Puts there what git tracks here, with other parameters, committed; a home without a git identity."""
+def clone(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]] | None) -> None:
+    """Puts there what git tracks here, committed, with other parameters if need be; a home without a git identity."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
         if name != "dvc.lock" and not name.startswith(("results/demo", "results/paper")) and (ROOT / name).is_file():
@@ -51,9 +51,10 @@ def clone(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> N
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
     lock["stages"] = {"calibrate": lock["stages"]["calibrate"]}  # minutes of work, and the same in small: its results stand in git
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    params = change(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
-    text = re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", json.dumps(params, indent=1))  # JSON is YAML, and keeps 1e-4 a number
-    (folder / "params.yaml").write_text(text)
+    if change is not None:
+        params = change(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+        text = re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", json.dumps(params, indent=1))  # JSON is YAML, and keeps 1e-4 a number
+        (folder / "params.yaml").write_text(text)
     (folder / "home").mkdir()
     run(folder, "git", "init", "-q")
     run(folder, "git", "add", "-A")
