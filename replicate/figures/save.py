@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 UNDATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-SCALABLE = {"svg.fonttype": "none", "svg.hashsalt": "replicate"}  # text stays text: small, searched, in the reader's own fonts
+SCALABLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "replicate",
+}  # text stays text: small, searched, in the reader's own fonts
 
 
 def save(figure: Figure, path: Path) -> None:
