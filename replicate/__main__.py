@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ from replicate.errors import UserError, refusal
 NAME = "python -m replicate"
 PATH = click.Path(path_type=Path)
 RESULTS = Path("results")
+CALLED = (
+    "plan",
+    "doctor",
+    "check",
+    "verify",
+    "compare",
+    "summary",
+    "paper",
+    "completion",
+)  # by a person, in this order; others by dvc.yaml
 
 
 class Group(click.Group):
@@ -24,15 +35,20 @@ class Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those that a person calls, and apart from them those that DVC does."""
+        called = [name for name in CALLED if name in self.commands]
+        stages = [name for name in self.commands if name not in called]
+        for title, names in (("Commands", called), ("Stages, which dvc.yaml calls with their paths", stages)):
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(formatter.width)) for name in names])
+
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """As click's own, but what click refuses is one line too."""
         try:
             code = super().main(*args, standalone_mode=False, **extra)
             if not standalone_mode:
                 return code
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            code = 2
         except click.Abort:
             code = 1
         except click.ClickException as error:
@@ -57,12 +73,32 @@ class Group(click.Group):
             sys.exit(2)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--json", "as_json", is_flag=True, help="For programs, where no command is given.")
+@click.pass_context
+def main(ctx: click.Context, as_json: bool) -> None:
     """Does the local learning coefficient of a language model grow with its size?
 
-    Each command is a stage of the pipeline; `dvc repro demo` runs those of the demo study, `dvc repro` all.
+    Without COMMAND: the stages of the pipeline, what each has produced, and what to type next. `dvc repro demo` runs those of the demo
+    study, `dvc repro` all.
     """
+    if ctx.invoked_subcommand is None:
+        from replicate.stages import overview
+
+        overview.run(as_json)
+    elif as_json:
+        raise click.UsageError(f"--json before a command; give it after {ctx.invoked_subcommand}, if that has it")
+
+
+def names(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What a shell offers in place of an argument, see replicate/stages/completion.py."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        from replicate.stages import completion
+
+        return [name for name in completion.candidates(kind) if name.startswith(incomplete)]
+
+    return complete
 
 
 def stage(name: str, purpose: str, argument: str | None, paths: str, parallel: bool = False) -> None:
@@ -76,7 +112,7 @@ def stage(name: str, purpose: str, argument: str | None, paths: str, parallel: b
         given = {path: Path(str(values[path])) for path in paths.split()}
         command.run(name, (argument, str(values[argument])) if argument else None, given, parallel)
 
-    arguments: list[click.Parameter] = [click.Argument([argument])] if argument is not None else []
+    arguments: list[click.Parameter] = [click.Argument([argument], shell_complete=names(argument))] if argument else []
     arguments += [click.Argument([path], type=PATH) for path in paths.split()]
     main.add_command(click.Command(name, params=arguments, callback=run, help=purpose))
 
@@ -95,14 +131,14 @@ stage("published", "Analyse and judge the figures published in 2023.", None, "pu
 stage("claims", "Judge the write-up's claims on a study.", "study", "results published out")
 stage("figures", "Draw a study's figures.", "study", "results published out")
 stage("tables", "Write a study's LaTeX tables and values.", "study", "results published out")
-stage("reference", "Draw the calibration, tabulate the published verdicts.", None, "results out")
+stage("reference", "Draw the calibration, tabulate the published verdicts and the costs.", None, "results benchmarks out")
 stage("summary", "Print a study's estimates and verdicts.", "study", "results")
 
 
 @main.command()
 @click.argument("out", type=PATH, required=False)
 def check(out: Path | None) -> None:
-    """See whether params.yaml is well-formed, and DVC reads in it what is read here."""
+    """See whether params.yaml is well-formed, for DVC too."""
     from replicate.params import load
     from replicate.stages import check
 
@@ -110,12 +146,16 @@ def check(out: Path | None) -> None:
 
 
 @main.command()
-@click.argument("targets", nargs=-1)
-@click.option("--device", help="Plan for a named device instead of this machine, by its maker's figures; a wrong name lists them.")
+@click.argument("targets", nargs=-1, shell_complete=names("stage"))
+@click.option(
+    "--device",
+    shell_complete=names("device"),
+    help="Plan for a named device instead of this machine, by its maker's figures; a wrong name lists them.",
+)
 @click.option("--measure/--no-measure", default=True, help="Whether to time a few steps here.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def plan(targets: tuple[str, ...], device: str | None, measure: bool, as_json: bool) -> None:
-    """What DVC targets will cost: operations, memory, download and time.
+    """What targets will cost: operations, memory, download, time.
 
     From configurations alone; it downloads nothing. Without TARGETS, everything.
     """
@@ -139,8 +179,8 @@ def doctor(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("studies", metavar="[STUDY]...", nargs=-1)
-@click.option("--reference", help="A branch, tag or commit, or a folder of results; HEAD, if not given.")
+@click.argument("studies", metavar="[STUDY]...", nargs=-1, shell_complete=names("study"))
+@click.option("--reference", shell_complete=names("revision"), help="A branch, tag or commit, or a folder of results; HEAD, if not given.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def verify(studies: tuple[str, ...], reference: str | None, as_json: bool) -> None:
     """Compare results with those in git, each within its error.
@@ -151,6 +191,24 @@ def verify(studies: tuple[str, ...], reference: str | None, as_json: bool) -> No
     from replicate.stages import verify
 
     sys.exit(0 if verify.run(load(), studies, RESULTS, reference, as_json) else 1)
+
+
+@main.command()
+@click.argument("a", shell_complete=names("study or revision"))
+@click.argument("b", shell_complete=names("study or revision"))
+@click.argument("studies", metavar="[STUDY]...", nargs=-1, shell_complete=names("study"))
+@click.option("--estimator", default="controlled", help="Whose λ̂ to compare; controlled, if not given.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def compare(a: str, b: str, studies: tuple[str, ...], estimator: str, as_json: bool) -> None:
+    """Compare two studies or experiments, side by side.
+
+    A and B: a study of results/, a folder of results, or a branch, tag, commit or DVC experiment; PLACE:STUDY for one study of it.
+    Without STUDY, all that both have.
+    """
+    from replicate.params import load
+    from replicate.stages import compare
+
+    compare.run(load(), (a, b), studies, RESULTS, estimator, as_json)
 
 
 @main.command()
@@ -175,6 +233,19 @@ def paper(source: Path, check: bool) -> None:
     paper.check() if check else paper.run(source)
 
 
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Make a shell complete commands and names.
+
+    In bash or zsh: eval "$(python -m replicate completion bash)". In fish: python -m replicate completion fish | source. It defines
+    `replicate` as short for `python -m replicate`, and completes that: commands, and names in params.yaml, dvc.yaml and git.
+    """
+    from replicate.stages import completion
+
+    click.echo(completion.script(shell, main))
+
+
 if __name__ == "__main__":
     interruption.watch()
-    main(prog_name=NAME)
+    main(prog_name=NAME, complete_var="_REPLICATE_COMPLETE")

@@ -15,7 +15,7 @@ from replicate.params import load
 
 PARAMS = Path("params.yaml")
 LOGS = Path("logs")  # where dvc.yaml has the stages' logs
-INPUTS = ("windows", "weights", "baseline", "search", "results", "published")  # paths that must be there
+INPUTS = ("windows", "weights", "baseline", "search", "results", "published", "benchmarks")  # paths that must be there
 
 
 def run(stage: str, argument: tuple[str, str] | None, paths: Mapping[str, Path], parallel: bool) -> None:

@@ -1,4 +1,4 @@
-"""LaTeX fragments: rows of tables, and the numbers that the text names. LaTeX owns layout and captions. Pure."""
+"""LaTeX fragments: rows of tables. LaTeX owns layout and captions. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from replicate.published import Family
 from replicate.results import (
     Aggregate,
     Analysis,
-    Baseline,
     Calibrated,
     Claim,
     Control,
-    Coverage,
     Estimate,
     Quantised,
     Reexamined,
@@ -43,8 +41,12 @@ def whole(value: int | None) -> str:
     return "--" if value is None else f"{value:,}".replace(",", r"\,")
 
 
-def interval(value: tuple[float, float] | None) -> str:
-    return "--" if value is None else f"{number(value[0])} to {number(value[1])}"
+def interval(value: tuple[float, float] | None, digits: int = 4) -> str:
+    return "--" if value is None else f"{number(value[0], digits)} to {number(value[1], digits)}"
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    return rf"{100 * share:.{decimals}f}\,\%"
 
 
 def rows(lines: Iterable[Iterable[str]]) -> str:
@@ -191,7 +193,7 @@ def anova(records: list[Analysis]) -> str:
     return rows(
         [
             row.family,
-            *(rf"{100 * share:.1f}\,\%" for share in (row.shuffle, row.model, row.residual)),
+            *(percent(share) for share in (row.shuffle, row.model, row.residual)),
             number(row.f, 3),
             number(row.p_value, 2),
             number(row.page_p, 2),
@@ -210,47 +212,35 @@ def original(records: list[Reexamined]) -> str:
             lines.append([row.model, rf"\multicolumn{{6}}{{c}}{{{NOT_RUN}}}"])
             continue
         found = [value for value in row.groups if value is not None]
-        shares = ("--" if value is None else rf"{100 * value:.0f}\,\%" for value in (row.padded_labels, row.padded_variance))
+        shares = ("--" if value is None else percent(value, 0) for value in (row.padded_labels, row.padded_variance))
         span = f"{number(min(found))} to {number(max(found))}" if found else "--"
         lines.append([row.model, span, number(row.r_squared, 2), number(row.spread[0], 3), number(row.spread[-1], 3), *shares])
     return rows(lines)
 
 
-LATEX = {"%": r"\%", "_": r"\_", "×": r"$\times$", "·": r"$\cdot$", "½": r"$\tfrac12$", "γ": r"$\gamma$", "ε": r"$\varepsilon$"}
-LATEX |= {"²": "$^2$", "⁴": "$^4$", "⁶": "$^6$", "₁": "$_1$", "₂": "$_2$", "₃": "$_3$"}
+LATEX = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "–": "--", "×": r"$\times$", "·": r"$\cdot$", "½": r"$\tfrac12$"}
+LATEX |= {"γ": r"$\gamma$", "ε": r"$\varepsilon$", "β": r"$\beta$", "λ": r"$\lambda$", "ρ": r"$\rho$", "μ": r"$\mu$"}
+LATEX |= {"−": "$-$", "±": r"$\pm$", "≤": r"$\le$", "≥": r"$\ge$", "<": "$<$", ">": "$>$", "²": "$^2$", "⁴": "$^4$", "⁶": "$^6$"}
+LATEX |= {"₁": "$_1$", "₂": "$_2$", "₃": "$_3$"}
 
 
 def escaped(text: str) -> str:
     """Plain text for LaTeX."""
-    return text.translate(str.maketrans(LATEX))
+    return text.replace("λ̂", "\0").replace("w*", "\1").translate(str.maketrans(LATEX | {"\0": r"$\llc$", "\1": "$w^*$"}))
 
 
-def verdicts(study: str, claims: list[Claim]) -> str:
-    r"""`\setresult{study/claim/…}`: verdict, effect, interval, p."""
-    named: dict[str, str] = {}
-    for row in claims:
-        named[f"{row.id}/verdict"] = NOT_RUN if row.verdict == "not run" else row.verdict
-        named[f"{row.id}/effect"] = number(row.effect, 3)
-        named[f"{row.id}/interval"] = interval(row.interval)
-        named[f"{row.id}/p"] = number(row.p_value, 2)
-    return settings(study, named)
+def judged(claims: list[Claim]) -> str:
+    """claim, what the effect is, effect, interval, p; nothing of claims without an effect."""
+    return rows(
+        [row.id, escaped(row.measure), number(row.effect, 3), interval(row.interval, 3), number(row.p_value, 2)]
+        for row in claims
+        if row.effect is not None
+    )
 
 
-def shares(analyses: list[Analysis]) -> str:
-    """`published/family/…`: shares of the sum of squares."""
-    named = {f"{row.family}/{key}": rf"{100 * getattr(row, key):.1f}\,\%" for row in analyses for key in ("shuffle", "model", "residual")}
-    return settings("published", named)
-
-
-def coverage(records: list[Coverage], calibrated: list[Calibrated]) -> str:
-    named = {"targets": str(len(calibrated)), "outside": str(sum(row.verdict == "outside" for row in calibrated))}
-    for row in records:
-        named |= {"coverage": rf"{100 * row.share:.1f}\,\%", "repeats": str(row.repeats)}
-    return settings("calibration", named)
-
-
-def settings(prefix: str, named: Mapping[str, str]) -> str:
-    return "".join(f"\\setresult{{{prefix}/{key}}}{{{text}}}\n" for key, text in sorted(named.items()))
+def undecided(claims: list[Claim]) -> str:
+    """A line of a list for each claim that is open: what would decide it."""
+    return "".join(f"\\item[{row.id}] {escaped(row.why)}\n" for row in claims if row.verdict == "inconclusive") or r"\item[--] None." + "\n"
 
 
 def write(fragments: Mapping[str, str], out: Path) -> None:
@@ -258,24 +248,3 @@ def write(fragments: Mapping[str, str], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, text in fragments.items():
         (out / f"{name}.tex").write_text(text, encoding="utf-8")
-
-
-def values(study: str, estimates: list[Estimate], baselines: list[Baseline], trials: list[Trial]) -> str:
-    r"""`\setresult{study/model/quantity}{…}` for every quantity that the text may name, *not run* where there is none."""
-    named: dict[str, str] = {}
-    for row in estimates:
-        run = row.status == "run"
-        prefix = f"{row.model}/" if row.estimator == "controlled" else f"{row.model}/{row.estimator}/"
-        named[prefix + "llc"] = number(row.llc) if run else NOT_RUN
-        named[prefix + "error"] = number(row.standard_error, 2) if run else NOT_RUN
-        named[prefix + "interval"] = interval(row.interval) if run else NOT_RUN
-        if row.estimator == "controlled":
-            named[prefix + "parameters"] = whole(row.parameters) if row.parameters else NOT_RUN
-            named[prefix + "rhat"] = f"{row.rhat:.2f}" if run and row.rhat is not None else NOT_RUN
-    for row in baselines:
-        named[f"{row.model}/loss"] = number(row.loss) if row.status == "run" else NOT_RUN
-    for trial in trials:
-        if trial.chosen:
-            named[f"{trial.family}/lr"] = number(trial.lr)
-            named[f"{trial.family}/localization"] = number(trial.localization)
-    return settings(study, named)

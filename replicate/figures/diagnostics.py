@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from replicate.figures.style import LOOKS, WIDTH, known, style
+from replicate.figures.style import DASHES, LOOKS, WIDTH, known, style
 from replicate.results import Estimate, Trace
 
 COLOUR, SECOND = LOOKS[0][0], LOOKS[1][0]
@@ -16,7 +16,7 @@ COLOUR, SECOND = LOOKS[0][0], LOOKS[1][0]
 def diagnostics(row: Trace, estimate: Estimate) -> Figure:
     """Loss of every chain with burn-in shaded, running λ̂ with its interval, λ̂ of the chains; R-hat, ESS, and what is wrong in words."""
     with style():
-        figure = plt.figure(figsize=(WIDTH, 3.9), layout="constrained")
+        figure = plt.figure(figsize=(WIDTH, 3.5), layout="constrained")
         figure.suptitle(headline(row, estimate), fontsize=7.5, ha="left", x=0.01)
         grid = figure.add_gridspec(2, 2, width_ratios=[3, 1])
         losses(figure.add_subplot(grid[0, :]), row)
@@ -44,7 +44,7 @@ def losses(axes: Axes, row: Trace) -> None:
     for values in row.chains:
         axes.plot(step, known(values), color=COLOUR, alpha=0.35, linewidth=0.6)
     axes.plot(step, np.nanmean([known(values) for values in row.chains], axis=0), color=COLOUR)
-    axes.axhline(row.loss_at_w_star, color="0.2", linewidth=0.8, linestyle=(0, (4, 2)))
+    axes.axhline(row.loss_at_w_star, color="0.2", linewidth=0.8, linestyle=DASHES)
     if step[0] < 0:
         axes.axvspan(step[0], 0, color="0.93", zorder=0)
         axes.annotate("burn-in", (step[0], 1), xycoords=("data", "axes fraction"), xytext=(3, -8), textcoords="offset points", color="0.4")

@@ -8,8 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
-from replicate.figures.style import LOOKS, WIDTH, known, style
+from replicate.figures.style import FAINT, LOOKS, WIDTH, known, panel, style
 from replicate.published import Family
 from replicate.results import Estimate
 
@@ -17,10 +18,11 @@ from replicate.results import Estimate
 def llc(families: dict[str, list[Estimate]], published: Mapping[str, Family], study: str) -> Figure:
     """λ̂ against parameters: this study's estimates on the left, the published ones in the same shape on the right.
 
-    A strong line joins λ̂ of the models with their 95 % intervals, a faint one those of one shuffle; open marks: λ̂ of a shuffle.
+    A strong line joins the means over shuffles, with their 95 % intervals (Student); a faint one joins λ̂ of one shuffle. Crosses: the
+    averages that were reported, which leave out shuffles with λ̂ ≤ 0.
     """
     with style():
-        figure, (ours, theirs) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), layout="constrained")
+        figure, (ours, theirs) = plt.subplots(1, 2, figsize=(WIDTH, 2.6), layout="constrained")
         for (family, rows), look in zip(families.items(), LOOKS, strict=False):
             run = [row for row in rows if row.status == "run" and row.llc is not None and row.parameters is not None]
             if run:
@@ -32,12 +34,15 @@ def llc(families: dict[str, list[Estimate]], published: Mapping[str, Family], st
             ours.text(0.5, 0.5, "not run", ha="center", va="center", transform=ours.transAxes, color="0.4")
         for (family, figures), look in zip(published.items(), LOOKS, strict=False):
             rows = list(figures.models.values())
-            means = np.array([row.mean for row in rows])
-            against_size(theirs, family, [row.parameters for row in rows], np.array([row.reported for row in rows]), None, means, look)
-        ours.set_title(f"{study} study, 95 % intervals")
-        theirs.set_title("published (mean of shuffles with λ̂ > 0)")
+            size, means = [row.parameters for row in rows], np.array([row.mean for row in rows])
+            half = np.array([stats.t.ppf(0.975, len(row.mean) - 1) * stats.sem(row.mean) for row in rows])
+            against_size(theirs, family, size, means.mean(axis=1), np.array([half, half]), means, look)
+            theirs.plot(size, [row.reported for row in rows], "x", color="0.2", markersize=4.5, zorder=3)
+        theirs.plot([], [], "x", color="0.2", markersize=4.5, label="as reported: λ̂ > 0 alone")
+        panel(ours, "a", f"{study} study")
+        panel(theirs, "b", "published in 2023")
         for axes in (ours, theirs):
-            axes.axhline(0, color="0.6", linewidth=0.6, zorder=0)
+            axes.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
             axes.set_xlabel("parameters")
             if axes.lines[1:]:
                 axes.set_xscale("log")
@@ -51,7 +56,7 @@ def against_size(
     name: str,
     size: Sequence[int],
     llc: np.ndarray,
-    half: np.ndarray | None,
+    half: np.ndarray,
     shuffles_MxG: np.ndarray,
     look: tuple[str, str],
 ) -> None:

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from replicate.figures.style import LOOKS, WIDTH, known, not_run, style
+from replicate.figures.style import FAINT, LOOKS, WIDTH, known, not_run, panel, style
 from replicate.results import Quantised
 
-SHOWN = {"nf4": "NF4", "dequantised": "NF4 → bfloat16", "dequantised-float32": "NF4 → float32"}
+SHOWN = {"nf4": "NF4", "dequantised": "NF4 →\nbfloat16", "dequantised-float32": "NF4 →\nfloat32"}
 
 
 def quantisation(rows: list[Quantised], level: float) -> Figure:
@@ -19,7 +19,7 @@ def quantisation(rows: list[Quantised], level: float) -> Figure:
     intervals of 1 − `level`; filled marks: restricted to what NF4 leaves unquantised; open marks: all parameters.
     """
     with style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.6), layout="constrained")
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.3), layout="constrained")
         run = [row for row in rows if row.status == "run" and row.rise is not None]
         if not run:
             not_run(left, "loss at w* by weight format")
@@ -42,12 +42,14 @@ def quantisation(rows: list[Quantised], level: float) -> Figure:
                 right.errorbar(at, 1 + changes.mean(), half, **look)
         for axes, label, null in ((left, "rise of the loss at w* (nats)", 0.0), (right, "λ̂ over float32's", 1.0)):
             finish(axes, label, null, [f"{SHOWN.get(weights, weights)}\n{moved}" for moved, weights in kinds])
-        left.legend(fontsize=6)
+        left.legend()
+        panel(left, "a", "loss at w*")
+        panel(right, "b", "λ̂")
         return figure
 
 
 def finish(axes: Axes, label: str, null: float, names: list[str]) -> None:
-    axes.axhline(null, color="0.6", linewidth=0.6, zorder=0)
-    axes.set_xticks(np.arange(len(names)), names, fontsize=6, rotation=30)
+    axes.axhline(null, color=FAINT, linewidth=0.6, zorder=0)
+    axes.set_xticks(np.arange(len(names)), names, fontsize=5.5)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylabel(label)

@@ -53,7 +53,7 @@ def heat_map(axes: Axes, trials: list[Trial], largest: float) -> None:
             values[at] = trial.stability
         text = "×" if trial.stability is None else f"{trial.stability:.1f}" if abs(trial.stability) < 100 else f"{trial.stability:.0f}"
         dark = trial.stability is not None and abs(trial.stability) > 0.15 * largest
-        axes.text(at[1], at[0], text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axes.text(at[1], at[0], text, ha="center", va="center", fontsize=6, color="white" if dark else "black")
         if trial.chosen_by:
             dashes = "-" if trial.chosen else (0, (2, 1))
             box = Rectangle((at[1] - 0.47, at[0] - 0.42), 0.94, 0.84, fill=False, linewidth=1.6, edgecolor="black", linestyle=dashes)
@@ -85,8 +85,8 @@ def efficiency(axes: Axes, trials: list[Trial]) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("step size ε")
     axes.set_ylabel("effective draws per gradient")
-    axes.set_title("filled: healthy; ring: used")
-    axes.legend(loc="best", fontsize=6)
+    axes.set_title("effective draws (filled: healthy; ring: used)")
+    axes.legend(loc="best")
 
 
 def importance(axes: Axes, rows: list[Importance]) -> None:
@@ -101,4 +101,4 @@ def importance(axes: Axes, rows: list[Importance]) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of λ̂'s variance (fANOVA)")
-    axes.set_title("importance, bootstrap")
+    axes.set_title("importance, 95 % intervals")

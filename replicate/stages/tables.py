@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from replicate import published, tables
+from replicate import published, tables, values
 from replicate.params import Params
-from replicate.results import Baseline, Claim, Estimate, Quantised, Reexamined, Training, Trial, read
+from replicate.results import Baseline, Claim, Estimate, Importance, Quantised, Reexamined, Training, Trial, read
 
 
 def run(params: Params, study: str, results: Path, published_in: Path, out: Path) -> None:
+    families = params.studies[study].families
     estimates, trials = read(results / "estimates.json", Estimate), read(results / "search.json", Trial)
     baselines, training = read(results / "baselines.json", Baseline), read(results / "training.json", Training)
-    claims = read(results / "claims.json", Claim)
+    claims, original = read(results / "claims.json", Claim), read(results / "original.json", Reexamined)
+    named = values.settings(
+        {name: params.families[name].model_dump() for name in families}
+        | {f"{name}/sampling": params.families[name].sampling.model_dump() for name in families}
+        | {f"{name}/protocol": params.families[name].original.model_dump() for name in families}
+    )
+    named |= values.estimates(estimates) | values.health(estimates) | values.baselines(baselines) | values.original(original, families)
+    named |= values.search(trials, read(results / "importances.json", Importance), families) | values.verdicts(claims)
     fragments = {
         "efficiency": tables.efficiency(estimates),
         "estimates": tables.estimates(estimates, published.read(published_in).families, "controlled"),
         "estimators": tables.estimators(estimates),
-        "original": tables.original(read(results / "original.json", Reexamined)),
+        "judged": tables.judged(claims),
+        "original": tables.original(original),
         "quantisation": tables.quantisation(read(results / "quantisation.json", Quantised)),
         "search": tables.search(trials),
         "training": tables.training(training),
-        "values": tables.values(study, estimates, baselines, trials) + tables.verdicts(study, claims),
+        "undecided": tables.undecided(claims),
+        "values": values.lines(study, named),
     }
     tables.write(fragments, out)

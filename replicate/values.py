@@ -1,0 +1,163 @@
+r"""The numbers that the write-up's text names: `\setresult{study/…}{…}` for each, *not run* where there is none. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from replicate.results import Aggregate, Analysis, Baseline, Calibrated, Claim, Control, Coverage, Estimate, Importance, Reexamined, Trial
+from replicate.tables import NOT_RUN, escaped, interval, number, percent, whole
+
+
+def estimates(records: list[Estimate]) -> dict[str, str]:
+    """`model/…` of the estimator `controlled`, `model/estimator/…` of the others."""
+    named: dict[str, str] = {}
+    for row in records:
+        run = row.status == "run"
+        prefix = f"{row.model}/" if row.estimator == "controlled" else f"{row.model}/{row.estimator}/"
+        named[prefix + "llc"] = number(row.llc) if run else NOT_RUN
+        named[prefix + "error"] = number(row.standard_error, 2) if run else NOT_RUN
+        named[prefix + "interval"] = interval(row.interval) if run else NOT_RUN
+        if row.estimator == "controlled":
+            named[prefix + "parameters"] = whole(row.parameters) if row.parameters else NOT_RUN
+            named[prefix + "rhat"] = f"{row.rhat:.2f}" if run and row.rhat is not None else NOT_RUN
+    return named
+
+
+def health(records: list[Estimate]) -> dict[str, str]:
+    """Over all models: greatest R-hat, chains that failed of how many, and the range of ρ², what the control variate takes away."""
+    run = [row for row in records if row.status == "run" and row.estimator == "controlled"]
+    if not run:
+        return dict.fromkeys(("rhat", "failed", "chains", "explained"), NOT_RUN)
+    return {
+        "rhat": f"{max(row.rhat or 0 for row in run):.2f}",
+        "failed": str(sum(row.failed_chains for row in run)),
+        "chains": str(sum(row.chains for row in run)),
+        "explained": span([row.explained for row in run], 2),
+    }
+
+
+def baselines(records: list[Baseline]) -> dict[str, str]:
+    return {f"{row.model}/loss": number(row.loss) if row.status == "run" else NOT_RUN for row in records}
+
+
+def search(trials: list[Trial], importances: list[Importance], families: Sequence[str]) -> dict[str, str]:
+    """`family/…`: the setting that is used, how many were tried, and how much of λ̂'s variance the step size explains."""
+    named = {f"{family}/{key}": NOT_RUN for family in families for key in ("lr", "trials", "importance")}
+    for family in families:
+        mine = [row for row in trials if row.family == family]
+        if mine:
+            named[f"{family}/trials"] = str(len(mine))
+        named |= {f"{family}/lr": number(row.lr, 3) for row in mine if row.chosen}
+    for row in importances:
+        if row.sampler == "sgld" and row.hyperparameter == "lr":
+            named[f"{row.family}/importance"] = percent(row.importance, 0)
+    return named
+
+
+def original(records: list[Reexamined], families: Sequence[str]) -> dict[str, str]:
+    """`family/original/…`: the protocol of 2023 on a family's models, as a range over them."""
+    named: dict[str, str] = {}
+    for family in families:
+        run = [row for row in records if row.family == family and row.status == "run"]
+        groups = [value for row in run for value in row.groups if value is not None]
+        lengths = {len(row.groups) for row in run}
+        found = {
+            "r_squared": span([row.r_squared for row in run], 2),
+            "least": number(min(groups, default=None), 3),
+            "greatest": number(max(groups, default=None), 3),
+            "negative": percent(sum(value <= 0 for value in groups) / len(groups), 0) if groups else "",
+            "shuffles": str(*lengths) if len(lengths) == 1 else "",
+            "spread": span([row.spread[0] for row in run], 3),
+            "spread32": span([row.spread[-1] for row in run], 3),
+            "padded": span([row.padded_labels for row in run], 2, 100),
+            "padded_variance": span([row.padded_variance for row in run], 2, 100),
+            "explained": span([row.explained for row in run], 4),
+        }
+        named |= {f"{family}/original/{key}": text if run else NOT_RUN for key, text in found.items()}
+    return named
+
+
+def settings(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """`block/key` of every number in blocks of params.yaml."""
+    return {
+        f"{name}/{key}": whole(value) if isinstance(value, int) else number(value)
+        for name, block in blocks.items()
+        for key, value in block.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def verdicts(claims: list[Claim]) -> dict[str, str]:
+    """`claim/…`: verdict, effect, interval, p; and how many claims have each verdict."""
+    named: dict[str, str] = {}
+    for row in claims:
+        named[f"{row.id}/verdict"] = NOT_RUN if row.verdict == "not run" else row.verdict
+        named[f"{row.id}/effect"] = number(row.effect, 3)
+        named[f"{row.id}/interval"] = interval(row.interval, 3)
+        named[f"{row.id}/p"] = number(row.p_value, 2)
+    for verdict in ("supported", "not supported", "inconclusive", "not run"):
+        named[f"claims/{verdict}"] = str(sum(row.verdict == verdict for row in claims))
+    return named
+
+
+def published(analyses: list[Analysis], aggregates: list[Aggregate]) -> dict[str, str]:
+    """`family/…`: shares of the sum of squares, F and p, correlations of models over shuffles, shuffles that were left out."""
+    named = {f"{row.family}/{key}": percent(getattr(row, key)) for row in analyses for key in ("shuffle", "model", "residual")}
+    for row in analyses:
+        apart = [value for i, line in enumerate(row.correlations) for value in line[:i]]
+        named |= {
+            f"{row.family}/f": number(row.f, 3),
+            f"{row.family}/p": number(row.p_value, 2),
+            f"{row.family}/page": number(row.page_p, 2),
+        }
+        named |= {f"{row.family}/correlation": span(apart, 2), f"{row.family}/shuffles": str(row.shuffles)}
+        mine = [each for each in aggregates if each.family == row.family]
+        named[f"{row.family}/dropped"] = str(sum(each.shuffles - each.kept for each in mine))
+        named[f"{row.family}/means"] = str(sum(each.shuffles for each in mine))
+    return named
+
+
+def calibration(records: list[Coverage], calibrated: list[Calibrated], controls: list[Control]) -> dict[str, str]:
+    wrong = [row for row in controls if row.mistake != "none"]
+    named = {
+        "targets": str(len(calibrated)),
+        "outside": str(sum(row.verdict == "outside" for row in calibrated)),
+        "largest": whole(max(row.parameters for row in calibrated)),
+        "wrong": str(len(wrong)),
+        "caught": str(sum(row.caught for row in wrong)),
+    }
+    for row in records:
+        named |= {"coverage": percent(row.share), "coverage_interval": span(row.interval, 3, 100), "repeats": str(row.repeats)}
+    return named
+
+
+def costs(reports: Mapping[str, Any]) -> dict[str, str]:
+    """What benchmarks/results.json measured on its first machine: a step of each peer over ours, our share of the machine's limit, and the
+    minutes of the demo study's stages.
+    """
+    name, report = next(iter(reports.items()))
+    named = {"machine": escaped(name)}
+    for work, row in report["works"].items():
+        if row["status"] == "run":
+            named[f"{work}/limit"] = percent(row["measured"]["ours"]["fraction_of_limit"], 0)
+            for peer, measured in row["measured"].items():
+                named[f"{work}/{peer}"] = number(measured["ratio"]["median"], 2) if measured["status"] == "run" else NOT_RUN
+        else:
+            named[f"{work}/limit"] = NOT_RUN
+    spent = report.get("demo", {})
+    named["demo"] = number(sum(spent.values()) / 60, 2) if spent else NOT_RUN
+    return named | {f"demo/{stage}": number(seconds / 60, 2) for stage, seconds in spent.items()}
+
+
+def span(values: Sequence[float | None], digits: int, factor: float = 1.0) -> str:
+    """The least to the greatest, or the one that both are."""
+    known = [factor * value for value in values if value is not None]
+    if not known:
+        return "--"
+    least, greatest = number(min(known), digits), number(max(known), digits)
+    return least if least == greatest else f"{least} to {greatest}"
+
+
+def lines(prefix: str, named: Mapping[str, str]) -> str:
+    return "".join(f"\\setresult{{{prefix}/{key}}}{{{text}}}\n" for key, text in sorted(named.items()))
