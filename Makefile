@@ -5,10 +5,11 @@ PYTHON ?= python3
 VENV ?= .venv
 # Not exported: set-up must find the Python outside .venv.
 WITH := PATH="$(abspath $(VENV))/bin:$$PATH" DVC_NO_ANALYTICS=1
+BOOK := PYTHONWARNINGS=ignore sphinx-build -c docs -W --keep-going -n
 READING := check published claims@demo claims@paper figures@demo tables@demo figures@paper tables@paper reference paper
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime demo test paper lint clean
+.PHONY: help setup runtime demo test paper lint docs links clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -34,5 +35,12 @@ paper: runtime ## build paper/main.pdf from what is in results/ (needs LaTeX; sa
 	@$(WITH) dvc repro --single-item $(READING)
 	@echo "paper/main.pdf"
 
+docs: setup ## build the documentation, docs/_build/html; a warning or a link that leads nowhere is an error
+	@$(WITH) $(BOOK) -q -b html . docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+links: setup ## look whether the documentation's links to other sites still lead there (needs a network)
+	@$(WITH) $(BOOK) -q -b linkcheck . docs/_build/links
+
 clean: ## remove what can be made again, but not results/
-	rm -rf .venv data logs paper/generated
+	rm -rf .venv data logs paper/generated docs/_build
