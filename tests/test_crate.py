@@ -1,0 +1,86 @@
+"""The research object and the citation say what the repository has, and are valid by their own validators."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import requests
+import rocrate
+import yaml
+from cffconvert import Citation
+from rocrate.rocrate import ROCrate
+from rocrate_validator import services
+from rocrate_validator.utils.http import HttpRequester
+
+from tests.conftest import ROOT
+
+CRATE = ROOT / "ro-crate-metadata.json"
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RO-Crate's terms, which the validator would fetch, from the package `rocrate`; nothing else is asked for. The terms are those of
+    RO-Crate 1.3, which names Bioschemas' otherwise than 1.1.
+    """
+
+    def get(self: HttpRequester, url: str, **_: object) -> requests.Response:
+        assert url.startswith("https://w3id.org/ro/crate/"), url
+        answer = requests.Response()
+        answer.status_code, answer.url, answer.encoding = 200, url, "utf-8"
+        answer._content = (
+            (Path(rocrate.__file__).parent / "data" / "ro-crate.jsonld").read_bytes().replace(b"bioschemas.org/terms/", b"bioschemas.org/")
+        )
+        answer.headers["Content-Type"] = "application/ld+json"
+        return answer
+
+    monkeypatch.setattr(HttpRequester, "get", get, raising=False)
+    monkeypatch.setattr(HttpRequester, "head", get, raising=False)
+
+
+def faults(folder: Path, profile: str, severity: str) -> list[str]:
+    settings = {"rocrate_uri": str(folder), "profile_identifier": profile, "requirement_severity": severity, "no_cache": True}
+    result = services.validate({**settings, "skip_availability_check": True})
+    return [f"{issue.check.identifier}: {issue.message}" for issue in result.get_issues()]
+
+
+def test_the_crate_is_a_workflow_crate(offline: None) -> None:
+    assert not faults(ROOT, "workflow-ro-crate-1.0", "REQUIRED")
+
+
+def test_it_follows_the_recommendations_but_two(offline: None) -> None:
+    """Before a release there is no day of it, and the authors have no page."""
+    found = {fault.split(":")[0] for fault in faults(ROOT, "workflow-ro-crate-1.0", "RECOMMENDED")}
+    assert found <= {"ro-crate-1.1_22.4", "ro-crate-1.1_31.2"}
+
+
+def test_a_crate_that_lacks_a_licence_is_found_out(offline: None, tmp_path: Path) -> None:
+    broken = json.loads(CRATE.read_text(encoding="utf-8"))
+    del broken["@graph"][1]["license"]
+    (tmp_path / CRATE.name).write_text(json.dumps(broken), encoding="utf-8")
+    assert faults(tmp_path, "ro-crate-1.1", "REQUIRED")
+
+
+def test_the_crate_is_what_its_script_writes() -> None:
+    """If not, `python docs/crate.py` does."""
+    assert CRATE.read_text(encoding="utf-8") == runpy.run_path(str(ROOT / "docs" / "crate.py"))["text"]()
+
+
+def test_what_the_crate_describes_is_in_git() -> None:
+    known = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
+    entities = ROCrate(str(ROOT)).data_entities
+    assert len(entities) > 50
+    for entity in entities:
+        assert entity.id in known or (entity.id.endswith("/") and any(name.startswith(entity.id) for name in known)), entity.id
+
+
+def test_the_citation_is_valid_and_of_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    Citation(text).validate()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = yaml.safe_load(text)
+    assert (found["version"], found["license"]) == (project["version"], project["license"])
