@@ -47,17 +47,46 @@ def state(paths: Sequence[str] = ()) -> tuple[str | None, bool]:
     return None if head == "(initial)" else head, any(not line.startswith("#") for line in lines)
 
 
-def commit(revision: str) -> str:
-    """The hash of the commit that a branch, a tag, or a part of a hash names.
+def names() -> list[str]:
+    """Of branches, tags and DVC's experiments.
 
     Raises:
-        UserError: there is none.
+        UserError: git cannot say.
+    """
+    return [*references("refs/heads", "%(refname:short)"), *references("refs/tags", "%(refname:short)"), *dict.fromkeys(experiments())]
+
+
+def references(kind: str, form: str) -> list[str]:
+    return git("for-each-ref", f"--format={form}", kind).decode(errors="replace").splitlines()
+
+
+def experiments() -> dict[str, list[str]]:
+    """The commits of DVC's experiments by name: DVC keeps them at refs/exps/<hash of the commit they started from>/<name>."""
+    found: dict[str, list[str]] = {}
+    for line in references("refs/exps", "%(refname) %(objectname)"):
+        name, _, commit = line.partition(" ")
+        parts = name.split("/")
+        if len(parts) == 5:  # others are DVC's own: of its stash, its queue, and of work that is under way
+            found.setdefault(parts[-1], []).append(commit)
+    return found
+
+
+def commit(revision: str) -> str:
+    """The hash of the commit that a branch, a tag, a part of a hash, or an experiment of DVC's names.
+
+    Raises:
+        UserError: there is none, or more than one.
     """
     git("rev-parse", "--git-dir")
     try:
         return git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
     except UserError:
-        raise UserError(f"{revision!r} is no folder, and git has no commit of that name") from None
+        commits = experiments().get(revision, [])
+    if not commits:
+        raise UserError(f"{revision!r} is no folder, and git has no commit of that name")
+    if len(commits) > 1:
+        raise UserError(f"{revision!r} names {len(commits)} experiments; give one of the commits {', '.join(each[:9] for each in commits)}")
+    return commits[0]
 
 
 def files(commit: str, folder: Path) -> dict[str, bytes]:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from replicate import terminal
 from replicate.params import Params
 from replicate.stages import checks
 from replicate.stages.checks import Check
+from replicate.terminal import Cell, Column, Table
 
 ALWAYS = "demo"  # the study whose lack is a failure, where there is one of that name
 
 
 def run(params: Params, locks: Path, as_json: bool) -> bool:
     """Prints every check. Whether the demo can run."""
-    found = list(examined(params, locks))
+    with terminal.waiting("doctor: looking around, and asking the hub"):
+        found = list(examined(params, locks))
     verdicts = {target: lacking(target, found) for target in (*params.studies, "pdf")}
     if as_json:
         listed = [asdict(check) | {"ok": check.ok} for check in found]
-        print(json.dumps({"checks": listed, "lacking": verdicts}, ensure_ascii=False, indent=1))
+        terminal.dump({"checks": listed, "lacking": verdicts})
     else:
         show(found)
-        print("; ".join(f"{target}: {'yes' if not names else 'no, because of ' + ', '.join(names)}" for target, names in verdicts.items()))
+        said = (f"{target}: {'yes' if not names else 'no, because of ' + ', '.join(names)}" for target, names in verdicts.items())
+        terminal.say("; ".join(said), "bold")
     must = [ALWAYS] if ALWAYS in params.studies else list(params.studies)
     return not any(verdicts[target] for target in must)
 
@@ -59,18 +57,17 @@ def lacking(target: str, found: Sequence[Check]) -> list[str]:
 
 
 def show(found: Sequence[Check]) -> None:
-    console = Console()
-    if not console.is_terminal:  # one line a check
+    if not terminal.seen():  # one line a check
         for check in found:
             head = f"{'ok' if check.ok else 'lack':<5} {check.name:<12} {check.found}"
             print(head if check.ok else f"{head}; {check.remedy}{needed(check)}")
         return
-    table = Table(box=SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table = Table("", [Column(""), Column("check"), Column("found", least=30)])
     for check in found:
-        mark = Text("ok", "green") if check.ok else Text("lack", "bold red" if ALWAYS in check.needs else "yellow")
-        told = Text(check.found) if check.ok else Text(f"{check.found}\n→ {check.remedy}{needed(check)}")
-        table.add_row(mark, Text(check.name), told)
-    console.print(table)
+        mark = Cell("ok", "green") if check.ok else Cell("lack", "bold red" if ALWAYS in check.needs else "yellow")
+        told = check.found if check.ok else f"{check.found}\n→ {check.remedy}{needed(check)}"
+        table.rows.append([mark, check.name, told])
+    terminal.show(table)
 
 
 def needed(check: Check) -> str:

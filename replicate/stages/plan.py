@@ -11,10 +11,8 @@ from dataclasses import asdict, replace
 
 import psutil
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from replicate import models, processes
+from replicate import models, processes, terminal
 from replicate.errors import UserError
 from replicate.params import Params
 from replicate.planning.footprint import Footprint
@@ -22,25 +20,28 @@ from replicate.progress import progress
 from replicate.stages import clock, workload
 from replicate.stages.fit import Counts, Line, Machine, described, here, short
 from replicate.stages.workload import Task
+from replicate.terminal import Cell, Column, Table, spell
 
+STYLES = {"done": "green", "fits": "", "does not fit": "bold red", "needs a GPU": "yellow", "unknown": "yellow"}
 GATHERING = 2.3  # measured: what several processes take to start and find each other, over what one takes
 
 
 def run(params: Params, targets: Sequence[str], device: str | None, measure: bool, as_json: bool) -> None:
     """Prints the plan of DVC targets (none: all)."""
-    wanted = ancestors(targets)
+    with terminal.waiting("plan: asking DVC for the stages"):
+        wanted = ancestors(targets)
     lines = plan(params, wanted, device, measure)
     machine = here(params, device, 1)
     if as_json:
-        print(json.dumps({"machine": machine.name, "lines": [asdict(line) for line in lines]}, indent=1))
+        terminal.dump({"machine": machine.name, "lines": [asdict(line) for line in lines]})
         return
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    console.print(table(lines, machine))
-    console.print(summary(lines, machine, measure))
+    terminal.show(table(lines, machine))
+    terminal.say(summary(lines, machine, measure))
 
 
 def plan(params: Params, wanted: Sequence[str], device: str | None, measure: bool) -> list[Line]:
-    done = finished(wanted)
+    with terminal.waiting("plan: asking DVC what is done"):
+        done = finished(wanted)
     tasks = [task for task in workload.tasks(params) if task.stage in wanted]
     left = [task for task in tasks if task.stage not in done]
     counts, footprints = Counts(params), dict[Task, Footprint | None]()
@@ -186,17 +187,17 @@ def alone(params: Params, stage: str, overhead: float | None) -> float | None:
 
 
 def table(lines: Sequence[Line], machine: Machine) -> Table:
-    found = Table(title=f"plan on {machine.name}, {short(machine.memory)}B free", title_justify="left")
-    timed = any(line.seconds for line in lines)
-    for column in ("stage", "model", "weights", "parameters", "sampled", "operations", "memory", "download", *(["time"] * timed), ""):
-        found.add_column(column, justify="left" if column in ("stage", "model", "weights", "") else "right", no_wrap=True)
-    for before, line in zip([None, *lines], lines, strict=False):
-        stage = "" if before is not None and before.stage == line.stage else line.stage
+    columns = [Column("stage"), Column("model", rank=2), Column("weights", rank=5), Column("parameters", right=True, rank=4)]
+    columns += [Column("sampled", right=True, rank=6), Column("operations", right=True, rank=3), Column("memory", right=True)]
+    columns += [Column("download", right=True, rank=1), Column("time", right=True), Column("fit")]
+    found = Table(f"plan on {machine.name}, {short(machine.memory)}B free", columns, grouped=True)
+    for line in lines:
         seconds = "" if line.seconds is None or line.fit == "done" else ("≤ " if line.bound else "") + spell(line.seconds)
         counts = [short(value) for value in (line.parameters, line.sampled, line.operations)]
         room = [short(value) + "B" if value else "" for value in (line.memory, line.download)]
-        end = [*([seconds] * timed), "" if line.fit == "fits" else line.fit]
-        found.add_row(stage, line.model or "", line.weights or "", *counts, *room, *end)
+        named = terminal.seen() and line.stage.endswith(f"@{line.model}")  # once is enough where a person looks on
+        fit = Cell("" if terminal.seen() and line.fit == "fits" else line.fit, STYLES[line.fit])
+        found.rows.append([line.stage, "" if named else line.model or "", line.weights or "", *counts, *room, seconds, fit])
     return found
 
 
@@ -215,9 +216,3 @@ def summary(lines: Sequence[Line], machine: Machine, measure: bool) -> str:
     if unfit:
         words.append(f"Cannot run: {', '.join(dict.fromkeys(unfit))}.")
     return " ".join(words)
-
-
-def spell(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
