@@ -6,10 +6,10 @@ VENV ?= .venv
 # Not exported: set-up must find the Python outside .venv.
 WITH := PATH="$(abspath $(VENV))/bin:$$PATH" DVC_NO_ANALYTICS=1
 BOOK := PYTHONWARNINGS=ignore sphinx-build -c docs -W --keep-going -n
-READING := check published claims@demo claims@paper figures@demo tables@demo figures@paper tables@paper reference paper
+READING := check published claims@demo claims@paper figures@demo tables@demo figures@paper tables@paper reference
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime demo test paper lint docs links clean
+.PHONY: help setup runtime demo report test paper lint docs links clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -22,7 +22,12 @@ runtime:
 
 demo: runtime ## run the demo study to its end: offline, two CPU cores, minutes
 	@$(WITH) dvc repro demo
-	@echo "results/demo/ holds the estimates, paper/generated/demo/figures/ the figures; make paper builds the PDF"
+	@$(WITH) dvc repro --single-item figures@paper report
+	@echo "report.html tells what was found; results/demo/ holds the estimates; make paper builds the PDF"
+
+report: runtime ## write report.html, all that was found in one page, from what is in results/
+	@$(WITH) dvc repro --single-item $(READING) report
+	@echo "report.html"
 
 test: setup ## run the tests
 	@$(WITH) OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile
@@ -32,7 +37,7 @@ lint: setup ## what CI checks before the tests: ruff, pyright and the hooks of p
 
 paper: runtime ## build paper/main.pdf from what is in results/ (needs LaTeX; says what to install)
 	@$(WITH) python -m replicate paper --check
-	@$(WITH) dvc repro --single-item $(READING)
+	@$(WITH) dvc repro --single-item $(READING) paper
 	@echo "paper/main.pdf"
 
 docs: setup ## build the documentation, docs/_build/html; a warning or a link that leads nowhere is an error
@@ -43,4 +48,4 @@ links: setup ## look whether the documentation's links to other sites still lead
 	@$(WITH) $(BOOK) -q -b linkcheck . docs/_build/links
 
 clean: ## remove what can be made again, but not results/
-	rm -rf .venv data logs paper/generated docs/_build
+	rm -rf .venv data logs paper/generated docs/_build report.html

@@ -15,7 +15,8 @@ from replicate.params import load
 
 PARAMS = Path("params.yaml")
 LOGS = Path("logs")  # where dvc.yaml has the stages' logs
-INPUTS = ("windows", "weights", "baseline", "search", "results", "published", "benchmarks")  # paths that must be there
+INPUTS = ("windows", "weights", "baseline", "search", "results", "published", "benchmarks", "figures")  # paths that must be there
+FILES = {"published": "data/published.yaml", "page": "report.html"}  # paths that are no folders
 
 
 def run(stage: str, argument: tuple[str, str] | None, paths: Mapping[str, Path], parallel: bool) -> None:
@@ -74,8 +75,10 @@ def check(paths: Mapping[str, Path], new: bool) -> None:
         there = next(each for each in (path, *path.parents) if os.path.lexists(each))
         if key == "out" and new and path.exists():
             raise UserError(f"{path}: is there already; remove it first, or leave that to `dvc repro`")
-        if key == "published" and path.is_dir():
-            raise UserError(f"{path}: a folder; give a file as data/published.yaml")
+        if key in FILES and path.is_dir():
+            raise UserError(f"{path}: a folder; give a file as {FILES[key]}")
+        if key in FILES and there == path:
+            there = path.parent
         if key != "published" and not there.is_dir():
             raise UserError(f"{path}: {there} is a file; give a folder")
         if key in INPUTS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from replicate.numbers import split
 from replicate.published import Family
 from replicate.results import (
     Aggregate,
@@ -26,11 +27,8 @@ def number(value: float | None, digits: int = 4) -> str:
     """In at most `digits` significant digits; a dash for null."""
     if value is None:
         return "--"
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
-        rounded = float(f"{value:.{digits}g}")
-        return f"{rounded:f}".rstrip("0").rstrip(".").replace("-", "$-$")
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return rf"${float(mantissa):g}\times10^{{{int(exponent)}}}$"
+    figures, exponent = split(value, digits)
+    return figures.replace("-", "$-$") if exponent is None else rf"${figures}\times10^{{{exponent}}}$"
 
 
 def with_error(row: Estimate) -> str:

@@ -18,7 +18,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 # What these change, reaches a stage by its `params` or its command line, or does not reach its outputs at all.
 PLUMBING = {"replicate/__init__.py", "replicate/__main__.py", "replicate/errors.py", "replicate/params.py", "replicate/progress.py"}
 PLUMBING |= {f"replicate/{name}.py" for name in ("command", "interruption", "processes", "revisions", "runs", "stages/__init__")}
-PACKAGES = {"replicate/claims", "replicate/figures", "replicate/sampling"}  # a dep as a whole
+PACKAGES = {"replicate/claims", "replicate/figures", "replicate/report", "replicate/sampling"}  # a dep as a whole
 
 COMPUTING = {"extract", "pretrain", "baseline", "search", "estimate", "transfer", "quantisation", "original", "calibrate"}
 
@@ -77,16 +77,16 @@ def test_every_stage_says_what_it_does(stage: str) -> None:
     assert STAGES[stage].get("do", STAGES[stage])["desc"]
 
 
-def test_a_model_has_three_stages_a_family_four_a_study_five_and_six_are_alone() -> None:
+def test_a_model_has_three_stages_a_family_four_a_study_five_and_seven_are_alone() -> None:
     """DVC's time grows faster than their number: nothing else adds to it."""
     listed = subprocess.run(
         [sys.executable, "-m", "dvc", "stage", "list", "--name-only"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     params = load(ROOT / "params.yaml")
-    assert len(listed.stdout.split()) == 3 * len(params.models) + 4 * len(params.families) + 5 * len(params.studies) + 6
+    assert len(listed.stdout.split()) == 3 * len(params.models) + 4 * len(params.families) + 5 * len(params.studies) + 7
 
 
-@pytest.mark.parametrize("stage", ["collect", "claims", "published", "figures", "tables", "reference", "summary", "paper"])
+@pytest.mark.parametrize("stage", ["collect", "claims", "published", "figures", "tables", "reference", "report", "summary", "paper"])
 def test_reading_stages_need_no_torch(stage: str) -> None:
     code = f"import sys, replicate.stages.{stage}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONWARNINGS": "ignore"}, check=True)
