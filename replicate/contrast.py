@@ -16,6 +16,7 @@ from replicate.results import Claim, Estimate
 from replicate.verification import SETTING, STUDY, Comparison, Side, compared
 
 Match = tuple[str | None, str | None]  # two models that stand side by side; None where one side has none there
+FILES = ("estimates", "baselines", "search", "claims", "provenance")  # all that is read here
 RANKED = "another model"
 SEPARATOR = " | "
 

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,10 +70,11 @@ def show(table: Table) -> None:
     for i in kept:
         column = table.columns[i]
         drawn.add_column(column.name, justify="right" if column.right else "left", no_wrap=not column.least, overflow="fold")
+    sizes = Counter(row[0] for row in rows)
     for before, row in pairwise([None, *rows]):
         assert row is not None
         again = table.grouped and before is not None and before[0] == row[0]
-        if before is not None and table.grouped and not again:
+        if before is not None and table.grouped and not again and max(sizes[before[0]], sizes[row[0]]) > 1:
             drawn.add_section()
         drawn.add_row(*(Text("" if again and i == 0 else row[i].text, row[i].style) for i in kept))
     if table.title:

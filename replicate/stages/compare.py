@@ -48,7 +48,7 @@ def run(params: Params, names: tuple[str, str], studies: Sequence[str], results:
     pairs = matched(a, b, studies)
     found: list[Comparison] = []
     for x, y in pairs:
-        mine, theirs = a.tree.side(x), b.tree.side(y)
+        mine, theirs = a.tree.side(x, contrast.FILES), b.tree.side(y, contrast.FILES)
         known_to(mine, theirs, estimator, (a.label, b.label))
 
         @cache
@@ -60,7 +60,11 @@ def run(params: Params, names: tuple[str, str], studies: Sequence[str], results:
         found += contrast.study(name, mine, theirs, estimator, obstacles)
     found = [absent(pair, a.label, b.label) for pair in verification.judge(found, params.claims.level)]
     changed = {key: (x, y) for key, x, y in asked.changes(a.tree.parameters, b.tree.parameters)}
-    stale = {each.label: asked.stale(each.tree.side(pair[i]), each.tree.parameters) for i, each in enumerate((a, b)) for pair in pairs}
+    stale = {
+        each.label: asked.stale(each.tree.side(pair[i], ("provenance",)), each.tree.parameters)
+        for i, each in enumerate((a, b))
+        for pair in pairs
+    }
     stale = {label: models for label, models in stale.items() if models}
     said = answer(found, a.label, b.label)
     if as_json:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 
 import psutil
 import torch
@@ -187,17 +188,26 @@ def alone(params: Params, stage: str, overhead: float | None) -> float | None:
 
 
 def table(lines: Sequence[Line], machine: Machine) -> Table:
-    columns = [Column("stage"), Column("model", rank=2), Column("weights", rank=5), Column("parameters", right=True, rank=4)]
-    columns += [Column("sampled", right=True, rank=6), Column("operations", right=True, rank=3), Column("memory", right=True)]
-    columns += [Column("download", right=True, rank=1), Column("time", right=True), Column("fit")]
+    """In plain lines a stage has its whole name; on a terminal its kind stands once, and beside it what it works on."""
+    seen = terminal.seen()
+    several = {line.stage for before, line in pairwise(lines) if before.stage == line.stage}
+    columns = [
+        Column("stage"),
+        Column("of" if seen else "model"),
+        Column("weights", rank=1, least=11),
+        Column("parameters", right=True, rank=4),
+    ]
+    columns += [Column("sampled", right=True, rank=5), Column("operations", right=True, rank=3), Column("memory", right=True)]
+    columns += [Column("download", right=True, rank=2), Column("time", right=True), Column("fit")]
     found = Table(f"plan on {machine.name}, {short(machine.memory)}B free", columns, grouped=True)
     for line in lines:
+        kind, _, key = line.stage.partition("@")
+        head = (kind, line.model or "" if line.stage in several else key) if seen else (line.stage, line.model or "")
         seconds = "" if line.seconds is None or line.fit == "done" else ("≤ " if line.bound else "") + spell(line.seconds)
         counts = [short(value) for value in (line.parameters, line.sampled, line.operations)]
         room = [short(value) + "B" if value else "" for value in (line.memory, line.download)]
-        named = terminal.seen() and line.stage.endswith(f"@{line.model}")  # once is enough where a person looks on
-        fit = Cell("" if terminal.seen() and line.fit == "fits" else line.fit, STYLES[line.fit])
-        found.rows.append([line.stage, "" if named else line.model or "", line.weights or "", *counts, *room, seconds, fit])
+        fit = Cell("" if seen and line.fit == "fits" else line.fit, STYLES[line.fit])
+        found.rows.append([*head, line.weights or "", *counts, *room, seconds, fit])
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -34,15 +34,15 @@ class Tree:
     remedy: str = "name another reference"
     parameters: Params | None = None
 
-    def side(self, folder: str) -> dict[str, list[Record]]:
-        """The records of what is in a folder, "" for results/ itself.
+    def side(self, folder: str, stems: Collection[str] = tuple(FILES)) -> dict[str, list[Record]]:
+        """The records of these files, as far as they are in a folder, "" for results/ itself.
 
         Raises:
             UserError: a file is damaged.
         """
         found = {}
-        for stem, kind in FILES.items():
-            path = f"{folder}/{stem}.json".lstrip("/")
+        for stem in stems:
+            kind, path = FILES[stem], f"{folder}/{stem}.json".lstrip("/")
             if path in self.files:
                 try:
                     found[stem] = parse(self.files[path], kind)
