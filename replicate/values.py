@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from replicate.published import Figures
 from replicate.results import Aggregate, Analysis, Baseline, Calibrated, Claim, Control, Coverage, Estimate, Importance, Reexamined, Trial
 from replicate.tables import NOT_RUN, escaped, interval, number, percent, whole
+
+COSTLY = ("pretrain", "calibrate", "search", "estimate", "transfer", "quantisation", "original")  # stages that the text tells the cost of
 
 
 def estimates(records: list[Estimate]) -> dict[str, str]:
@@ -25,15 +28,20 @@ def estimates(records: list[Estimate]) -> dict[str, str]:
 
 
 def health(records: list[Estimate]) -> dict[str, str]:
-    """Over all models: greatest R-hat, chains that failed of how many, and the range of ρ², what the control variate takes away."""
+    """Over all models: greatest R-hat, chains that failed of how many; the ranges of ρ², what the control variate takes away, and of the
+    percentage by which the estimator `devinterp` falls short.
+    """
     run = [row for row in records if row.status == "run" and row.estimator == "controlled"]
     if not run:
-        return dict.fromkeys(("rhat", "failed", "chains", "explained"), NOT_RUN)
+        return dict.fromkeys(("rhat", "failed", "chains", "explained", "shortfall"), NOT_RUN)
+    other = {row.model: row.llc for row in records if row.estimator == "devinterp"}
+    falls = [1 - theirs / row.llc for row in run if row.llc and (theirs := other.get(row.model)) is not None]
     return {
         "rhat": f"{max(row.rhat or 0 for row in run):.2f}",
         "failed": str(sum(row.failed_chains for row in run)),
         "chains": str(sum(row.chains for row in run)),
         "explained": span([row.explained for row in run], 2),
+        "shortfall": span(falls, 2, 100),
     }
 
 
@@ -101,9 +109,13 @@ def verdicts(claims: list[Claim]) -> dict[str, str]:
     return named
 
 
-def published(analyses: list[Analysis], aggregates: list[Aggregate]) -> dict[str, str]:
-    """`family/…`: shares of the sum of squares, F and p, correlations of models over shuffles, shuffles that were left out."""
-    named = {f"{row.family}/{key}": percent(getattr(row, key)) for row in analyses for key in ("shuffle", "model", "residual")}
+def published(analyses: list[Analysis], aggregates: list[Aggregate], figures: Figures) -> dict[str, str]:
+    """`family/…`: shares of the sum of squares, F and p, correlations of models over shuffles, means left out, the sampler's nβ."""
+    named = {"factor": number(figures.counts.factor, 5)}
+    for name, family in figures.families.items():
+        shares = [model.sampled / model.parameters for model in family.models.values()]
+        named |= {f"{name}/nbeta": number(family.nbeta), f"{name}/sampled": span(shares, 2, 100)}
+    named |= {f"{row.family}/{key}": percent(getattr(row, key)) for row in analyses for key in ("shuffle", "model", "residual")}
     for row in analyses:
         apart = [value for i, line in enumerate(row.correlations) for value in line[:i]]
         named |= {
@@ -145,9 +157,10 @@ def costs(reports: Mapping[str, Any]) -> dict[str, str]:
                 named[f"{work}/{peer}"] = number(measured["ratio"]["median"], 2) if measured["status"] == "run" else NOT_RUN
         else:
             named[f"{work}/limit"] = NOT_RUN
-    spent = report.get("demo", {})
-    named["demo"] = number(sum(spent.values()) / 60, 2) if spent else NOT_RUN
-    return named | {f"demo/{stage}": number(seconds / 60, 2) for stage, seconds in spent.items()}
+    spent = report.get("demo", {}).get("seconds", {})
+    minutes = {stage: number(sum(spent[stage].values()) / 60, 2) if stage in spent else NOT_RUN for stage in COSTLY}
+    whole_study = number(sum(sum(each.values()) for each in spent.values()) / 60, 2) if spent else NOT_RUN
+    return named | {"demo": whole_study} | {f"demo/{stage}": text for stage, text in minutes.items()}
 
 
 def span(values: Sequence[float | None], digits: int, factor: float = 1.0) -> str:

@@ -311,7 +311,7 @@ LINES = [
     ["collect", "none", "folder", "o"], ["collect", "demo", "folder", "file"], ["claims", "demo", "folder", "folder", "o"],
     ["claims", "demo", "folder", "file", "file"], ["claims", "demo", "file", "file", "o"], ["published", "folder", "o"],
     ["published", "file", "o"], ["figures", "demo", "folder", "file", "o"], ["tables", "demo", "folder", "file", "o"],
-    ["summary", "demo", "folder"], ["summary", "demo", "none"], ["reference", "folder", "folder", "o"], ["reference", "results", "file", "o"],
+    ["summary", "demo", "folder"], ["summary", "demo", "none"], ["reference", "folder", "file", "folder", "o"], ["reference", "results", "file", "file", "o"],
     ["calibrate", "file", "l"], ["calibrate", "o", "file/l"], ["schemas", "file"], ["schemas"], ["paper", "none.tex"],
     ["paper", "folder"], ["plan", "nope"], ["plan", "--device"], ["plan", "--json=3"], ["check", "a", "b"],
 ]  # fmt: skip

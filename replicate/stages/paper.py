@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from replicate.errors import UserError
 
 PACKAGES = "latexmk texlive-latex-recommended texlive-fonts-recommended lmodern"
+WARNING = re.compile(r"Warning:|^(Over|Under)full ")  # none is waived: the write-up has no warning
 EPOCH = "1700000000"  # November 2023: the date inside the PDF, instead of today's
 
 
@@ -38,7 +40,10 @@ def run(source: Path) -> None:
     result = subprocess.run(
         command, env=os.environ | {"SOURCE_DATE_EPOCH": EPOCH, "FORCE_SOURCE_DATE": "1"}, capture_output=True, text=True
     )
+    log = source.with_suffix(".log").read_text(errors="replace").splitlines() if source.with_suffix(".log").is_file() else []
     if result.returncode:
-        log = source.with_suffix(".log").read_text(errors="replace").splitlines() if source.with_suffix(".log").is_file() else []
         reason = next((line for line in log if ".tex:" in line or line.startswith("!")), "see its log")
         raise UserError(f"{source}: LaTeX stopped: {reason}")
+    for line in log:
+        if WARNING.search(line):
+            print(f"{source.with_suffix('.log')}: {line}")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from replicate import tables, values
+from replicate import published, tables, values
 from replicate.errors import UserError
 from replicate.figures.calibration import calibration
 from replicate.figures.save import save
@@ -14,14 +14,14 @@ from replicate.params import Params
 from replicate.results import Aggregate, Analysis, Calibrated, Claim, Control, Coverage, read
 
 
-def run(params: Params, results: Path, benchmarks: Path, out: Path) -> None:
+def run(params: Params, results: Path, published_in: Path, benchmarks: Path, out: Path) -> None:
     calibrated, controls = read(results / "calibration.json", Calibrated), read(results / "controls.json", Control)
     coverage = read(results / "coverage.json", Coverage)
     claims = read(results / "published" / "claims.json", Claim)
     aggregates, analyses = read(results / "published" / "aggregates.json", Aggregate), read(results / "published" / "anova.json", Analysis)
     save(calibration(calibrated, controls), out / "figures" / "calibration")
     named = {
-        "published": values.verdicts(claims) | values.published(analyses, aggregates),
+        "published": values.verdicts(claims) | values.published(analyses, aggregates, published.read(published_in)),
         "calibration": values.calibration(coverage, calibrated, controls),
         "cost": values.costs(measured(benchmarks / "results.json")),
     }
@@ -45,5 +45,6 @@ def measured(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
         values.costs(found)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
-        raise UserError(f"{file}: not what `python -m benchmarks` writes ({type(error).__name__}: {error}); take it from git again") from None
+        cause = f"{type(error).__name__}: {error}"
+        raise UserError(f"{file}: not what `python -m benchmarks` writes ({cause}); take it from git again") from None
     return found

@@ -18,6 +18,7 @@ def run(params: Params, study: str, results: Path, published_in: Path, out: Path
         {name: params.families[name].model_dump() for name in families}
         | {f"{name}/sampling": params.families[name].sampling.model_dump() for name in families}
         | {f"{name}/protocol": params.families[name].original.model_dump() for name in families}
+        | {"rules": params.claims.model_dump()}
     )
     named |= values.estimates(estimates) | values.health(estimates) | values.baselines(baselines) | values.original(original, families)
     named |= values.search(trials, read(results / "importances.json", Importance), families) | values.verdicts(claims)
