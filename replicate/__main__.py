@@ -131,7 +131,7 @@ stage("published", "Analyse and judge the figures published in 2023.", None, "pu
 stage("claims", "Judge the write-up's claims on a study.", "study", "results published out")
 stage("figures", "Draw a study's figures.", "study", "results published out")
 stage("tables", "Write a study's LaTeX tables and values.", "study", "results published out")
-stage("reference", "Draw the calibration, tabulate the published verdicts and the costs.", None, "results benchmarks out")
+stage("reference", "Draw the calibration, tabulate the published verdicts and the costs.", None, "results published benchmarks out")
 stage("report", "Write the report, one HTML file.", None, "results published figures page")
 stage("summary", "Print a study's estimates and verdicts.", "study", "results")
 
