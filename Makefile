@@ -38,6 +38,7 @@ lint: setup ## what CI checks before the tests: ruff, pyright and the hooks of p
 paper: runtime ## build paper/main.pdf from what is in results/ (needs LaTeX; says what to install)
 	@$(WITH) python -m replicate paper --check
 	@$(WITH) dvc repro --single-item $(READING) paper
+	@cp paper/generated/demo/figures/llc.png docs/findings.png
 	@echo "paper/main.pdf"
 
 docs: setup ## build the documentation, docs/_build/html; a warning or a link that leads nowhere is an error
