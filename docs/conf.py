@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-project = "Does the local learning coefficient grow with size?"
+project = "Does λ̂ grow with size?"
 author = "The replicate authors"
 project_copyright = "The replicate authors, MIT licence"
 version = release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
@@ -30,9 +30,11 @@ myst_heading_anchors = 3  # as a forge has them
 myst_fence_as_directive = ["mermaid"]
 suppress_warnings = ["myst.header"]  # a page of a decision, or of modules, may begin deeper
 
-autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource", "exclude-members": "model_config"}
+autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource", "exclude-members": "model_config, __init__"}
 autodoc_typehints_format = "short"
 autodoc_inherit_docstrings = False
+autodoc_class_signature = "separated"
+autodoc_preserve_defaults = True
 autodoc_type_aliases = {
     name: name for name in ("Advance", "Anchor", "Array", "Chains", "Interval", "Loss", "Masks", "Read", "Rest", "Verdict")
 }
@@ -66,31 +68,41 @@ def folders(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def plain(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Docstrings here are plain text: what is set in, or set out in columns, stays as it is, `names` are code, and a star is a star."""
-    blocks = re.split(r"\n\s*\n", "\n".join(lines))
+    """Docstrings are plain text: what is set in stays as it is, names in columns are a list, `names` are code, and a star is a star."""
     out: list[str] = []
-    for block in filter(str.strip, blocks):
-        head, *rest = block.split("\n")
-        section = head in ("Raises:", "Returns:", "Args:")
-        if not section and any(line.startswith("  ") for line in block.split("\n")):
+    for block in filter(str.strip, re.split(r"\n\s*\n", "\n".join(lines))):
+        head, _, rest = block.partition("\n")
+        if head in ("Raises:", "Returns:", "Args:"):
+            out += [head, *quoted(rest).split("\n")]
+        elif re.match(r"[`*][\w ]+[`*] {2,}", block):
+            for entry in re.split(r"\n(?=[`*])", block):
+                term, said = re.split(r" {2,}", " ".join(entry.split("\n")), maxsplit=1)
+                out += [term if term.startswith("*") else quoted(term), f"    {quoted(' '.join(said.split()))}"]
+        elif any(line.startswith("  ") for line in block.split("\n")):
             out += ["::", "", *(f"    {line}" for line in block.split("\n"))]
         else:
-            text = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", "\n".join(rest) if section else block)
-            text = "".join(part if part.startswith("``") else re.sub(r"([*|\\])|_(?=\W|$)", _escape, part) for part in _codes(text))
-            out += [head, *text.split("\n")] if section else text.split("\n")
+            out += quoted(block).split("\n")
         out.append("")
     lines[:] = out
 
 
-def _codes(text: str) -> list[str]:
-    return re.split(r"(``[^`]+``)", text)
+def quoted(text: str) -> str:
+    """Plain text as reStructuredText."""
+    parts = re.split(r"(`[^`]+`)", text)
+    return "".join(f"`{part}`" if part.startswith("`") else re.sub(r"[*|\\]|_(?=\W|$)", r"\\\g<0>", part) for part in parts)
 
 
-def _escape(match: re.Match[str]) -> str:
-    return "\\" + match[0]
+def signature(app: Sphinx, what: str, name: str, thing: object, options: object, given: str | None, returned: str | None) -> tuple:
+    """Names of types as they stand in the code, where autodoc wraps them or spells them out."""
+    array = r"(?:~numpy\.)?ndarray\[tuple\[(?:~typing\.)?Any, \.\.\.\], (?:~numpy\.)?dtype\[((?:~numpy\.)?\w+)\]\]"
+    words = ((r"~?TypeAliasForwardRef\('(\w+)'\)", r"\1"), (array, r"NDArray[\1]"))
+    for pattern, word in words:
+        given, returned = (text and re.sub(pattern, word, text) for text in (given, returned))
+    return given, returned
 
 
 def setup(app: Sphinx) -> None:
     app.add_directive("mermaid", Mermaid)
     app.connect("source-read", folders)
     app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon reads the sections
+    app.connect("autodoc-process-signature", signature)

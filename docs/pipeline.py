@@ -1,4 +1,4 @@
-"""The pipeline's diagram, from what `dvc dag` says: docs/pipeline.mmd, docs/pipeline.svg and the fence in docs/architecture.md.
+"""The pipeline's diagram, from what `dvc dag` says: docs/pipeline.mmd, docs/pipeline.svg and the fences of two pages.
 
     python docs/pipeline.py
 
@@ -18,7 +18,7 @@ from grandalf.graphs import Edge, Graph, Vertex
 from grandalf.layouts import SugiyamaLayout
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = "docs/architecture.md"
+PAGES = ("README.md", "docs/architecture.md")
 WIDTH, HEIGHT, GAP = 108, 30, 26  # of a box; between boxes
 
 
@@ -86,9 +86,9 @@ def files() -> dict[str, str]:
     """What each file should hold."""
     graph = pipeline()
     text = mermaid(graph)
-    page = (ROOT / PAGE).read_text(encoding="utf-8")
-    page = re.sub(r"(?s)(?<=```mermaid\n).*?(?=```)", lambda _: text, page)
-    return {"docs/pipeline.mmd": text, "docs/pipeline.svg": svg(graph), PAGE: page}
+    pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
+    drawn = {name: re.sub(r"(?s)(?<=```mermaid\n).*?(?=```)", lambda _: text, page) for name, page in pages.items()}
+    return {"docs/pipeline.mmd": text, "docs/pipeline.svg": svg(graph), **drawn}
 
 
 if __name__ == "__main__":

@@ -67,9 +67,6 @@ def test_the_diagram_is_that_of_dvc_yaml() -> None:
     """If not, `python docs/pipeline.py` draws it."""
     for name, text in runpy.run_path(str(ROOT / "docs" / "pipeline.py"))["files"]().items():
         assert (ROOT / name).read_text(encoding="utf-8") == text, name
-    drawn = (ROOT / "docs" / "pipeline.mmd").read_text(encoding="utf-8")
-    for name in NAMES:
-        assert set(re.findall(r"```mermaid\n(.*?)```", TEXT[name], re.DOTALL)) <= {drawn}, name
 
 
 def results(name: str) -> list[dict]:
@@ -84,7 +81,7 @@ def calibration() -> str:
             f"{row['parameters']:,}",
             f"{row['true_llc']:.6g}",
             "" if row["exact"] is None else f"{row['exact']:.1f}",
-            f"{row['llc']:.1f} ± {row['standard_error']:.1f}",
+            f"{row['llc']:.1f}\u00a0±\u00a0{row['standard_error']:.1f}",
             row["verdict"],
         )
         for row in results("calibration")
@@ -93,7 +90,7 @@ def calibration() -> str:
         (
             row["mistake"],
             f"{row['expected']:.1f}",
-            f"{row['llc']:.1f} ± {row['standard_error']:.1f}",
+            f"{row['llc']:.1f}\u00a0±\u00a0{row['standard_error']:.1f}",
             "caught" if row["caught"] else "not caught",
         )
         for row in results("controls")
