@@ -149,6 +149,21 @@ def test_malformed_parameters_are_one_line(project: Path, text: str) -> None:
     assert done.stderr.startswith("error: params.yaml: ")
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (["--json", "plan"], "--json before a command; give it after plan"),
+        (["compare", "demo"], "Missing argument 'B'"),
+        (["compare", "demo", "paper"], "compare: results/demo holds no estimates.json; "),
+        (["completion", "ksh"], "'ksh' is not one of"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(project: Path, line: list[str], says: str) -> None:
+    done = replicate(*line, cwd=project)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert says in done.stderr
+
+
 def test_away_from_the_root_it_says_so(tmp_path: Path) -> None:
     done = replicate(cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

@@ -102,7 +102,10 @@ def side(text: str, params: Params, results: Path) -> Side:
         UserError: nothing that is there.
     """
     if text in params.studies:
-        return Side(text, sides.in_folder(results, "run the stage that writes it again, or take it from git"), text)
+        tree = sides.in_folder(results, "run the stage that writes it again, or take it from git")
+        if text not in tree.studies():
+            raise UserError(f"compare: {results / text} holds no estimates.json; dvc repro collect@{text}, or take it from git")
+        return Side(text, tree, text)
     place, _, study = (text, "", "") if Path(text).is_dir() else text.partition(":")
     if not place or (not study and ":" in text):
         raise UserError(f"compare: {text!r} names nothing; give a study, a folder of results, a revision, or one of the latter two:STUDY")
