@@ -6,7 +6,9 @@ import json
 import re
 import runpy
 from collections.abc import Iterator
+from pathlib import Path
 
+import dvc
 import pytest
 import yaml
 from markdown_it import MarkdownIt
@@ -105,3 +107,16 @@ def test_the_numbers_on_the_calibration_are_those_of_results() -> None:
     page = set(TEXT["docs/calibration.md"].splitlines())
     for line in calibration().splitlines():
         assert line in page or line in TEXT["docs/calibration.md"], calibration()
+
+
+def test_the_lines_that_troubleshooting_quotes_are_said_somewhere() -> None:
+    """By this project, its set-up or DVC."""
+    ours = [*(ROOT / "replicate").rglob("*.py"), ROOT / "requirements" / "install"]
+    theirs = [Path(dvc.__file__).parent / name for name in ("lock.py", "rwlock.py", "utils/hydra.py")]
+    said = "\n".join(file.read_text(encoding="utf-8") for file in (*ours, *theirs))
+    said = re.sub(r'"\s*\n\s*f?"', "", said).replace("`", "")
+    quoted = re.findall(r"^\| `+([^|]+?)`+(?: \||;|,)", TEXT["docs/troubleshooting.md"], re.MULTILINE)
+    assert len(quoted) > 20
+    for line in quoted:
+        for part in re.split(r" ?… ?|: |`", line):
+            assert part.strip() in said, line
