@@ -12,6 +12,7 @@ from types import FrameType
 STDERR = 2
 RESUME = "what is finished is kept; run the same command again to go on"
 last_words: list[Callable[[], None]] = []  # what is still to be noted then
+ending = threading.Event()  # what fails from then on, as its children are gone, is not worth a word
 REASONS = {signal.SIGINT: "interrupted", signal.SIGTERM: "asked to stop", signal.SIGHUP: "its terminal is gone"}
 
 
@@ -43,20 +44,23 @@ def _nothing(code: int, frame: FrameType | None) -> None:
 
 
 def end(why: str, code: int) -> None:
-    """The first of several processes says the line."""
+    """The first of several processes says the line. Its children end last: what works on meanwhile would miss them, or start others."""
     import psutil
 
-    for child in psutil.Process().children(recursive=True):
-        try:
-            child.kill()
-        except psutil.NoSuchProcess:
-            continue
-    for note in last_words:
-        note()
-    if os.environ.get("RANK", "0") == "0":
-        clear = "\r\x1b[K\x1b[?25h" if os.isatty(STDERR) else ""  # the bar's line, and the cursor that it hid
-        os.write(STDERR, f"{clear}stopped ({why}): {RESUME}\n".encode())
-    os._exit(code)
+    ending.set()
+    try:
+        for note in last_words:
+            note()
+    finally:  # whatever a note meets, as where a module is just being imported
+        if os.environ.get("RANK", "0") == "0":
+            clear = "\r\x1b[K\x1b[?25h" if os.isatty(STDERR) else ""  # the bar's line, and the cursor that it hid
+            os.write(STDERR, f"{clear}stopped ({why}): {RESUME}\n".encode())
+        for child in psutil.Process().children(recursive=True):
+            try:
+                child.kill()
+            except psutil.NoSuchProcess:
+                continue
+        os._exit(code)
 
 
 def end_with(parent: int, then: Callable[[], None] = lambda: os._exit(1)) -> None:

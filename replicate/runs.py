@@ -64,10 +64,10 @@ def standing() -> tuple[str | None, bool | None]:
 
 
 def device() -> str | None:
-    """null where a GPU that failed the stage no longer tells its name."""
+    """null where a GPU that failed the stage no longer tells its name, or torch is just being imported."""
     try:
         return environment.device()
-    except (OSError, RuntimeError):
+    except (AttributeError, OSError, RuntimeError):
         return None
 
 

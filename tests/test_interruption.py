@@ -129,6 +129,15 @@ def test_a_signal_ends_a_stage_with_one_line_that_says_how_to_go_on(trained: Pat
     assert not (trained / "data" / "mini" / "models" / "mini-34k").exists()
 
 
+def test_what_was_started_to_the_last_ends_too() -> None:
+    """As a pool that is still starting its workers does; whatever a note of the end meets."""
+    code = "import subprocess, sys\nfrom replicate import interruption\nstart = lambda: subprocess.Popen(['sleep', '600'])\n"
+    code += "interruption.last_words.extend([lambda: print(start().pid, flush=True), lambda: 1 / 0])\ninterruption.end('interrupted', 130)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, f"stopped (interrupted): {LINE}\n")
+    assert not psutil.pid_exists(int(done.stdout)) or psutil.Process(int(done.stdout)).status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_stage_ends_when_its_dvc_is_gone(trained: Path) -> None:
     shell = ["bash", "-c", f"{sys.executable} {COMMAND} & wait"]
     shutil.rmtree(trained / "logs", ignore_errors=True)
