@@ -15,7 +15,16 @@ from replicate import interruption
 from replicate.errors import UserError, refusal
 
 NAME = "python -m replicate"
-PATH = click.Path(path_type=Path)
+
+
+class Location(click.Path):
+    """A path that says where: nothing at all, as of a variable that is not set, would be the folder that one is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(value, param, ctx) if str(value) else self.fail("an empty path", param, ctx)
+
+
+PATH = Location(path_type=Path)
 RESULTS = Path("results")
 CALLED = (
     "plan",
@@ -64,6 +73,8 @@ class Group(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
+            if interruption.ending.is_set():
+                time.sleep(60)  # a thread is about to end this process
             line = error if isinstance(error, UserError) else refusal(error)
             if line is None:
                 raise
@@ -143,7 +154,10 @@ def check(out: Path | None) -> None:
     from replicate.params import load
     from replicate.stages import check
 
-    check.run(load(), out)
+    try:
+        check.run(load(), out)
+    except OSError as error:
+        raise refusal(error) or UserError(f"{out}: cannot be written ({error.strerror}); give a file as data/params.checked") from None
 
 
 @main.command()

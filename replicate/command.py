@@ -50,11 +50,12 @@ def run(stage: str, argument: tuple[str, str] | None, paths: Mapping[str, Path],
                 shutil.rmtree(given["out"], ignore_errors=True)  # what an interrupted run left
         try:
             import_module(f"replicate.stages.{stage}").run(params, *([name] if name else []), *given.values())
-        except (ArithmeticError, LookupError, StopIteration, ValueError) as error:
-            if "results" not in paths:
+        except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
+            read = paths.get("results", paths.get("data"))
+            if read is None:
                 raise
-            cause = f"{type(error).__name__}: {error}"  # each file follows its schema, and yet they are of no one run of `collect`
-            raise UserError(f"{paths['results']}: its files do not fit one another ({cause}); run `dvc repro` again") from error
+            cause = f"{type(error).__name__}: {error}"  # each file can be read, and yet they are of no one run of the stages
+            raise UserError(f"{read}: its files do not fit one another ({cause}); run `dvc repro` again") from error
         if new and first:
             given["out"].rename(paths["out"])
 

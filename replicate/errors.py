@@ -9,6 +9,7 @@ MEMORY = (
     "not enough memory",
     "close other programs, or write a smaller `microbatch`, `activations: recomputed` or more `cards` in params.yaml",
 )
+SHORT = ("can't allocate memory", "Storage size calculation overflowed")  # PyTorch's, of a CPU's, and of what no machine has
 FULL = "the disk is full", "free some space"
 DENIED = "may not be written", "give write access to it"
 REFUSALS = {
@@ -39,7 +40,7 @@ def refusal(error: BaseException | None) -> UserError | None:
     """What the machine refused, and the remedy, if that is what an error or one of its causes is; libraries have many names for it."""
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(sign in str(error) for sign in SHORT):
             number = errno.ENOMEM
         elif found := re.search(r"\(os error (\d+)\)", str(error)):  # of what is written in Rust
             number = int(found[1])

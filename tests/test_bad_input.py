@@ -311,9 +311,12 @@ LINES = [
     ["collect", "none", "folder", "o"], ["collect", "demo", "folder", "file"], ["claims", "demo", "folder", "folder", "o"],
     ["claims", "demo", "folder", "file", "file"], ["claims", "demo", "file", "file", "o"], ["published", "folder", "o"],
     ["published", "file", "o"], ["figures", "demo", "folder", "file", "o"], ["tables", "demo", "folder", "file", "o"],
-    ["summary", "demo", "folder"], ["summary", "demo", "none"], ["reference", "folder", "file", "folder", "o"], ["reference", "results", "file", "file", "o"],
+    ["summary", "demo", "folder"], ["summary", "demo", "none"], ["reference", "folder", "file", "folder", "o"],
+    ["reference", "results", "file", "file", "o"],
     ["calibrate", "file", "l"], ["calibrate", "o", "file/l"], ["schemas", "file"], ["schemas"], ["paper", "none.tex"],
     ["paper", "folder"], ["plan", "nope"], ["plan", "--device"], ["plan", "--json=3"], ["check", "a", "b"],
+    ["check", "folder"], ["check", "file/x"], ["check", "loop"], ["check", "x" * 300], ["check", ""], ["schemas", ""],
+    ["collect", "demo", "folder", ""], ["paper", "file"], ["paper", "params.yaml"], ["paper", "--", "--check"],
 ]  # fmt: skip
 
 
@@ -494,6 +497,29 @@ def test_published_figures_that_are_no_yaml_are_told(tmp_path: Path, content: st
 def test_results_that_are_none_are_told(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / f"{name}.json").write_bytes(content.encode("latin-1"))
     told(lambda: results.read(tmp_path / f"{name}.json", FILES[name]), f"{name}.json: ")
+
+
+UNFIT = {
+    "windows/statistics.json": '{"kept": "x"}',
+    "models/mini-34k/training.json": '"x"',
+    "models/mini-34k/manifest.json": "[]",
+    "search/trials.json": "[3]",
+    "search/importances.json": "[{}]",
+    "baselines/mini-34k/baseline.json": '{"a": 1}',
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_a_stage_left_is_told_where_it_is_another_s(project: Path, name: str) -> None:
+    """It can be read, and is of no shape that `collect` knows."""
+    (project / "data" / "mini" / name).parent.mkdir(parents=True)
+    (project / "data" / "mini" / name).write_text(UNFIT[name])
+    before = state(project)
+    done = CliRunner().invoke(main, ["collect", "demo", "data", "out"], prog_name="python -m replicate")
+    assert done.exit_code == 2, done.stderr
+    assert done.stderr.startswith("error: data: its files do not fit one another (")
+    assert done.stderr.count("\n") == 1
+    assert state(project) == before
 
 
 @pytest.mark.parametrize(

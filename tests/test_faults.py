@@ -136,6 +136,13 @@ def test_no_memory_on_a_gpu() -> None:
     assert "`microbatch`" in str(refusal(wrapped))
 
 
+def test_more_memory_than_there_can_be() -> None:
+    """Of a model as wide as params.yaml may have it."""
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(10**9, 3 * 10**9, dtype=torch.float32)
+    assert "not enough memory" in str(refusal(error.value))
+
+
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EACCES])
 def test_what_else_a_disk_refuses(number: int) -> None:
     """By Python, which knows the file, and by what is written in Rust, which knows the number."""

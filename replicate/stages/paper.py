@@ -24,8 +24,8 @@ def check() -> None:
 
 
 def run(source: Path) -> None:
-    if not source.is_file():
-        raise UserError(f"{source}: no such file; give one as paper/main.tex")
+    if not source.is_file() or source.suffix != ".tex":
+        raise UserError(f"{source}: no LaTeX file; give one as paper/main.tex")
     check()
     command = [
         "latexmk",
@@ -43,7 +43,7 @@ def run(source: Path) -> None:
     log = source.with_suffix(".log").read_text(errors="replace").splitlines() if source.with_suffix(".log").is_file() else []
     if result.returncode:
         reason = next((line for line in log if ".tex:" in line or line.startswith("!")), "see its log")
-        raise UserError(f"{source}: LaTeX stopped: {reason}")
+        raise UserError(f"{source}: LaTeX stopped: {reason}; correct it and run the same command again")
     for line in log:
         if WARNING.search(line):
             print(f"{source.with_suffix('.log')}: {line}")
