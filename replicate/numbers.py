@@ -25,13 +25,23 @@ def number(value: float | None, digits: int = 4) -> str:
     return figures.replace("-", "−") + power
 
 
+def effect(value: float | None) -> str:
+    """In three significant digits, and to the unit at least."""
+    return number(value, max(3, len(f"{abs(value or 0):.0f}")))
+
+
 def with_error(value: float | None, error: float | None, digits: int = 4) -> str:
     """± one standard error."""
     return number(value, digits) if value is None or error is None else f"{number(value, digits)} ± {number(error, 2)}"
 
 
-def interval(value: tuple[float, float] | None, digits: int = 4) -> str:
-    return DASH if value is None else f"{number(value[0], digits)} to {number(value[1], digits)}"
+def interval(value: tuple[float, float] | None) -> str:
+    return DASH if value is None else f"{number(value[0])} to {number(value[1])}"
+
+
+def effects(value: tuple[float, float] | None) -> str:
+    """An interval of an effect."""
+    return DASH if value is None else f"{effect(value[0])} to {effect(value[1])}"
 
 
 def whole(value: int | None) -> str:

@@ -83,16 +83,3 @@ class Reference:
     controls: Sequence[Control]
     coverage: Sequence[Coverage]
     drawn: str
-
-
-@dataclass(frozen=True)
-class Rules:
-    """`claims` and `diagnostics` of params.yaml, as the page states them."""
-
-    level: float
-    descent: float
-    negligible: float
-    stable: float
-    rhat: float
-    drift: float
-    seed: int

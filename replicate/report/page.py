@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from replicate.claims import Rules
 from replicate.numbers import number
 from replicate.report import alternatives, brief, comparison, estimates, settings, trust
-from replicate.report.evidence import Reference, Rules, Study
-from replicate.report.svg import inlined
+from replicate.report.evidence import Reference, Study
+from replicate.report.svg import FigureError, inlined
 from replicate.report.table import Table
 from replicate.report.verdicts import PUBLISHED, verdicts
 
@@ -64,7 +65,10 @@ class Page:
         if source is None:
             return []
         count = len(self.drawings) + 1
-        box, content = inlined(source, f"figure-{count}")
+        try:
+            box, content = inlined(source, f"figure-{count}")
+        except FigureError as error:
+            raise FigureError(f"{name}.svg{f' of {study.name}' if study else ''}: {error}") from None
         drawn = Drawing(count, box, Markup(content), caption, words)  # noqa: S704 (svg.py lets nothing through that would run)
         self.drawings[study.name if study else "", name] = drawn
         return [drawn]
@@ -73,7 +77,7 @@ class Page:
         studies, reference = self.studies, self.reference
         judged = verdicts(studies, reference)
         context: dict[str, object] = {
-            "rules": {key: number(value) for key, value in asdict(self.rules).items()},
+            "rules": {key: number(value) if isinstance(value, float) else str(value) for key, value in asdict(self.rules).items()},
             "names": [PUBLISHED, *(study.name for study in studies)],
             "claims": judged,
             "answer": brief.answer(judged),
@@ -84,8 +88,8 @@ class Page:
             "recomputed": comparison.recomputed(reference),
             "variance": comparison.variance(studies, reference),
             "replicated": [comparison.replicated(study, reference, self.rules.level) for study in studies if self.shares(study)],
-            "estimates": [self.estimates(study) for study in studies],
             "protocol": [self.protocol(study) for study in studies],
+            "estimates": [self.estimates(study) for study in studies],
             "chains": [self.chains(study) for study in studies],
             "calibration": self.calibration(),
             "search": [self.search(study) for study in studies],
@@ -153,7 +157,8 @@ def render(studies: Sequence[Study], reference: Reference, rules: Rules) -> str:
     """The whole file.
 
     Raises:
-        LookupError, ValueError: the records do not fit one another, or a figure is no SVG.
+        FigureError: a figure is no SVG.
+        LookupError, ValueError: the records do not fit one another.
     """
     loader = PackageLoader("replicate.report", "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

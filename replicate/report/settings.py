@@ -63,7 +63,7 @@ def transfer(study: Study) -> Table:
         health = (fixed(found.rhat), probability(found.drift_p), f"{found.failed_chains} of {found.chains}")
         rows.append(row(*head, number(found.lr, 3), with_error(found.llc, found.standard_error), *health))
     columns = ("model", "step size", "ε", "λ̂ ± s.e.", "R-hat", "drift, p", "failed chains")
-    return Table(f"The chosen step size on every model, {study.name} study", columns, rows)
+    return Table(f"The chosen step size on every model, {study.name} study", columns, rows, words=2)
 
 
 def quantisation(study: Study) -> Table:

@@ -23,19 +23,23 @@ SOURCES = {"href": re.compile(r"#|data:image/png;base64,"), "clip-path": re.comp
 REFERENCE = re.compile(r"#([\w-]+)")
 
 
+class FigureError(ValueError):
+    """What should be one is not."""
+
+
 def inlined(source: str, name: str) -> tuple[str, str]:
     """The viewBox, and a `<g id=name>` with all that is in the figure; every other id starts with `name`.
 
     Raises:
-        ValueError: it is no SVG with a viewBox.
+        FigureError: it is no SVG with a viewBox.
     """
     try:
         root = Tree.fromstring(source)  # noqa: S314
     except Tree.ParseError as error:
-        raise ValueError(str(error)) from None
+        raise FigureError(str(error)) from None
     box = root.get("viewBox", "")
     if local(root.tag) != "svg" or not re.fullmatch(r"[\d. -]+", box):
-        raise ValueError("no SVG with a viewBox")
+        raise FigureError("no SVG with a viewBox")
     group = Tree.Element("g", {"id": name})
     for child in root:
         group.extend(kept(child, name, plate=None))

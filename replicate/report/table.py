@@ -25,6 +25,12 @@ class Table:
     words: int = 1
     note: str = ""
 
+    @property
+    def absent(self) -> list[str]:
+        """What the rows are of, each once, where none of them was run and nothing is known but their heads; else none."""
+        bare = all(row.not_run and len(row.cells) <= self.words for row in self.rows)
+        return list(dict.fromkeys(row.cells[0] for row in self.rows)) if bare else []
+
 
 def row(*cells: str, strong: bool = False) -> Row:
     return Row(cells, strong=strong)

@@ -14,14 +14,14 @@ SHOWN = 12  # digits of a hash
 def calibration(reference: Reference) -> Table:
     rows = []
     for found in reference.calibration:
-        exact = ", ".join(number(rung.llc, 3) for rung in found.ladder) if found.ladder else number(found.exact)
+        exact = "extrapolated" if found.ladder else number(found.exact)
         estimate = (with_error(found.llc, found.standard_error), interval(found.interval))
         health = (fixed(found.rhat), whole(found.evaluations))
         rows.append(row(found.target, whole(found.parameters), number(found.true_llc), exact, *estimate, *health, found.verdict))
-    columns = ("target", "parameters", "λ", "exact, or ladder", "λ̂ ± s.e.", "95 % interval", "R-hat", "gradients", "verdict")
+    columns = ("target", "parameters", "λ", "exact", "λ̂ ± s.e.", "95 % interval", "R-hat", "gradients", "verdict")
     note = (
         "Exact: what a perfect sampler of this step size and localisation would give; λ̂ is judged against that where it is known, else "
-        "against λ. Ladder: the estimates at several nβ that λ̂ is extrapolated from."
+        "against λ. Extrapolated: λ̂ is from estimates at several nβ."
     )
     return Table("Models whose λ is known", columns, rows, note=note)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from replicate.claims import CLAIMS
-from replicate.numbers import interval, number, probability
+from replicate.numbers import effect, effects, probability
 from replicate.report.evidence import Reference, Study
 from replicate.report.table import Table, row
 from replicate.results import Claim, Evidence
@@ -82,8 +82,8 @@ def finding(study: str, claim: Claim, figure: str) -> Finding:
         kind=KINDS[claim.verdict],
         why=claim.why,
         cited=cited(claim),
-        effect="" if claim.effect is None else number(claim.effect, 3),
-        interval="" if claim.interval is None else interval(claim.interval, 3),
+        effect="" if claim.effect is None else effect(claim.effect),
+        interval="" if claim.interval is None else effects(claim.interval),
         p="" if claim.p_value is None else probability(claim.p_value),
         parts=parts(study, claim),
         sources=claim.evidence,
@@ -97,7 +97,7 @@ def parts(study: str, claim: Claim) -> Table | None:
     return Table(
         f"Parts of {claim.id}, {study}",
         ("part", "verdict", "effect", "95 % interval", "p"),
-        [row(p.name, p.verdict or "not judged", number(p.effect, 3), interval(p.interval, 3), probability(p.p_value)) for p in claim.parts],
+        [row(p.name, p.verdict or "not judged", effect(p.effect), effects(p.interval), probability(p.p_value)) for p in claim.parts],
         words=2,
     )
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from replicate import published
+from replicate.claims import Rules
 from replicate.errors import UserError
 from replicate.params import Params
-from replicate.report.evidence import Reference, Rules, Sampled, Study
+from replicate.report.evidence import Reference, Sampled, Study
 from replicate.report.page import render
+from replicate.report.svg import FigureError
 from replicate.results import (
     COLLECTED,
     Aggregate,
@@ -37,8 +39,11 @@ def run(params: Params, results: Path, published_in: Path, figures: Path, page: 
         coverage=read(results / "coverage.json", Coverage),
         drawn=drawn(figures / "reference" / "figures")["calibration"],
     )
-    rules = params.claims.model_dump(exclude={"bootstrap"}) | params.diagnostics.model_dump() | {"seed": params.seed}
-    text = render(studies, reference, Rules(**rules))
+    rules = Rules(**params.claims.model_dump(), **params.diagnostics.model_dump(), seed=params.seed)
+    try:
+        text = render(studies, reference, rules)
+    except FigureError as error:
+        raise UserError(f"{figures}: {error}; run `dvc repro` on the stage that draws it, `figures` or `reference`, again") from None
     partial = page.with_name(f"{page.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(page)
