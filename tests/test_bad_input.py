@@ -31,7 +31,7 @@ from replicate.errors import LONGEST, UserError
 from replicate.params import Params, load
 from replicate.results import FILES
 from replicate.sampling import Setting
-from replicate.stages import chains
+from replicate.stages import chains, workload
 from replicate.writing import write_json
 from tests import scenarios
 from tests.conftest import ROOT, replicate
@@ -497,6 +497,14 @@ def test_published_figures_that_are_no_yaml_are_told(tmp_path: Path, content: st
 def test_results_that_are_none_are_told(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / f"{name}.json").write_bytes(content.encode("latin-1"))
     told(lambda: results.read(tmp_path / f"{name}.json", FILES[name]), f"{name}.json: ")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "3", '{"kept": "x"}', '{"kept": 1e999}'])
+def test_statistics_of_windows_that_are_none_are_told_before_a_stage_starts(project: Path, content: str) -> None:
+    file = project / "data" / "mini" / "windows" / "statistics.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    told(lambda: workload.examples(load(), "mini"), "statistics.json: ")
 
 
 UNFIT = {

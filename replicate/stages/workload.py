@@ -10,6 +10,7 @@ from pathlib import Path
 from transformers import PretrainedConfig
 
 from replicate import models
+from replicate.errors import UserError
 from replicate.params import Family, HubCorpus, HubModel, Params, TrainedTokenizer
 from replicate.planning import configurations
 from replicate.planning.footprint import Chain
@@ -60,22 +61,32 @@ def configuration(params: Params, name: str) -> PretrainedConfig | None:
     if isinstance(model, HubModel):
         return configurations.of_hub(model.repository, model.revision)
     tokenizer = params.tokenizers[family.tokenizer]
-    found = Path("data", model.family, "windows", "statistics.json")
-    if isinstance(tokenizer, TrainedTokenizer):
-        vocabulary = tokenizer.vocabulary
-    elif found.is_file():
-        vocabulary = read_json(found)["vocabulary"]
-    else:
+    vocabulary = tokenizer.vocabulary if isinstance(tokenizer, TrainedTokenizer) else counted(model.family, "vocabulary")
+    if vocabulary is None:
         return None
     shape = {"layers": model.layers, "width": model.width, "heads": model.heads}
     return models.configuration(model.architecture, **shape, vocabulary=vocabulary, length=family.length)
 
 
+def counted(family: str, what: str) -> int | None:
+    """A number of a family's windows, None before they are made.
+
+    Raises:
+        UserError: their statistics are damaged.
+    """
+    found = Path("data", family, "windows", "statistics.json")
+    if not found.is_file():
+        return None
+    try:
+        return int(read_json(found)[what])
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        raise UserError(f"{found}: not what stage extract writes; delete {found.parent} and run dvc repro again") from None
+
+
 def examples(params: Params, family: str) -> int:
     """Windows of a family; before they are made, as many as the corpus may have."""
-    found = Path("data", family, "windows", "statistics.json")
-    if found.is_file():
-        return read_json(found)["kept"]
+    if (kept := counted(family, "kept")) is not None:
+        return kept
     corpus = params.corpora[params.families[family].corpus]
     return REVIEWS if isinstance(corpus, HubCorpus) else getattr(corpus, "reviews", REVIEWS)
 
