@@ -38,9 +38,11 @@ def load(path: Path) -> Windows:
     """Windows as `save` wrote them, without statistics.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing, damaged, or of another kind.
     """
     found = arrays.load(path)
+    if not {"tokens", "review", "padded"} <= found.keys():
+        raise UserError(f"{path}: holds no windows; delete it and run dvc repro again")
     return Windows(found["tokens"], found["review"], found["padded"], found.get("floor"), {})
 
 

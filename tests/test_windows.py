@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from replicate import corpora, windows
+from replicate import arrays, corpora, windows
 from replicate.errors import UserError
+from replicate.stages.subject import baseline_losses
 
 TEXTS = ["one two three four five six seven eight", "one two", "one two three four and a longword that has many letters in it"]
 
@@ -74,3 +75,12 @@ def test_what_is_too_short_or_damaged_is_told(tokenizer: Tokenizer, tmp_path: Pa
 
 def test_a_tokenizer_is_the_same_each_time() -> None:
     assert windows.train_tokenizer(TEXTS * 20, 320).to_str() == windows.train_tokenizer(TEXTS * 20, 320).to_str()
+
+
+def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
+    arrays.save(tmp_path / "losses.safetensors", {"losses": np.zeros(3, np.float32)})
+    assert len(baseline_losses(tmp_path, 3)) == 3
+    with pytest.raises(UserError, match="not the losses of this family's windows"):
+        baseline_losses(tmp_path, 4)
+    with pytest.raises(UserError, match="holds no windows"):
+        windows.load(tmp_path / "losses.safetensors")

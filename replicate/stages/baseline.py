@@ -14,7 +14,7 @@ from replicate.writing import write_json
 
 def run(params: Params, name: str, windows_in: Path, model_in: Path, out: Path) -> None:
     subject = subjects.load(params, name, windows_in, model_in)
-    with progress(f"baseline {name}", len(subject.tokens_NxL)) as advance:
+    with progress(f"baseline {name}", minimum.work(len(subject.tokens_NxL), params.baseline)) as advance:
         losses, report = minimum.examine(subject, params.baseline, advance)
     out.mkdir(parents=True)
     arrays.save(out / "losses.safetensors", {"losses": losses})

@@ -22,7 +22,7 @@ def run(params: Params, name: str, windows_in: Path, model_in: Path, baseline_in
         mine = world.share(plan.missing(done.keys()))
         if mine:
             subject = subjects.load(params, name, windows_in, model_in)
-            losses = subjects.baseline_losses(baseline_in)
+            losses = subjects.baseline_losses(baseline_in, len(subject.tokens_NxL))
             with progress(f"estimate {name}", sum(map(len, mine)) * plan.steps, world.rank) as advance:
                 chains.run(subject, setting, plan, mine, losses, advance, done)
     if world.rank:

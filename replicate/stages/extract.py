@@ -10,6 +10,7 @@ import numpy as np
 
 from replicate import corpora, grammar, hub, windows
 from replicate.params import GeneratedCorpus, HubCorpus, HubTokenizer, Params, TrainedTokenizer
+from replicate.progress import progress
 from replicate.seeds import derive
 from replicate.writing import write_json
 
@@ -19,7 +20,11 @@ def run(params: Params, family: str, out: Path) -> None:
     corpus, tokens = params.corpora[settings.corpus], params.tokenizers[settings.tokenizer]
     written = None
     if isinstance(corpus, GeneratedCorpus):
-        written = list(grammar.reviews(derive(params.seed, "corpus", settings.corpus), corpus.reviews))
+        written = []
+        with progress(f"extract {family}: writing reviews", corpus.reviews) as advance:
+            for choices in grammar.reviews(derive(params.seed, "corpus", settings.corpus), corpus.reviews):
+                written.append(choices)
+                advance()
         texts = [grammar.text(choices) for choices in written]
     elif isinstance(corpus, HubCorpus):
         texts = corpora.read(hub.file(corpus.repository, corpus.revision, corpus.file, repo_type="dataset"))

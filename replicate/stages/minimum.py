@@ -41,11 +41,12 @@ def examine(subject: subjects.Subject, settings: Baseline, advance: Advance) -> 
     for half in used.chunk(2):
         for index in half.split(piece):
             (subject(index).sum() / len(half)).backward()
+            advance(len(index))
         points.append(half)
         halves.append([gradient(*pair) for pair in zip(parameters, masks, strict=True)])
         subject.model.zero_grad(set_to_none=True)
     first, second = halves
-    fall, fall_error = descent(subject, parameters, first, points[1], losses, size)
+    fall, fall_error = descent(subject, parameters, first, points[1], losses, size, advance)
     report = {
         "loss": float(losses.mean(dtype=np.float64)),
         "standard_error": float(losses.std(dtype=np.float64) / np.sqrt(N)),
@@ -59,6 +60,12 @@ def examine(subject: subjects.Subject, settings: Baseline, advance: Advance) -> 
         "examples": N,
     }
     return losses, report
+
+
+def work(examples: int, settings: Baseline) -> int:
+    """The examples that `examine` passes forward: all of them, those of the gradient, and the second half of these for each step."""
+    used = min(settings.gradient_examples, examples)
+    return examples + used + len(PROMISED) * (used // 2)
 
 
 def check(subject: subjects.Subject) -> None:
@@ -96,6 +103,7 @@ def descent(
     index_B: Tensor,
     losses_N: NDArray[np.float32],
     batch_size: int,
+    advance: Advance,
 ) -> tuple[float, float]:
     """Greatest mean fall (nats) of the loss of examples `index_B` along −`direction`, the gradient of others, and its standard error.
 
@@ -110,6 +118,7 @@ def descent(
         after = torch.cat([subject(index).cpu() for index in index_B.split(batch_size)]).numpy()
         fall_B = losses_N[index_B.numpy()].astype(np.float64) - after
         found.append((float(fall_B.mean()), float(fall_B.std(ddof=1) / np.sqrt(len(fall_B)))))
+        advance(len(fall_B))
     for parameter, origin in zip(parameters, origins, strict=True):
         parameter.copy_(origin)
     return max(found)

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from replicate import arrays, cpu, dequantised, label, models, restrictions, windows
+from replicate.errors import UserError
 from replicate.params import Family, Params
 from replicate.sampling import Space
 from replicate.seeds import derive
@@ -80,6 +81,13 @@ def load(
     return Subject(name, family, settings, model, tokens.to(device), params.seed, tuple(masks), space)
 
 
-def baseline_losses(baseline_in: Path) -> NDArray[np.float32]:
-    """The label loss of every window at w* (N,), as stage `baseline` wrote them."""
-    return arrays.load(baseline_in / "losses.safetensors")["losses"]
+def baseline_losses(baseline_in: Path, examples: int | None = None) -> NDArray[np.float32]:
+    """The label loss of every window at w* (N,), as stage `baseline` wrote them.
+
+    Raises:
+        UserError: the file holds something else, or losses of another number than `examples`.
+    """
+    found = arrays.load(baseline_in / "losses.safetensors").get("losses")
+    if found is None or (examples is not None and found.shape != (examples,)):
+        raise UserError(f"{baseline_in}: not the losses of this family's windows; delete it and run dvc repro again")
+    return found

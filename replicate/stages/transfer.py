@@ -35,7 +35,8 @@ def run(params: Params, family: str, windows_in: Path, models_in: Path, baseline
                 if mine:
                     if subject is None or subject.name != name:
                         subject = subjects.load(params, name, windows_in, models_in / name)
-                    chains.run(subject, setting, plan, mine, subjects.baseline_losses(baselines_in / name), advance, done)
+                    losses = subjects.baseline_losses(baselines_in / name, len(subject.tokens_NxL))
+                    chains.run(subject, setting, plan, mine, losses, advance, done)
     if world.rank:
         return
     for name, factor, plan, setting, done in trials:

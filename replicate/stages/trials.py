@@ -45,7 +45,7 @@ class Job:
         family = self.params.families[self.family]
         plan, sampling, micro = family.search, family.sampling, family.microbatch
         subject = subjects.load(self.params, plan.model, self.windows_in, self.model_in)
-        losses = subjects.baseline_losses(self.baseline_in)
+        losses = subjects.baseline_losses(self.baseline_in, len(subject.tokens_NxL))
         shape = Plan(sampling.nbeta, sampling.batch_size, 1, plan.chains, plan.burn_in, plan.draws, True, sampling.implementation, micro)
 
         def run(setting: Setting) -> xr.Dataset:
