@@ -313,6 +313,8 @@ LINES = [
     ["published", "file", "o"], ["figures", "demo", "folder", "file", "o"], ["tables", "demo", "folder", "file", "o"],
     ["summary", "demo", "folder"], ["summary", "demo", "none"], ["reference", "folder", "file", "folder", "o"],
     ["reference", "results", "file", "file", "o"],
+    ["report", "folder", "file", "folder", "o"], ["report", "none", "file", "folder", "o"], ["report", "folder", "folder", "folder", "o"],
+    ["report", "folder", "file", "none", "o"], ["report", "folder", "file", "folder", "folder"], ["report", "folder", "file", "folder", "file/o"],
     ["calibrate", "file", "l"], ["calibrate", "o", "file/l"], ["schemas", "file"], ["schemas"], ["paper", "none.tex"],
     ["paper", "folder"], ["plan", "nope"], ["plan", "--device"], ["plan", "--json=3"], ["check", "a", "b"],
     ["check", "folder"], ["check", "file/x"], ["check", "loop"], ["check", "x" * 300], ["check", ""], ["schemas", ""],

@@ -107,13 +107,13 @@ class Page:
         return any(model in study.models for models in self.reference.figures.models.values() for model in models)
 
     def estimates(self, study: Study) -> Block:
-        caption = "λ̂ against size, with 95 % intervals; faint, each shuffle. Beside it the averages that were published, in the same shape."
+        caption = "λ̂ against size: means over shuffles with 95 % intervals; faint, each shuffle. b, as published."
         drawn = self.drawing(study, "llc", caption, alternatives.llc(study, self.reference)) if study.run else []
         return Block(study.name, drawn, (estimates.llc(study), estimates.estimators(study), estimates.minima(study)))
 
     def protocol(self, study: Study) -> Block:
         run = any(row.status == "run" for row in study.original)
-        caption = "The protocol of 2023: as published, repeated to the letter, and with a baseline of more and more minibatches."
+        caption = "The protocol of 2023. a, as published; b, repeated to the letter; c, with a baseline of more and more minibatches."
         drawn = self.drawing(study, "original", caption, alternatives.original(study, self.reference)) if run else []
         return Block(study.name, drawn, (comparison.protocol(study),))
 
@@ -142,7 +142,7 @@ class Page:
 
     def transfer(self, study: Study) -> Block:
         run = any(row.status == "run" for row in study.transfer)
-        caption = "λ̂ at a third of the chosen step size, at it and at three times it, with paired standard errors; R-hat beside its limit."
+        caption = "a, λ̂ at each step size over λ̂ at the chosen one, with 95 % intervals over paired shuffles; b, R-hat beside its limit."
         drawn = self.drawing(study, "transfer", caption, alternatives.transfer(study, self.rules.rhat)) if run else []
         return Block(study.name, drawn, (settings.transfer(study),))
 
