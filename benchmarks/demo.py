@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.machine import describe
-from benchmarks.results import read
+from benchmarks.results import merged, read
 from replicate.params import load
 from replicate.writing import write_json
 
@@ -36,8 +37,8 @@ def main() -> None:
     names = {"demo", *families, *(model for family in families for model in params.models_of(family))}
     found = spent([json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()], names)
     machine, reports = describe(), read(RESULTS)
-    report = reports.get(machine.name, {})
-    write_json(RESULTS, reports | {machine.name: report | {"demo": {"cores": machine.cores, "seconds": found}}})
+    new = {"machine": asdict(machine), "works": {}, "demo": {"seconds": found}}
+    write_json(RESULTS, merged(reports, machine.name, new))
     for stage, each in sorted(found.items(), key=lambda item: -sum(item[1].values())):
         print(f"{stage:<14}{sum(each.values()):8.1f} s{len(each):5} runs")
     print(f"{'all':<14}{sum(sum(each.values()) for each in found.values()):8.1f} s")

@@ -15,6 +15,7 @@ from replicate.figures.style import LOOKS, WIDTH, style
 
 def steps(reports: dict[str, Report]) -> Figure:
     """A panel a machine: ours, each peer, and the least that the machine allows. Bars: the least and the most of all rounds."""
+    reports = {machine: report for machine, report in reports.items() if report["works"]}
     with style():
         figure, panels = plt.subplots(1, len(reports), figsize=(WIDTH, 2.9), layout="constrained", sharey=True, squeeze=False)
         for axes, (machine, report) in zip(panels[0], reports.items(), strict=True):

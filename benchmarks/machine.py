@@ -29,7 +29,7 @@ class Machine:
 
 def describe() -> Machine:
     return Machine(
-        processor=processor(),
+        processor=f"{processor()} ({torch.backends.cpu.get_cpu_capability()})",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         torch=torch.__version__,

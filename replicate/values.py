@@ -145,11 +145,12 @@ def calibration(records: list[Coverage], calibrated: list[Calibrated], controls:
 
 
 def costs(reports: Mapping[str, Any]) -> dict[str, str]:
-    """What benchmarks/results.json measured on its first machine: a step of each peer over ours, our share of the machine's limit, and the
-    minutes of the demo study's stages.
+    """Of benchmarks/results.json, on the first machine that has them: a step of each peer over ours and our share of the machine's limit;
+    the minutes of the demo study's stages.
     """
-    name, report = next(iter(reports.items()))
-    named = {"machine": escaped(name)}
+    name, report = next((name, each) for name, each in reports.items() if each.get("works"))
+    place, demo = next(((name, each["demo"]) for name, each in reports.items() if "demo" in each), (NOT_RUN, {}))
+    named = {"machine": escaped(name), "demo/machine": escaped(place) if demo else NOT_RUN}
     for work, row in report["works"].items():
         if row["status"] == "run":
             named[f"{work}/limit"] = percent(row["measured"]["ours"]["fraction_of_limit"], 0)
@@ -157,7 +158,7 @@ def costs(reports: Mapping[str, Any]) -> dict[str, str]:
                 named[f"{work}/{peer}"] = number(measured["ratio"]["median"], 2) if measured["status"] == "run" else NOT_RUN
         else:
             named[f"{work}/limit"] = NOT_RUN
-    spent = report.get("demo", {}).get("seconds", {})
+    spent = demo.get("seconds", {})
     minutes = {stage: number(sum(spent[stage].values()) / 60, 2) if stage in spent else NOT_RUN for stage in COSTLY}
     whole_study = number(sum(sum(each.values()) for each in spent.values()) / 60, 2) if spent else NOT_RUN
     return named | {"demo": whole_study} | {f"demo/{stage}": text for stage, text in minutes.items()}
