@@ -6,6 +6,7 @@ import ast
 import errno
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -34,15 +35,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def transfer(project: Path, *limits: tuple[int, int]) -> subprocess.CompletedProcess[str]:
+def transfer(project: Path, *limits: tuple[int, int], also: str = "") -> subprocess.CompletedProcess[str]:
     def limit() -> None:
         for kind, most in limits:
             resource.setrlimit(kind, (most, most))
 
+    inherited = environment(project)
     return subprocess.run(
         [sys.executable, "-m", "replicate", *TRANSFER.split()],
         cwd=project,
-        env=environment(project),
+        env=inherited | {"PYTHONPATH": os.pathsep.join(filter(None, (also, inherited.get("PYTHONPATH"))))},
         capture_output=True,
         text=True,
         timeout=300,
@@ -204,6 +206,25 @@ def test_a_clock_that_jumps_is_not_asked() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and ast.unparse(node) in WALL:
                 assert file.name == "runs.py", file
+
+
+JUMPING = """
+import itertools, time
+real, jumps = time.time, itertools.cycle((0.0, 4e8, -4e8))
+time.time = lambda: real() + next(jumps)  # a dozen years to and fro
+"""
+
+
+def test_a_clock_that_jumps_changes_nothing(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(JUMPING)
+    assert transfer(project).returncode == 0
+    whole = files(project / "data" / "mini" / "transfer")
+    undo(project)
+    done = transfer(project, also=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert files(project / "data" / "mini" / "transfer") == whole
+    assert not re.search(r"-\d+ s left", done.stderr)
+    undo(project)
 
 
 def undo(project: Path) -> None:
