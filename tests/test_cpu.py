@@ -44,6 +44,18 @@ def test_products_agree_with_double_precision(size: tuple[int, int, int], layout
     )
 
 
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_products_in_bfloat16_are_rounded_once(size: tuple[int, int, int]) -> None:
+    """Of exact sums: half a unit of the last place, and what sums in single precision add to that."""
+    m, k, n = size
+    generator = torch.Generator().manual_seed(1)
+    a, b, bias = (torch.randn(shape, generator=generator).bfloat16() for shape in ((m, k), (k, n), (n,)))
+    exact = a.double() @ b.double()
+    for found, truth in ((torch.mm(a, b), exact), (torch.addmm(bias, a, b), exact + bias.double())):
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.double(), truth, rtol=2**-8, atol=4e-6 * k**0.5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64, torch.complex64])
 def test_other_types_are_left_alone(dtype: torch.dtype) -> None:
     a = torch.ones(100, 100, dtype=dtype)
