@@ -3,10 +3,24 @@ r"""The numbers that the write-up's text names: `\setresult{study/…}{…}` for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import log
 from typing import Any
 
 from replicate.published import Figures
-from replicate.results import Aggregate, Analysis, Baseline, Calibrated, Claim, Control, Coverage, Estimate, Importance, Reexamined, Trial
+from replicate.results import (
+    Aggregate,
+    Analysis,
+    Baseline,
+    Calibrated,
+    Claim,
+    Control,
+    Coverage,
+    Estimate,
+    Extraction,
+    Importance,
+    Reexamined,
+    Trial,
+)
 from replicate.tables import NOT_RUN, escaped, interval, number, percent, whole
 
 COSTLY = ("pretrain", "calibrate", "search", "estimate", "transfer", "quantisation", "original")  # stages that the text tells the cost of
@@ -45,8 +59,24 @@ def health(records: list[Estimate]) -> dict[str, str]:
     }
 
 
-def baselines(records: list[Baseline]) -> dict[str, str]:
-    return {f"{row.model}/loss": number(row.loss) if row.status == "run" else NOT_RUN for row in records}
+def baselines(records: list[Baseline], estimates: list[Estimate], nbeta: Mapping[str, float]) -> dict[str, str]:
+    """`model/loss` at w*, and `model/sampled_loss`, the mean loss of the chains: L(w*) + λ̂/nβ; `nbeta`: of each family."""
+    llc = {row.model: row.llc for row in estimates if row.estimator == "controlled"}
+    named = {f"{row.model}/loss": number(row.loss) if row.status == "run" else NOT_RUN for row in records}
+    for row in records:
+        rise = llc.get(row.model)
+        known = row.loss is not None and rise is not None
+        named[f"{row.model}/sampled_loss"] = number((row.loss or 0.0) + (rise or 0.0) / nbeta[row.family], 3) if known else NOT_RUN
+    return named
+
+
+def text(records: list[Extraction]) -> dict[str, str]:
+    """`family/vocabulary`, and `family/uniform_loss`: the loss of guessing all its tokens alike (nats)."""
+    named: dict[str, str] = {}
+    for row in records:
+        named[f"{row.family}/vocabulary"] = whole(row.vocabulary) if row.vocabulary else NOT_RUN
+        named[f"{row.family}/uniform_loss"] = number(log(row.vocabulary), 3) if row.vocabulary else NOT_RUN
+    return named
 
 
 def search(trials: list[Trial], importances: list[Importance], families: Sequence[str]) -> dict[str, str]:
@@ -134,6 +164,9 @@ def calibration(records: list[Coverage], calibrated: list[Calibrated], controls:
     wrong = [row for row in controls if row.mistake != "none"]
     named = {
         "targets": str(len(calibrated)),
+        "within1": str(sum(row.verdict == "within 1 %" for row in calibrated)),
+        "within": str(sum(row.verdict == "within the interval" for row in calibrated)),
+        "within5": str(sum(row.verdict == "within 5 %" for row in calibrated)),
         "outside": str(sum(row.verdict == "outside" for row in calibrated)),
         "largest": whole(max(row.parameters for row in calibrated)),
         "wrong": str(len(wrong)),

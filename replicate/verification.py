@@ -222,4 +222,6 @@ def answer(comparisons: Sequence[Comparison], reference: str) -> str:
     if not count["reproduced"]:
         return f"Nothing to compare with {reference}{aside}."
     how = "all of them identical" if identical == len(count["reproduced"]) else f"{identical} identical, the others within their errors"
+    if identical == len(count["reproduced"]):
+        aside += f"; so they are, too, where nothing has been rerun since {reference}"
     return f"Reproduced: {len(count['reproduced'])} estimates and verdicts of {reference}, {how}{aside}."

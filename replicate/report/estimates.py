@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import log
+from statistics import fmean
+
 from replicate.numbers import fixed, interval, number, probability, whole, with_error
 from replicate.report.evidence import Study
 from replicate.report.table import Table, not_run, row
-from replicate.results import Estimate
+from replicate.results import Estimate, Trace
 
 
 def llc(study: Study) -> Table:
@@ -35,7 +38,8 @@ def estimators(study: Study) -> Table:
 
 
 def minima(study: Study) -> Table:
-    """What is known of w*."""
+    """What is known of w*, and how far from it the chains are."""
+    drawn = {trace.model: sampled(trace) for trace in study.traces}
     trained = {found.model: found for found in study.training if found.status == "run"}
     rows = []
     for found in study.baselines:
@@ -45,13 +49,30 @@ def minima(study: Study) -> Table:
         training = trained.get(found.model)
         floor = number(training.label_floor) if training else number(None)
         fall = with_error(found.descent, found.descent_error, 2)
-        rows.append(row(found.model, with_error(found.loss, found.standard_error), floor, number(found.gradient_norm_squared, 2), fall))
-    columns = ("model", "label loss at w* ± s.e.", "entropy floor", "squared gradient norm", "fall along minus the gradient ± s.e.")
+        losses = (with_error(found.loss, found.standard_error), floor, number(drawn.get(found.model), 3))
+        rows.append(row(found.model, *losses, number(found.gradient_norm_squared, 2), fall))
+    columns = (
+        "model",
+        "label loss at w* ± s.e.",
+        "entropy floor",
+        "of the chains",
+        "squared gradient norm",
+        "fall along minus it ± s.e.",
+    )
+    guesses = {found.vocabulary: number(log(found.vocabulary), 3) for found in study.windows if found.vocabulary}
+    guessing = "; ".join(f"guessing all {whole(size)} tokens alike has {loss}" for size, loss in guesses.items())
     note = (
-        "Nats per label, over all examples. The floor is the entropy of what wrote the text, where that is known. The squared norm is "
-        "unbiased, so that it may come out below 0. The fall is of held-out loss, along noise-free steps."
+        "Nats per label, over all examples. The floor is the entropy of what wrote the text, where that is known. The loss of the chains "
+        f"tells how local λ̂ is{f': {guessing}' if guessing else ''}. The squared norm is unbiased, so that it may come out below 0. "
+        "The fall is of held-out loss, along noise-free steps."
     )
     return Table(f"The minimum w*, {study.name} study", columns, rows, note=note)
+
+
+def sampled(trace: Trace) -> float | None:
+    """Mean loss of the draws of all chains; None where none is finite."""
+    values = [loss for chain in trace.chains for step, loss in zip(trace.step, chain, strict=True) if step >= 0 and loss is not None]
+    return fmean(values) if values else None
 
 
 def health(found: Estimate) -> str:

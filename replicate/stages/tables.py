@@ -6,7 +6,7 @@ from pathlib import Path
 
 from replicate import published, tables, values
 from replicate.params import Params
-from replicate.results import Baseline, Claim, Estimate, Importance, Quantised, Reexamined, Training, Trial, read
+from replicate.results import Baseline, Claim, Estimate, Extraction, Importance, Quantised, Reexamined, Training, Trial, read
 
 
 def run(params: Params, study: str, results: Path, published_in: Path, out: Path) -> None:
@@ -14,13 +14,20 @@ def run(params: Params, study: str, results: Path, published_in: Path, out: Path
     estimates, trials = read(results / "estimates.json", Estimate), read(results / "search.json", Trial)
     baselines, training = read(results / "baselines.json", Baseline), read(results / "training.json", Training)
     claims, original = read(results / "claims.json", Claim), read(results / "original.json", Reexamined)
+    nbeta = {name: params.families[name].sampling.nbeta for name in families}
     named = values.settings(
         {name: params.families[name].model_dump() for name in families}
         | {f"{name}/sampling": params.families[name].sampling.model_dump() for name in families}
         | {f"{name}/protocol": params.families[name].original.model_dump() for name in families}
         | {"rules": params.claims.model_dump()}
     )
-    named |= values.estimates(estimates) | values.health(estimates) | values.baselines(baselines) | values.original(original, families)
+    named |= (
+        values.estimates(estimates)
+        | values.health(estimates)
+        | values.baselines(baselines, estimates, nbeta)
+        | values.original(original, families)
+    )
+    named |= values.text(read(results / "windows.json", Extraction))
     named |= values.search(trials, read(results / "importances.json", Importance), families) | values.verdicts(claims)
     fragments = {
         "efficiency": tables.efficiency(estimates),
