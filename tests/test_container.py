@@ -48,7 +48,8 @@ def test_no_lock_names_a_host(name: str) -> None:
 def test_what_only_development_needs_is_not_in_the_runtime_locks() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime = set(locked("base")) | set(locked("cuda"))
-    names = {re.split(r"[=<>\[]", package)[0] for package in wanted["dependency-groups"]["dev"]}
+    groups = wanted["dependency-groups"]["dev"] + wanted["dependency-groups"]["docs"]
+    names = {re.split(r"[=<>\[]", package)[0] for package in groups if isinstance(package, str)}
     assert names <= set(locked("dev"))
     assert runtime & set(locked("dev")) == set()
     assert {re.split(r"[=<>\[]", package)[0] for package in wanted["project"]["dependencies"]} <= runtime
