@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log
 from statistics import fmean
 
@@ -25,6 +26,12 @@ def llc(study: Study) -> Table:
 
 
 def estimators(study: Study) -> Table:
+    note = "All from the same traces. The estimator published takes its baseline from one minibatch, and drops shuffles with λ̂ ≤ 0."
+    return by_estimator(study, "λ̂ ± s.e. by estimator", lambda found: with_error(found.llc, found.standard_error), note)
+
+
+def by_estimator(study: Study, title: str, cell: Callable[[Estimate], str], note: str = "") -> Table:
+    """A line a model, a column an estimator."""
     names = list(dict.fromkeys(found.estimator for found in study.estimates))
     rows = []
     for model in dict.fromkeys(found.model for found in study.estimates):
@@ -32,9 +39,8 @@ def estimators(study: Study) -> Table:
         if any(found.status == "not run" for found in mine.values()):
             rows.append(not_run(model))
         else:
-            rows.append(row(model, *(with_error(mine[name].llc, mine[name].standard_error) for name in names)))
-    note = "All from the same traces. The estimator published takes its baseline from one minibatch, and drops shuffles with λ̂ ≤ 0."
-    return Table(f"λ̂ ± s.e. by estimator, {study.name} study", ("model", *names), rows, note=note)
+            rows.append(row(model, *(cell(mine[name]) for name in names)))
+    return Table(f"{title}, {study.name} study", ("model", *names), rows, note=note)
 
 
 def minima(study: Study) -> Table:

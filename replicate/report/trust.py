@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from replicate.numbers import fixed, interval, number, percent, whole, with_error
+from replicate.report.estimates import by_estimator
 from replicate.report.evidence import Reference, Study
 from replicate.report.table import Table, not_run, row
 
@@ -66,15 +67,8 @@ def cost(study: Study) -> Table:
 
 def precision(study: Study) -> Table:
     """What an error of 1 % would take."""
-    names = list(dict.fromkeys(found.estimator for found in study.estimates))
-    rows = []
-    for model in dict.fromkeys(found.model for found in study.estimates):
-        mine = {found.estimator: found for found in study.estimates if found.model == model}
-        if any(found.status == "not run" for found in mine.values()):
-            rows.append(not_run(model))
-        else:
-            rows.append(row(model, *(number(mine[name].evaluations, 2) for name in names)))
-    return Table(f"Gradient evaluations for a standard error of 1 % of λ̂, by estimator, {study.name} study", ("model", *names), rows)
+    title = "Gradient evaluations for a standard error of 1 % of λ̂, by estimator"
+    return by_estimator(study, title, lambda found: number(found.evaluations, 2))
 
 
 def provenance(study: Study) -> Table:
