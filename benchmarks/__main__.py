@@ -45,7 +45,7 @@ def main(count: int, chosen: str, peers: str, logits: str, steps: tuple[int, int
     here = [work for work in works if work.name not in lacks]
     if os.getloadavg()[0] > BUSY:
         print(f"this machine has other work (load {os.getloadavg()[0]:.1f}): timings will be off, or by a multiple", file=sys.stderr)
-    dtypes = sorted({work.dtype for work in works})
+    dtypes = sorted({work.products for work in works})
     with progress("benchmarks", count * (len(dtypes) + sum(len(rounds.compared(work, selected)) for work in here))) as advance:
         rates = rounds.rates(dtypes, count, advance)
         timings = rounds.measure(here, selected, count, advance)

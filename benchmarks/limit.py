@@ -11,7 +11,7 @@ entries of each pair of positions, of which a causal model has P(P + 1)/2:
     forward    = B·[(n − 1)·block + last block + head]
     needed     = 3·forward                          backward, a product for each factor's gradient
 
-Bytes, for N weights of s bytes (4 in float32): the weights read in the forward and in the backward pass, and an update that reads weight,
+Bytes, for N weights of s = 4 bytes: the weights read in the forward and in the backward pass, and an update that reads weight,
 gradient and anchor and writes weight and gradient:
 
     moved = (2 + 5)·s·N
@@ -35,6 +35,7 @@ import torch
 from benchmarks.work import WORKS, Work, device, parameters
 
 MLP = {"gpt2": 8, "llama": 9}  # weights in matrices, in d²
+SIZE = 4  # bytes of a weight
 COPIED = 2**27  # numbers in the large copy
 REPEATED = 0.15  # seconds for which each product is repeated
 
@@ -66,7 +67,7 @@ def needed(work: Work) -> int:
 
 def moved(work: Work) -> int:
     """Bytes of a chain-step."""
-    return 7 * getattr(torch, work.dtype).itemsize * parameters(work)
+    return 7 * SIZE * parameters(work)
 
 
 def limit(work: Work, rates: Rates) -> float:

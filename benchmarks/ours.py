@@ -6,9 +6,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 
 import numpy as np
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.work import LOCALIZATION, LR, NBETA, Work, tokens
+from benchmarks.work import LOCALIZATION, LR, NBETA, Work, autocast, tokens
 from replicate import label, models, processes
 from replicate.sampling import Chain, Plan, Setting, Space, walk
 
@@ -17,7 +18,7 @@ from replicate.sampling import Chain, Plan, Setting, Space, walk
 def model(work: Work) -> PreTrainedModel:
     """The saved model as the stages load it."""
     assert work.folder is not None
-    network = models.load(work.folder, work.dtype, models.device("any", work.name))
+    network = models.load(work.folder, "float32", models.device("any", work.name))
     label.focus(network)
     return network
 
@@ -43,9 +44,14 @@ def losses_of(work: Work, steps: int, chains: list[int]) -> dict[int, np.ndarray
     """The minibatch losses (steps,) of some of the work's chains."""
     network, tokens_NxL = model(work), tokens(work)
     done: dict[tuple[int, int], Chain] = {}
+
+    def loss(index_B: Tensor) -> Tensor:
+        with autocast(work):
+            return label.losses(network, tokens_NxL[index_B])
+
     walk(
         Space(list(models.sampled(network).values())),
-        lambda index_B: label.losses(network, tokens_NxL[index_B]),
+        loss,
         np.zeros(len(tokens_NxL), np.float32),
         Setting("sgld", LR, localization=LOCALIZATION),
         Plan(nbeta=NBETA, batch_size=work.batch, groups=1, chains=work.chains, burn_in=0, draws=steps),

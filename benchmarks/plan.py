@@ -45,6 +45,18 @@ CASES: dict[str, tuple[PretrainedConfig, Chain]] = {
     "Llama 1.3B, nf4, recomputed": (BILLION, replace(WHOLE, weights="nf4", batch_size=2, activations="recomputed")),
     "Llama 1.3B, dequantised, recomputed": (BILLION, replace(WHOLE, weights="dequantised", batch_size=2, activations="recomputed")),
 }
+CODED = {"weights": "nf4", "products": "bfloat16", "batch_size": 64, "microbatch": 16, "activations": "recomputed"}
+PAPER = replace(WHOLE, products="bfloat16", batch_size=64)
+LLAMA_13B = LlamaConfig(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40)
+GPU: dict[str, tuple[PretrainedConfig, Chain]] = {  # as params.yaml has the paper study's
+    "gpt2": (GPT2Config(), PAPER),
+    "gpt2-medium": (GPT2Config(n_layer=24, n_embd=1024, n_head=16), PAPER),
+    "gpt2-large": (LARGE, PAPER),
+    "gpt2-xl": (GPT2Config(n_layer=48, n_embd=1600, n_head=25), PAPER),
+    "llama-2-7b": (LlamaConfig(), replace(WHOLE, **CODED)),
+    "llama-2-7b, dequantised": (LlamaConfig(), replace(WHOLE, **CODED | {"weights": "dequantised"})),
+    "llama-2-13b": (LLAMA_13B, replace(WHOLE, **CODED)),
+}
 
 
 @click.command
@@ -62,7 +74,7 @@ def main(only: str | None, case: str | None, look: str, counts: bool, folder: Pa
         llama()
         return
     found = {}
-    for name in CASES:
+    for name in here():
         if only is None or only in name:
             with tempfile.TemporaryDirectory() as place:
                 options = ("--case", name, "--folder", place, "--look")
@@ -87,8 +99,13 @@ def main(only: str | None, case: str | None, look: str, counts: bool, folder: Pa
     write_json(HERE / "results.json", results.merged(reports, machine.name, report))
 
 
+def here() -> dict[str, tuple[PretrainedConfig, Chain]]:
+    """The cases for this machine."""
+    return GPU if torch.cuda.is_available() else CASES
+
+
 def looked(case: str, look: str, folder: Path) -> dict[str, float]:
-    config, chain = CASES[case]
+    config, chain = here()[case]
     if look == "counted":
         found = footprint(config, chain)
         return {
@@ -101,7 +118,7 @@ def looked(case: str, look: str, folder: Path) -> dict[str, float]:
     models.device("any", case)
     params = settings(chain)
     if look == "made":
-        clock.make(config, LENGTH, folder)
+        clock.make(config, LENGTH, folder, torch.float32 if chain.weights == "float32" else torch.bfloat16)
         return {}
     clock.pace(params, NAME, SMALL, chain)  # what a process needs for the first of anything is not the model's
     pace = clock.pace(params, NAME, config, chain) if look == "timed" else clock.measured(params, NAME, folder, chain)

@@ -30,7 +30,7 @@ def row(work: Work, lack: str | None, timings: dict[str, Runs], rates: Rates) ->
         "chains": work.chains,
         "batch": work.batch,
         "length": work.length,
-        "dtype": work.dtype,
+        "products": work.products,
         "peers_logits": work.logits,
         "operations": needed(work),
         "bytes": moved(work),
@@ -74,7 +74,7 @@ def report(machine: Machine, rates: dict[str, Rates], works: Sequence[Work], lac
     return {
         "machine": asdict(machine),
         "rates": {dtype: asdict(rate) for dtype, rate in rates.items()},
-        "works": {work.name: row(work, lacks.get(work.name), timings.get(work.name, {}), rates[work.dtype]) for work in works},
+        "works": {work.name: row(work, lacks.get(work.name), timings.get(work.name, {}), rates[work.products]) for work in works},
     }
 
 

@@ -44,7 +44,7 @@ class Work:
     chains: int
     steps: tuple[int, int]
     peers: tuple[str, ...]
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    products: Literal["float32", "bfloat16"] = "float32"  # weights are float32
     published: bool = False
     cuda: bool = False  # needs a GPU
     logits: Literal["all", "last"] = "all"
@@ -64,7 +64,8 @@ WORKS = {
         mini("mini-350k", 104, 4, (10, 40)),
         mini("mini-1050k", 192, 6, (5, 25)),
         Work("gpt2", "gpt2", 12, 768, 12, 50257, 200, 5, 1, (2, 8), ("devinterp", "posteriors"), published=True),
-        Work("gpt2-xl", "gpt2", 48, 1600, 25, 50257, 200, 5, 1, (5, 25), ("devinterp",), published=True, cuda=True),
+        Work("gpt2-xl", "gpt2", 48, 1600, 25, 50257, 200, 5, 1, (5, 15), ("devinterp",), published=True, cuda=True),
+        Work("gpt2-xl-64", "gpt2", 48, 1600, 25, 50257, 200, 64, 1, (5, 15), ("devinterp",), "bfloat16", published=True, cuda=True),
     )
 }
 
@@ -91,12 +92,19 @@ def build(work: Work) -> PreTrainedModel:
 def save(work: Work, folder: Path) -> None:
     """Writes the model at w*: random weights, the same each time."""
     torch.manual_seed(SEED)
-    build(work).save_pretrained(folder)
+    with device():
+        model = build(work)
+    model.save_pretrained(folder)
 
 
 def device() -> torch.device:
     """Not `models.device`, which makes the products of the whole process faster, a peer's too."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(work: Work) -> torch.autocast:
+    """In which a loss is calculated."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=work.products == "bfloat16")
 
 
 @cache
@@ -105,7 +113,7 @@ def model(work: Work, attention: str = "sdpa") -> PreTrainedModel:
     assert work.folder is not None
     return AutoModelForCausalLM.from_pretrained(
         work.folder,
-        dtype=getattr(torch, work.dtype),
+        dtype=torch.float32,
         attn_implementation=attention,
         device_map={"": device()},
         local_files_only=True,

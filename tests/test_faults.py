@@ -198,6 +198,7 @@ def test_two_at_once(project: Path) -> None:
     assert 0 in {attempt.returncode for attempt in both}
     again = run(project, "dvc", "repro", "transfer@mini")
     assert "Running stage" not in again.stdout
+    undo(project)
 
 
 def test_a_clock_that_jumps_is_not_asked() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from devinterp.slt.lm_loss import LossFn, compute_per_token_loss
+from devinterp.slt.lm_loss import compute_per_token_loss
 from devinterp.slt.sampling import sample
 from torch import Tensor, nn
 
-from benchmarks.work import LOCALIZATION, LR, NBETA, Work, model, tokens
+from benchmarks.work import LOCALIZATION, LR, NBETA, Work, autocast, model, tokens
 from replicate import label
 
 
@@ -33,7 +33,12 @@ def padded(losses_B: Tensor, tokens_BxL: Tensor) -> Tensor:
 
 
 def run(work: Work, steps: int) -> np.ndarray:
-    loss: LossFn = label_loss if work.logits == "all" else lean_label_loss
+    labels = label_loss if work.logits == "all" else lean_label_loss
+
+    def loss(network: nn.Module, tokens_BxL: Tensor) -> Tensor:
+        with autocast(work):
+            return labels(network, tokens_BxL)
+
     dataset = Dataset.from_dict({"input_ids": tokens(work).cpu().numpy()}).with_format("torch")
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from benchmarks.work import LOCALIZATION, LR, NBETA, Work, model, tokens
+from benchmarks.work import LOCALIZATION, LR, NBETA, Work, autocast, model, tokens
 
 
 def run(work: Work, steps: int) -> Tensor:
@@ -20,7 +20,8 @@ def run(work: Work, steps: int) -> Tensor:
     options = {"use_cache": False, "logits_to_keep": 0 if work.logits == "all" else 1}
 
     def log_posterior(parameters: dict[str, Tensor], tokens_BxL: Tensor) -> tuple[Tensor, Tensor]:
-        logits_BxV = functional_call(network, parameters, (tokens_BxL[:, :-1],), options).logits[:, -1]
+        with autocast(work):
+            logits_BxV = functional_call(network, parameters, (tokens_BxL[:, :-1],), options).logits[:, -1]
         loss = cross_entropy(logits_BxV.float(), tokens_BxL[:, -1])
         distance = torch.stack([(parameters[name] - origin).square().sum() for name, origin in anchor.items()]).sum()
         return -NBETA * loss - LOCALIZATION / 2 * distance, loss

@@ -79,7 +79,7 @@ def few(llc_GxM: Array, models: int) -> Finding | None:
 
 
 def number(value: float | None) -> str:
-    return "unknown" if value is None else (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}").replace("-", "−")
+    return "unknown" if value is None else (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}").replace("-", "−")
 
 
 def probability(p: float | None) -> str:

@@ -104,11 +104,12 @@ def normals(x, bits, seed, step, tensor, block):
 def normal(size: int, place: Tensor) -> Tensor:
     """The normals of a whole tensor, (size,) float32, in torch: what `normals` gives up to rounding. `place`: see `placed`.
 
-    A function of the index alone, without a number that depends on another, so that a compiler fuses it into what it is used in.
+    A function of the index alone, without a number that depends on another, so that a compiler fuses it into what it is used in. Its bits are
+    taken by operations on bits: of sums and products of an index the compiler makes an index of 32 bits, and Philox needs 64.
     """
     index = torch.arange(size, device=place.device)
     low, high, step, tensor = place.unbind()
-    lane, row, block = index % LANES, index % BLOCK // LANES, index // BLOCK
+    lane, row, block = index & (LANES - 1), index >> LANES.bit_length() - 1 & 3, index >> BLOCK.bit_length() - 1
     c0, c1, c2, c3 = philox((lane, block, step.expand_as(lane), tensor.expand_as(lane)), (low, high))
     bits, turn = torch.where(row < 2, c0, c2), torch.where(row < 2, c1, c3)
     u = ((bits >> 8).float() + 0.5) * 2.0**-24

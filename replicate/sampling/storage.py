@@ -99,7 +99,7 @@ def sixteen(size: int, place: Tensor) -> Tensor:
     """(size,) int64 in [0, 2¹⁶): what `rounded` adds, as a function of the index alone."""
     index = torch.arange(size, device=place.device)
     low, high, step, tensor = place.unbind()
-    lane, row, block = index % HALF, index % BLOCK // HALF, index // BLOCK
+    lane, row, block = index & (HALF - 1), index >> HALF.bit_length() - 1 & 7, index >> BLOCK.bit_length() - 1
     c0, c1, c2, c3 = philox((lane, block, step.expand_as(lane), (tensor + ROUNDING).expand_as(lane)), (low, high))
     word = torch.where(row < 4, torch.where(row < 2, c0, c1), torch.where(row < 6, c2, c3))
     return torch.where(row % 2 == 0, word & 0xFFFF, (word & MASK) >> 16)

@@ -54,9 +54,11 @@ def made_and_measured(params: Params, name: str, config: PretrainedConfig, chain
         return measured(params, name, Path(folder), chain)
 
 
-def make(config: PretrainedConfig, length: int, folder: Path) -> None:
+def make(config: PretrainedConfig, length: int, folder: Path, dtype: torch.dtype = torch.float32) -> None:
     """A model of random weights, and windows of random tokens."""
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "weights")
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.save_pretrained(folder / "weights")
     tokens = np.random.default_rng(0).integers(0, config.get_text_config().vocab_size, (WINDOWS, length)).astype(np.int32)
     (folder / "windows").mkdir()
     Windows(tokens, np.arange(WINDOWS, dtype=np.int32), np.zeros(WINDOWS, bool), None, {}).save(folder / "windows" / subjects.FILE)

