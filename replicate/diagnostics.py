@@ -52,12 +52,29 @@ def relaxation(loss_T: Array) -> float:
     return float(found[2]) if found[2] > 0 else float("nan")
 
 
+def escape(loss_NxT: Array, burn_in: int, loss: float, guess: float) -> float:
+    """How far from local chains are: the rise of their mean loss over the `loss` at w*, as a share of the rise to `guess`, that of a model
+    that knows nothing; NaN where no chain stayed finite. λ̂/nβ is that rise: near 1 it is bounded by the text, and not by the model.
+    """
+    alive = loss_NxT[np.isfinite(loss_NxT).all(axis=1), burn_in:]
+    return float((alive.mean() - loss) / (guess - loss)) if len(alive) else float("nan")
+
+
 def advise(
-    loss_NxT: Array, burn_in: int, values_CxD: Array, interval: tuple[float, float], *, rhat_limit: float, drift_level: float
+    loss_NxT: Array,
+    burn_in: int,
+    values_CxD: Array,
+    interval: tuple[float, float],
+    escaped: float,
+    *,
+    rhat_limit: float,
+    drift_level: float,
+    local_limit: float,
 ) -> list[str]:
     """What is wrong with a model's chains and what to do, in plain words; empty where nothing is.
 
-    `loss_NxT`: minibatch losses of all chains and steps, NaN where a chain failed; `values_CxD`: λ̂'s draws of the chains that did not.
+    `loss_NxT`: minibatch losses of all chains and steps, NaN where a chain failed; `values_CxD`: λ̂'s draws of the chains that did not;
+    `escaped`: see `escape`.
     """
     found = []
     failed = int((~np.isfinite(loss_NxT).all(axis=1)).sum())
@@ -65,6 +82,8 @@ def advise(
         found.append(f"{failed} of {len(loss_NxT)} chains left the finite: lower the step size or raise the localisation")
     if failed == len(loss_NxT):
         return found
+    if escaped > local_limit:
+        found.append(f"not local: the loss rises by {escaped:.0%} of the way to guessing; raise localisation, or nβ")
     _, drift_p = drift(values_CxD)
     if drift_p < drift_level:
         tau = relaxation(np.nanmean(loss_NxT, axis=0))

@@ -117,10 +117,13 @@ class Baseline(Strict):
 
 
 class Diagnostics(Strict):
-    """When a set of chains counts as healthy: split R-hat below `rhat`, and a drift test whose p is not below `drift`."""
+    """When a set of chains counts as healthy: split R-hat below `rhat`, a drift test whose p is not below `drift`, and a loss that has not
+    risen by `local` of the way from that at w* to that of guessing all tokens alike.
+    """
 
     rhat: Annotated[float, Field(gt=1, allow_inf_nan=False)]
     drift: Share
+    local: Share
 
 
 class Sampling(Strict):

@@ -59,14 +59,22 @@ def health(records: list[Estimate]) -> dict[str, str]:
     }
 
 
-def baselines(records: list[Baseline], estimates: list[Estimate], nbeta: Mapping[str, float]) -> dict[str, str]:
-    """`model/loss` at w*, and `model/sampled_loss`, the mean loss of the chains: L(w*) + λ̂/nβ; `nbeta`: of each family."""
+def baselines(
+    records: list[Baseline], estimates: list[Estimate], nbeta: Mapping[str, float], vocabulary: Mapping[str, int | None]
+) -> dict[str, str]:
+    """`model/loss` at w*; `model/sampled_loss`, the mean loss of the chains, L(w*) + λ̂/nβ; `model/escape`, the share that this is of the
+    way from w* to guessing all tokens alike. `nbeta`, `vocabulary`: of each family.
+    """
     llc = {row.model: row.llc for row in estimates if row.estimator == "controlled"}
-    named = {f"{row.model}/loss": number(row.loss) if row.status == "run" else NOT_RUN for row in records}
+    named: dict[str, str] = {}
     for row in records:
-        rise = llc.get(row.model)
-        known = row.loss is not None and rise is not None
-        named[f"{row.model}/sampled_loss"] = number((row.loss or 0.0) + (rise or 0.0) / nbeta[row.family], 3) if known else NOT_RUN
+        named[f"{row.model}/loss"] = number(row.loss) if row.status == "run" else NOT_RUN
+        named |= dict.fromkeys((f"{row.model}/sampled_loss", f"{row.model}/escape"), NOT_RUN)
+        found, tokens = llc.get(row.model), vocabulary.get(row.family)
+        if row.loss is not None and found is not None and tokens:
+            rise = found / nbeta[row.family]
+            named[f"{row.model}/sampled_loss"] = number(row.loss + rise, 3)
+            named[f"{row.model}/escape"] = percent(rise / (log(tokens) - row.loss), 0)
     return named
 
 
@@ -178,19 +186,25 @@ def calibration(records: list[Coverage], calibrated: list[Calibrated], controls:
 
 
 def costs(reports: Mapping[str, Any]) -> dict[str, str]:
-    """Of benchmarks/results.json, on the first machine that has them: a step of each peer over ours and our share of the machine's limit;
-    the minutes of the demo study's stages.
+    """Of benchmarks/results.json, each work on the first machine that ran it: a step of each peer over ours and our share of the machine's
+    limit; `gpu/model/…`: seconds and GB of a step as the paper study has it, with random weights; the minutes of the demo study's stages.
     """
-    name, report = next((name, each) for name, each in reports.items() if each.get("works"))
+    name = next(name for name, each in reports.items() if each.get("works"))
     place, demo = next(((name, each["demo"]) for name, each in reports.items() if "demo" in each), (NOT_RUN, {}))
     named = {"machine": escaped(name), "demo/machine": escaped(place) if demo else NOT_RUN}
-    for work, row in report["works"].items():
-        if row["status"] == "run":
+    works = [(work, row) for each in reports.values() for work, row in each.get("works", {}).items()]
+    for work, row in sorted(works, key=lambda pair: pair[1]["status"] == "run"):  # what was run takes the place of what was not
+        if row["status"] != "run":
+            named[f"{work}/limit"] = NOT_RUN
+        elif named.get(f"{work}/limit", NOT_RUN) == NOT_RUN:
             named[f"{work}/limit"] = percent(row["measured"]["ours"]["fraction_of_limit"], 0)
             for peer, measured in row["measured"].items():
                 named[f"{work}/{peer}"] = number(measured["ratio"]["median"], 2) if measured["status"] == "run" else NOT_RUN
-        else:
-            named[f"{work}/limit"] = NOT_RUN
+    planned = {name: each["plan"] for name, each in reports.items() if "plan" in each and each["machine"]["gpu"]}
+    gpu, plan = next(iter(planned.items()), (None, {}))
+    named["gpu"] = escaped(gpu) if gpu else NOT_RUN
+    for model, row in plan.items():
+        named |= {f"gpu/{model}/seconds": number(row["seconds"], 2), f"gpu/{model}/memory": number(row["memory"] / 1e9, 2)}
     spent = demo.get("seconds", {})
     minutes = {stage: number(sum(spent[stage].values()) / 60, 2) if stage in spent else NOT_RUN for stage in COSTLY}
     whole_study = number(sum(sum(each.values()) for each in spent.values()) / 60, 2) if spent else NOT_RUN

@@ -29,7 +29,7 @@ from replicate.stages import claims as stage
 from replicate.stages import collect
 from tests.conftest import ROOT
 
-RULES = Rules(level=0.05, bootstrap=100, descent=0.01, negligible=0.1, stable=0.25, rhat=1.05, drift=0.01, seed=1)
+RULES = Rules(level=0.05, bootstrap=100, descent=0.01, negligible=0.1, stable=0.25, rhat=1.05, drift=0.01, local=0.25, seed=1)
 SIZES = np.array([124e6, 355e6, 774e6, 1558e6])
 REPEATS = 300
 WRONG = int(stats.binom.ppf(0.9999, REPEATS, RULES.level))  # more wrong verdicts than this, and the level is not kept

@@ -46,13 +46,23 @@ def test_relaxation_is_the_time_constant() -> None:
     assert diagnostics.relaxation(rising) == pytest.approx(25, rel=0.05)
 
 
-def advise(loss: Array, burn_in: int, interval: tuple[float, float] = (1.0, 2.0)) -> list[str]:
-    alive = loss[np.isfinite(loss).all(axis=1)]
-    return diagnostics.advise(loss, burn_in, alive[:, burn_in:], interval, rhat_limit=1.05, drift_level=0.01)
+def advise(loss: Array, burn_in: int, interval: tuple[float, float] = (1.0, 2.0), escaped: float = 0.0) -> list[str]:
+    alive, limits = loss[np.isfinite(loss).all(axis=1)], {"rhat_limit": 1.05, "drift_level": 0.01, "local_limit": 0.25}
+    return diagnostics.advise(loss, burn_in, alive[:, burn_in:], interval, escaped, **limits)
 
 
 def test_healthy_chains_get_no_advice() -> None:
     assert advise(autoregressive(8, 240, 0.3, 3), 40) == []
+
+
+def test_chains_that_near_guessing_are_told() -> None:
+    """Of 100 tokens guessing has ln 100 = 4.6 nats: from 1 at w* to 2.8 is half of the way, burn-in left out, chains that failed too."""
+    loss = np.array([[1.0, 2.0, 2.8, 2.8], [1.0, 2.0, 9.9, np.nan]])
+    escaped = diagnostics.escape(loss, 2, 1.0, np.log(100))
+    assert escaped == pytest.approx(1.8 / (np.log(100) - 1))
+    chains = autoregressive(8, 240, 0.3, 3)
+    assert advise(chains, 40, escaped=escaped)[0].startswith("not local: the loss rises by 50% of the way to guessing")
+    assert advise(chains, 40, escaped=0.2) == []
 
 
 def test_a_slow_rise_is_told_how_much_burn_in_it_needs() -> None:

@@ -118,3 +118,6 @@ def test_costs_that_were_not_measured_are_not_run() -> None:
     found = values.costs(bare | other)
     assert (found["demo/search"], found["demo/machine"]) == ("1.5", "another")
     assert bare[found["machine"]]["works"]
+    gpu = {"a GPU": {"machine": {"gpu": "a GPU"}, "works": {}, "plan": {"gpt2": {"seconds": 0.25, "memory": 3e9}}}}
+    found = values.costs(bare | gpu)
+    assert (found["gpu"], found["gpu/gpt2/seconds"], found["gpu/gpt2/memory"]) == ("a GPU", "0.25", "3")

@@ -48,8 +48,8 @@ def test_its_estimates_are_those_of_the_demo(results: Path) -> None:
         assert row.interval is not None
         assert weights == params.families[row.family].weights
         assert parameters.split()[0] == f"{row.parameters:,}"
-        assert llc == f"{row.llc:.1f} ± {row.standard_error:.1f}"
-        assert interval == f"{row.interval[0]:.1f} to {row.interval[1]:.1f}"
+        assert llc == f"{row.llc:.2f} ± {row.standard_error:.2f}"
+        assert interval == f"{row.interval[0]:.2f} to {row.interval[1]:.2f}"
 
 
 def test_its_four_lines_are_what_was_found(results: Path) -> None:
@@ -59,7 +59,7 @@ def test_its_four_lines_are_what_was_found(results: Path) -> None:
     assert growth.interval is not None
     assert f"explains {100 * share.shuffle:.0f} % of their variance, the model {100 * share.model:.0f} %" in README
     assert (
-        f"by {growth.effect:.1f} per doubling (95 % interval {growth.interval[0]:.1f} to {growth.interval[1]:.1f} over shuffles)" in README
+        f"by {growth.effect:.2f} per doubling (95 % interval {growth.interval[0]:.2f} to {growth.interval[1]:.2f} over shuffles)" in README
     )
     count = Counter(row.verdict for row in targets)
     assert count["outside"] == 0

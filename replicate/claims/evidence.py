@@ -26,6 +26,7 @@ class Rules:
     stable: float
     rhat: float
     drift: float
+    local: float
     seed: int
 
 

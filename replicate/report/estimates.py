@@ -69,8 +69,8 @@ def minima(study: Study) -> Table:
     guessing = "; ".join(f"guessing all {whole(size)} tokens alike has {loss}" for size, loss in guesses.items())
     note = (
         "Nats per label, over all examples. The floor is the entropy of what wrote the text, where that is known. The loss of the chains "
-        f"tells how local λ̂ is{f': {guessing}' if guessing else ''}. The squared norm is unbiased, so that it may come out below 0. "
-        "The fall is of held-out loss, along noise-free steps."
+        f"tells how local λ̂ is{f': {guessing}' if guessing else ''}; the page of a model's chains says where they near that. "
+        "The squared norm is unbiased, so that it may come out below 0. The fall is of held-out loss, along noise-free steps."
     )
     return Table(f"The minimum w*, {study.name} study", columns, rows, note=note)
 

@@ -104,8 +104,8 @@ def normals(x, bits, seed, step, tensor, block):
 def normal(size: int, place: Tensor) -> Tensor:
     """The normals of a whole tensor, (size,) float32, in torch: what `normals` gives up to rounding. `place`: see `placed`.
 
-    A function of the index alone, without a number that depends on another, so that a compiler fuses it into what it is used in. Its bits are
-    taken by operations on bits: of sums and products of an index the compiler makes an index of 32 bits, and Philox needs 64.
+    A function of the index alone, without a number that depends on another, so that a compiler fuses it into what it is used in. The
+    index is taken apart by operations on bits: of sums and products the compiler makes an index of 32 bits, and Philox needs 64.
     """
     index = torch.arange(size, device=place.device)
     low, high, step, tensor = place.unbind()

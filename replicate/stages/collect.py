@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def run(params: Params, study: str, data: Path, out: Path) -> None:
     records: dict[str, list[Record]] = {name: [] for name in COLLECTED}
     for family in params.studies[study].families:
         folder = data / family
-        records["windows"].append(extraction(params, family, read(folder / "windows" / "statistics.json")))
+        text = extraction(params, family, read(folder / "windows" / "statistics.json"))
+        records["windows"].append(text)
         records["search"] += trials(params, family, folder / "search")
         records["importances"] += importances(family, folder / "search")
         records["transfer"] += transferred(params, family, folder)
@@ -48,7 +50,7 @@ def run(params: Params, study: str, data: Path, out: Path) -> None:
             records["provenance"].append(provenance.of_model(params, name, folder))
             records["estimates"] += estimates(params, family, name, baseline, trace)
             if trace.exists() and baseline is not None:
-                records["traces"].append(thinned(params, family, name, trace))
+                records["traces"].append(thinned(params, family, name, trace, text))
     records["quantisation"] = list(quantised(params, study, data))
     for name, rows in records.items():
         write(out / f"{name}.json", rows)
@@ -209,7 +211,7 @@ def reexamined(params: Params, family: str, folder: Path) -> list[Reexamined]:
     return records
 
 
-def thinned(params: Params, family: str, name: str, path: Path) -> Trace:
+def thinned(params: Params, family: str, name: str, path: Path, text: Extraction) -> Trace:
     """A model's chains as means of at most `POINTS` equal stretches, and what its page of diagnostics says."""
     trace, (exact, _) = traces.load(path), exact_baseline(path.parent.parent, name)
     limits = params.diagnostics
@@ -233,8 +235,10 @@ def thinned(params: Params, family: str, name: str, path: Path) -> Trace:
             burn_in,
             alive.values,
             result.interval,
+            diagnostics.escape(chains.values, burn_in, exact, log(text.vocabulary)) if text.vocabulary else 0.0,
             rhat_limit=limits.rhat,
             drift_level=limits.drift,
+            local_limit=limits.local,
         ),
         "loss_at_w_star": exact,
     }

@@ -14,20 +14,21 @@ def run(params: Params, study: str, results: Path, published_in: Path, out: Path
     estimates, trials = read(results / "estimates.json", Estimate), read(results / "search.json", Trial)
     baselines, training = read(results / "baselines.json", Baseline), read(results / "training.json", Training)
     claims, original = read(results / "claims.json", Claim), read(results / "original.json", Reexamined)
+    text = read(results / "windows.json", Extraction)
     nbeta = {name: params.families[name].sampling.nbeta for name in families}
     named = values.settings(
         {name: params.families[name].model_dump() for name in families}
         | {f"{name}/sampling": params.families[name].sampling.model_dump() for name in families}
         | {f"{name}/protocol": params.families[name].original.model_dump() for name in families}
-        | {"rules": params.claims.model_dump()}
+        | {"rules": params.claims.model_dump() | params.diagnostics.model_dump()}
     )
     named |= (
         values.estimates(estimates)
         | values.health(estimates)
-        | values.baselines(baselines, estimates, nbeta)
+        | values.baselines(baselines, estimates, nbeta, {row.family: row.vocabulary for row in text})
         | values.original(original, families)
     )
-    named |= values.text(read(results / "windows.json", Extraction))
+    named |= values.text(text)
     named |= values.search(trials, read(results / "importances.json", Importance), families) | values.verdicts(claims)
     fragments = {
         "efficiency": tables.efficiency(estimates),
