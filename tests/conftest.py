@@ -46,6 +46,11 @@ def replicate(*arguments: object, cwd: Path, **environment: str) -> subprocess.C
     )
 
 
+def inherited() -> dict[str, str]:
+    """The environment without what the caller has set for git and DVC, but for where DVC may keep what its repositories share."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_")) or key == "DVC_SITE_CACHE_DIR"}
+
+
 def git(folder: Path, *arguments: str) -> None:
     """With an identity of its own."""
     identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import pickle
 import shutil
 import struct
@@ -25,7 +24,7 @@ from replicate import arrays, hub, models, search, traces
 from replicate.errors import UserError
 from replicate.planning import configurations
 from tests import scenarios
-from tests.conftest import ROOT, replicate
+from tests.conftest import ROOT, inherited, replicate
 
 CPU = torch.device("cpu")
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -288,7 +287,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dvc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
+    environment = inherited()
     environment |= {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "dvc", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -30,7 +29,7 @@ from replicate.params import load
 from replicate.sampling import Space
 from replicate.stages import minimum
 from replicate.stages.subject import Subject
-from tests.conftest import ROOT
+from tests.conftest import ROOT, inherited
 
 PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
 EXAMPLE = (ROOT / "docs" / "own-family.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
@@ -105,7 +104,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(project: Path, home: Path, *command: str) -> None:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
+    environment = inherited()
     environment |= {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}"}
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=600, check=False)

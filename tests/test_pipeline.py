@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, inherited
 
 KEPT = ("mini-34k", "mini-llama-200k")
 
@@ -70,8 +70,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment(folder: Path) -> dict[str, str]:
     """Without what the caller has set for git and DVC, and without a hub."""
-    own = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
-    return own | {
+    return inherited() | {
         "HOME": str(folder / "home"),
         "GIT_CONFIG_NOSYSTEM": "1",
         "HF_ENDPOINT": "http://127.0.0.1:9",

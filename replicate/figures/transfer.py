@@ -38,7 +38,7 @@ def transfer(rows: list[Transferred], limit: float) -> Figure:
             axes.minorticks_off()
             axes.set_xlabel("step size, of the chosen one")
             axes.set_ylabel(label)
-        left.legend()
+        left.legend(loc="upper center")
         panel(left, "a", "λ̂")
         panel(right, "b", "mixing of the chains")
         return figure
