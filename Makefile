@@ -9,7 +9,7 @@ BOOK := PYTHONWARNINGS=ignore sphinx-build -c docs -W --keep-going -n
 READING := check published claims@demo claims@paper figures@demo tables@demo figures@paper tables@paper reference
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime demo report test paper lint docs links clean
+.PHONY: help setup runtime unlock demo report test paper lint docs links clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -17,8 +17,11 @@ help: ## list the targets
 setup: ## install the locked packages into .venv
 	@PYTHON="$(PYTHON)" requirements/install "$(VENV)"
 
-runtime:
+runtime: unlock
 	@PYTHON="$(PYTHON)" requirements/install "$(VENV)" runtime
+
+unlock: # DVC writes its lock file in place, and refuses what a kill in that moment left of it
+	@lock=.dvc/tmp/rwlock; [ ! -e $$lock ] || [ "$$(tail -c 1 $$lock)" = '}' ] || rm -f $$lock
 
 demo: runtime ## run the demo study to its end: offline, two CPU cores, minutes
 	@$(WITH) dvc repro demo

@@ -36,7 +36,18 @@ def watch() -> None:
 
     threading.Thread(target=wait, daemon=True).start()
     if "DVC_STAGE" in os.environ and "RANK" not in os.environ:
-        end_with(os.getppid(), lambda: end("DVC, which started it, is gone", 1))
+        end_with(parent(), lambda: end("DVC, which started it, is gone", 1))
+
+
+def parent() -> int | None:
+    """The process that started this one, as all that DVC starts in the same process group; None where it is gone and another has taken
+    its place.
+    """
+    found = os.getppid()
+    try:
+        return found if os.getpgid(found) == os.getpgrp() else None
+    except ProcessLookupError:
+        return None
 
 
 def _nothing(code: int, frame: FrameType | None) -> None:
@@ -63,8 +74,8 @@ def end(why: str, code: int) -> None:
         os._exit(code)
 
 
-def end_with(parent: int, then: Callable[[], None] = lambda: os._exit(1)) -> None:
-    """Ends this process when `parent` is gone, however that went."""
+def end_with(parent: int | None, then: Callable[[], None] = lambda: os._exit(1)) -> None:
+    """Ends this process when `parent` is gone, however that went, and at once where it is None."""
 
     def wait() -> None:
         while os.getppid() == parent:

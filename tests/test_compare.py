@@ -66,7 +66,7 @@ def test_llc_at_another_nbeta_is_another_quantity_and_the_loss_is_not() -> None:
         ("length: 48", "length: 32", True, True),
         ("corpus: films", "corpus: imdb", True, True),
         ("draws: 60", "draws: 90", False, False),
-        ("localization: 100.0", "localization: 300.0", False, False),
+        ("localization: 500.0", "localization: 300.0", False, False),
         ("layers: 2, width: 24", "layers: 3, width: 24", False, False),
         ("seed: 2023", "seed: 2024", False, False),
     ],
@@ -82,7 +82,7 @@ def test_what_is_another_quantity(before: str, after: str, llc: bool, loss: bool
 
 
 def test_what_the_estimate_may_depend_on_is_noted() -> None:
-    assert obstacles(PARAMS, asking("localization: 100.0", "localization: 300.0")).notes == ("γ 100 and 300",)
+    assert obstacles(PARAMS, asking("localization: 500.0", "localization: 300.0")).notes == ("γ 500 and 300",)
     assert obstacles(PARAMS, asking("weights: float32", "weights: bfloat16")).notes == ("weights float32 and bfloat16",)
     assert obstacles(PARAMS, asking("warmup: 50", "warmup: 60")).notes == ("at another w*",)
 

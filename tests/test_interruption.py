@@ -63,6 +63,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(study: tuple[Path, P
     folder, other, targets, longest = study
     dice, killed = random.Random(7), 0
     while killed < KILLS:
+        unlock(folder)
         attempt = start(folder, "dvc", "repro", *targets)
         try:
             attempt.wait(dice.uniform(1.0, longest))
@@ -78,15 +79,22 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(study: tuple[Path, P
             dice.choice(children).kill()
         attempt.wait(60)
         psutil.wait_procs(children, 60)
-        assert not any(child.is_running() for child in children), "a stage outlived DVC"
+        outlived = [child.as_dict(["pid", "ppid", "status", "cmdline"]) for child in children if child.is_running()]
+        assert not outlived, (victim, outlived)
         killed += 1
     print(f"killed {killed} times")
+    unlock(folder)
     done = run(folder, "dvc", "repro", *targets)
     assert "Traceback" not in done.stderr
     assert locked(folder) == {name: stage for name, stage in locked(other).items() if name in locked(folder)}
     for name, content in files(folder / "results").items():
         assert content == (other / "results" / name).read_bytes(), name
     assert killed == KILLS
+
+
+def unlock(folder: Path) -> None:
+    """As `make` does before DVC, which would refuse a lock file that was being written when it was killed."""
+    run(folder, "make", "--silent", "unlock")
 
 
 def locked(folder: Path) -> dict[str, Any]:
@@ -151,6 +159,15 @@ def over(pid: int) -> bool:
     return False
 
 
+@pytest.mark.parametrize(("left", "kept"), [("", False), ('{"a": {"re', False), ('{"a": {}}', True)], ids=["empty", "cut", "whole"])
+def test_what_a_kill_left_of_dvcs_lock_is_removed(tmp_path: Path, left: str, kept: bool) -> None:
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    (tmp_path / ".dvc" / "tmp" / "rwlock").write_text(left)
+    for _ in range(2):
+        subprocess.run(["make", "--silent", "--file", ROOT / "Makefile", "unlock"], cwd=tmp_path, check=True)
+    assert (tmp_path / ".dvc" / "tmp" / "rwlock").exists() == kept
+
+
 def test_a_stage_ends_when_its_dvc_is_gone(trained: Path) -> None:
     shell = ["bash", "-c", f"{sys.executable} {COMMAND} & wait"]
     shutil.rmtree(trained / "logs", ignore_errors=True)
@@ -163,6 +180,13 @@ def test_a_stage_ends_when_its_dvc_is_gone(trained: Path) -> None:
     assert not any(child.is_running() for child in children)
     assert parent.stderr is not None
     assert f"stopped (DVC, which started it, is gone): {LINE}" in parent.stderr.read()
+
+
+def test_a_stage_ends_whose_dvc_was_gone_before_it_began(trained: Path) -> None:
+    """As where both are started and DVC is killed while Python is still importing."""
+    process = start(trained, "bash", "-c", f"{sys.executable} {COMMAND} &", DVC_STAGE="pretrain@mini-34k")
+    _, said = process.communicate(timeout=60)  # which ends with the last that writes there
+    assert f"stopped (DVC, which started it, is gone): {LINE}" in said
 
 
 def test_an_interrupted_training_is_taken_up_where_it_was(trained: Path) -> None:

@@ -119,5 +119,7 @@ def test_costs_that_were_not_measured_are_not_run() -> None:
     assert (found["demo/search"], found["demo/machine"]) == ("1.5", "another")
     assert bare[found["machine"]]["works"]
     gpu = {"a GPU": {"machine": {"gpu": "a GPU"}, "works": {}, "plan": {"gpt2": {"seconds": 0.25, "memory": 3e9}}}}
-    found = values.costs(bare | gpu)
+    without = {machine: each for machine, each in bare.items() if not each["machine"]["gpu"]}
+    assert values.costs(without)["gpu"] == tables.NOT_RUN
+    found = values.costs(without | gpu)
     assert (found["gpu"], found["gpu/gpt2/seconds"], found["gpu/gpt2/memory"]) == ("a GPU", "0.25", "3")
