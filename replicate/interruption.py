@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 STDERR = 2
@@ -36,18 +37,29 @@ def watch() -> None:
 
     threading.Thread(target=wait, daemon=True).start()
     if "DVC_STAGE" in os.environ and "RANK" not in os.environ:
-        end_with(parent(), lambda: end("DVC, which started it, is gone", 1))
+        end_with_dvc()
 
 
-def parent() -> int | None:
-    """The process that started this one, as all that DVC starts in the same process group; None where it is gone and another has taken
-    its place.
+def end_with_dvc() -> None:
+    """Ends this process when the DVC that started it is gone, or was before this began. Between the two may be the shell that runs the
+    stage's command, which dash does not give its place to. All that DVC starts is in its process group; who adopts an orphan is not.
     """
-    found = os.getppid()
-    try:
-        return found if os.getpgid(found) == os.getpgrp() else None
-    except ProcessLookupError:
-        return None
+    import psutil
+
+    child = psutil.Process()
+    with suppress(psutil.Error):
+        shell = child.parent()
+        if shell and shell.cmdline()[-1].startswith("python -m replicate "):
+            child = shell
+
+    def wait() -> None:
+        with suppress(psutil.Error, ProcessLookupError):
+            dvc = child.ppid()
+            while child.ppid() == dvc and os.getpgid(dvc) == os.getpgrp():
+                time.sleep(0.5)
+        end("DVC, which started it, is gone", 1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _nothing(code: int, frame: FrameType | None) -> None:
@@ -74,12 +86,12 @@ def end(why: str, code: int) -> None:
         os._exit(code)
 
 
-def end_with(parent: int | None, then: Callable[[], None] = lambda: os._exit(1)) -> None:
-    """Ends this process when `parent` is gone, however that went, and at once where it is None."""
+def end_with(parent: int) -> None:
+    """Ends this process without a word when `parent` is gone, however that went."""
 
     def wait() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        then()
+        os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

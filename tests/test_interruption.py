@@ -168,23 +168,29 @@ def test_what_a_kill_left_of_dvcs_lock_is_removed(tmp_path: Path, left: str, kep
     assert (tmp_path / ".dvc" / "tmp" / "rwlock").exists() == kept
 
 
-def test_a_stage_ends_when_its_dvc_is_gone(trained: Path) -> None:
-    shell = ["bash", "-c", f"{sys.executable} {COMMAND} & wait"]
+# As DVC runs a stage's command, by the shell of whoever calls it.
+DVC = "import subprocess, sys\nsubprocess.run([*sys.argv[1:], 'python {0}'])"
+
+
+@pytest.mark.parametrize("shell", [["bash", "--noprofile", "--norc", "-c"], ["sh", "-c"]], ids=["bash", "sh"])
+def test_a_stage_ends_when_its_dvc_is_gone(trained: Path, shell: list[str]) -> None:
+    """Also where a shell that waits for it, as dash does, is its parent."""
     shutil.rmtree(trained / "logs", ignore_errors=True)
-    parent = start(trained, *shell, DVC_STAGE="pretrain@mini-34k")
+    dvc = start(trained, sys.executable, "-c", DVC.format(COMMAND), *shell, DVC_STAGE="pretrain@mini-34k")
     await_rest(trained)
-    children = stages(parent.pid)
+    children = stages(dvc.pid)
     assert children
-    parent.kill()
+    dvc.kill()
     psutil.wait_procs(children, 30)
     assert not any(child.is_running() for child in children)
-    assert parent.stderr is not None
-    assert f"stopped (DVC, which started it, is gone): {LINE}" in parent.stderr.read()
+    assert dvc.stderr is not None
+    assert f"stopped (DVC, which started it, is gone): {LINE}" in dvc.stderr.read()
 
 
-def test_a_stage_ends_whose_dvc_was_gone_before_it_began(trained: Path) -> None:
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_a_stage_ends_whose_dvc_was_gone_before_it_began(trained: Path, shell: str) -> None:
     """As where both are started and DVC is killed while Python is still importing."""
-    process = start(trained, "bash", "-c", f"{sys.executable} {COMMAND} &", DVC_STAGE="pretrain@mini-34k")
+    process = start(trained, shell, "-c", f"{shell} -c 'python {COMMAND}' &", DVC_STAGE="pretrain@mini-34k")
     _, said = process.communicate(timeout=60)  # which ends with the last that writes there
     assert f"stopped (DVC, which started it, is gone): {LINE}" in said
 
