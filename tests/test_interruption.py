@@ -48,9 +48,17 @@ def study(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
 
 
 def start(folder: Path, *command: str, **extra: str) -> subprocess.Popen[str]:
-    """In a session of its own, so that a signal to its group reaches nobody else."""
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=folder, env=environment(folder) | extra, text=True, start_new_session=True, **pipes)  # pyright: ignore
+    """In a session of its own, so that a signal to its group reaches nobody else; it hears all, also where the tests run under nohup."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(folder) | extra,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: [signal.signal(code, signal.SIG_DFL) for code in (signal.SIGINT, signal.SIGHUP)],
+    )
 
 
 def stages(dvc: int) -> list[psutil.Process]:
