@@ -80,6 +80,7 @@ def main(only: str | None, case: str | None, look: str, counts: bool, folder: Pa
                 options = ("--case", name, "--folder", place, "--look")
                 _, counted, timed, measured = (rounds.python("benchmarks.plan", *options, kind) for kind in LOOKS)
             found[name] = {
+                "operations": counted["operations"],
                 "memory": measured["memory"],
                 "memory_ratio": counted["memory"] / measured["memory"],
                 "seconds": measured["step"],
@@ -110,6 +111,7 @@ def looked(case: str, look: str, folder: Path) -> dict[str, float]:
         found = footprint(config, chain)
         return {
             "memory": found.memory(torch.cuda.is_available()),
+            "operations": found.step,
             "sampled": found.sampled,
             "weights": found.weights,
             "anchor": found.anchor,

@@ -49,11 +49,11 @@ def end_with_dvc() -> None:
     child = psutil.Process()
     with suppress(psutil.Error):
         shell = child.parent()
-        if shell and shell.cmdline()[-1].startswith("python -m replicate "):
+        if shell and "".join(shell.cmdline()[-1:]).startswith("python -m replicate "):
             child = shell
 
     def wait() -> None:
-        with suppress(psutil.Error, ProcessLookupError):
+        with suppress(psutil.Error, OSError):
             dvc = child.ppid()
             while child.ppid() == dvc and os.getpgid(dvc) == os.getpgrp():
                 time.sleep(0.5)

@@ -117,8 +117,8 @@ class Baseline(Strict):
 
 
 class Diagnostics(Strict):
-    """When a set of chains counts as healthy: split R-hat below `rhat`, a drift test whose p is not below `drift`, and a loss that has not
-    risen by `local` of the way from that at w* to that of guessing all tokens alike.
+    """When a set of chains counts as healthy: split R-hat below `rhat`, and a drift test whose p is not below `drift`. `local`: the rise of
+    a model's loss, as a share of that from w* to guessing all tokens alike, from which on its page says that its chains are not local.
     """
 
     rhat: Annotated[float, Field(gt=1, allow_inf_nan=False)]
