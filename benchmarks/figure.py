@@ -14,8 +14,11 @@ from replicate.figures.style import LOOKS, WIDTH, style
 
 
 def steps(reports: dict[str, Report]) -> Figure:
-    """A panel a machine: ours, each peer, and the least that the machine allows. Bars: the least and the most of all rounds."""
-    reports = {machine: report for machine, report in reports.items() if report["works"]}
+    """A panel a machine, unless its works are all of one size: ours, each peer, and the least that the machine allows. Bars: the least and
+    the most of all rounds.
+    """
+    several = {name: report for name, report in reports.items() if len({work["parameters"] for work in report["works"].values()}) > 1}
+    reports = several or {name: report for name, report in reports.items() if report["works"]}
     with style():
         figure, panels = plt.subplots(1, len(reports), figsize=(WIDTH, 2.9), layout="constrained", sharey=True, squeeze=False)
         for axes, (machine, report) in zip(panels[0], reports.items(), strict=True):

@@ -9,7 +9,12 @@ MEMORY = (
     "not enough memory",
     "close other programs, or write a smaller `microbatch`, `activations: recomputed` or more `cards` in params.yaml",
 )
-SHORT = ("can't allocate memory", "Storage size calculation overflowed")  # PyTorch's, of a CPU's, and of what no machine has
+SHORT = (  # PyTorch's, where it is no OutOfMemoryError
+    "can't allocate memory",  # a CPU's
+    "Storage size calculation overflowed",  # what no machine has
+    "CUDA error: out of memory",  # a GPU that others fill, before PyTorch has any of it
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 FULL = "the disk is full", "free some space"
 DENIED = "may not be written", "give write access to it"
 REFUSALS = {

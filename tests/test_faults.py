@@ -130,10 +130,18 @@ def test_no_memory(project: Path) -> None:
     undo(project)
 
 
-def test_no_memory_on_a_gpu() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        torch.AcceleratorError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in …"),  # of a GPU that others fill
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_no_memory_on_a_gpu(error: RuntimeError) -> None:
     """PyTorch's own error, as it is when a library has put it into another."""
     wrapped = RuntimeError("a library's")
-    wrapped.__cause__ = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    wrapped.__cause__ = error
     assert "not enough memory" in str(refusal(wrapped))
     assert "`microbatch`" in str(refusal(wrapped))
 
