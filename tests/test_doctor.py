@@ -84,7 +84,7 @@ def test_outside_a_repository_the_demo_cannot_run(project: Path, tmp_path: Path)
     done = doctor(project, GIT_CEILING_DIRECTORIES=str(tmp_path))
     assert done.returncode == 1
     assert "no git repository here; work in a clone (for demo, paper)" in line(done, "git")
-    assert "demo: no, because of git, DVC" in done.stdout.splitlines()[-1]
+    assert done.stdout.splitlines()[-1].startswith("demo: no, because of git")  # and of DVC, unless that finds a repository further up
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a folder that git does not trust is another user's")
