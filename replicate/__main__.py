@@ -76,6 +76,8 @@ class Group(click.Group):
             if interruption.ending.is_set():
                 time.sleep(60)  # a thread is about to end this process
             line = error if isinstance(error, UserError) else refusal(error)
+            if isinstance(error, EOFError) and line is None:
+                raise RuntimeError(str(error)) from error  # click takes the end of a file for the user's wish to stop
             if line is None:
                 raise
             if os.environ.get("RANK", "0") != "0":

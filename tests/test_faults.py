@@ -6,6 +6,7 @@ import ast
 import errno
 import json
 import os
+import py_compile
 import re
 import resource
 import subprocess
@@ -114,6 +115,16 @@ def test_a_folder_that_may_not_be_written_to(project: Path, unmount: list[Path])
 
 def test_a_limit_on_files(project: Path) -> None:
     says(transfer(project, (resource.RLIMIT_FSIZE, 200)), "larger than a file may be here; raise the limit (ulimit -f)")
+    assert transfer(project).returncode == 0
+    undo(project)
+
+
+def test_compiled_files_cut_short(project: Path) -> None:
+    """As a full disk leaves them where Python does not look how much of them was written."""
+    compiled = py_compile.compile(str(project / "replicate" / "stages" / "transfer.py"))
+    assert compiled
+    os.truncate(compiled, 200)
+    says(transfer(project), "a file that Python compiled was cut short")
     assert transfer(project).returncode == 0
     undo(project)
 
