@@ -84,8 +84,9 @@ def read(path: Path) -> dict[str, Report]:
 
 
 def merged(reports: dict[str, Report], name: str, new: Report) -> dict[str, Report]:
-    """With the works of `new` in place of the same machine's own; what else was found out about that machine stays."""
+    """With the works and rates of `new` in place of the same machine's own; what else was found out about that machine stays."""
     old = reports.get(name, {})
     if old.get("machine") != new["machine"]:
         old = {}
-    return reports | {name: old | new | {"works": old.get("works", {}) | new["works"]}}
+    grown = {key: old.get(key, {}) | new[key] for key in ("rates", "works") if key in new}
+    return reports | {name: old | new | grown}

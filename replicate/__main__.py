@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ CALLED = (
     "paper",
     "completion",
 )  # by a person, in this order; others by dvc.yaml
+
+
+def forget_compiled() -> None:
+    """Removes what Python compiled of the project, as a disk that is full cuts it short."""
+    for file in Path(__file__).parent.rglob("*.pyc"):
+        with suppress(OSError):
+            file.unlink()
 
 
 class Group(click.Group):
@@ -76,10 +84,12 @@ class Group(click.Group):
             if interruption.ending.is_set():
                 time.sleep(60)  # a thread is about to end this process
             line = error if isinstance(error, UserError) else refusal(error)
-            if isinstance(error, EOFError) and line is None:
+            if line is None and isinstance(error, EOFError):
                 raise RuntimeError(str(error)) from error  # click takes the end of a file for the user's wish to stop
             if line is None:
                 raise
+            if line is not error:
+                forget_compiled()
             if os.environ.get("RANK", "0") != "0":
                 time.sleep(2)  # the first of several processes says the same, as a rule, and ends the others
             click.echo(f"error: {line}", err=True)

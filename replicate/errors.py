@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-from contextlib import suppress
-from pathlib import Path
 
 MEMORY = (
     "not enough memory",
@@ -30,6 +28,10 @@ REFUSALS = {
     errno.EIO: ("the disk fails", "go on from another"),
     errno.ENOMEM: MEMORY,
 }
+CUT = (  # on a full disk Python leaves a compiled file cut short, and cannot import from it
+    "a file that Python compiled was cut short; the project's are removed: run the same command again,"
+    " and if it says the same, remove .venv and run make setup"
+)
 
 LONGEST = 600  # characters: what a file holds may be quoted, and be of any length
 
@@ -44,30 +46,18 @@ class UserError(Exception):
 
 
 def refusal(error: BaseException | None) -> UserError | None:
-    """What the machine refused, and the remedy, if that is what an error or one of its causes is; libraries have many names for it.
-
-    Python may have left its compiled files cut short on a full disk, which nothing could be imported from: they are removed.
-    """
-    if isinstance(error, EOFError) and "marshal" in str(error):
-        forget_compiled()
-        return UserError("a file that Python compiled was cut short, as a full disk does; it is removed: run the same command again")
+    """What the machine refused, and the remedy, if that is what an error or one of its causes is; libraries have many names for it."""
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(sign in str(error) for sign in SHORT):
             number = errno.ENOMEM
+        elif isinstance(error, EOFError) and "marshal" in str(error):
+            return UserError(CUT)
         elif found := re.search(r"\(os error (\d+)\)", str(error)):  # of what is written in Rust
             number = int(found[1])
         if number in REFUSALS:
             what, remedy = REFUSALS[number]
-            if REFUSALS[number] != MEMORY:
-                forget_compiled()
             where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
             return UserError(f"{where}{what}; {remedy} and run the same command again: what is finished is kept")
         error = error.__cause__ or error.__context__
     return None
-
-
-def forget_compiled() -> None:
-    for file in Path(__file__).parent.rglob("*.pyc"):
-        with suppress(OSError):
-            file.unlink()

@@ -98,7 +98,8 @@ def test_what_was_not_run_says_why() -> None:
 
 def test_a_new_run_leaves_other_works_and_machines_as_they_were() -> None:
     there = {"machine": {"cores": 4}, "works": {"a": 4}}
-    old = {"here": {"machine": {"cores": 2}, "works": {"a": 1, "b": 2}, "scaling": 3}, "there": there}
-    new = results.merged(old, "here", {"machine": {"cores": 2}, "works": {"a": 5}})
-    assert new == {"here": {"machine": {"cores": 2}, "works": {"a": 5, "b": 2}, "scaling": 3}, "there": there}
+    old = {"here": {"machine": {"cores": 2}, "works": {"a": 1, "b": 2}, "rates": {"float32": 6}, "scaling": 3}, "there": there}
+    new = results.merged(old, "here", {"machine": {"cores": 2}, "works": {"a": 5}, "rates": {"bfloat16": 7}})
+    rates = {"float32": 6, "bfloat16": 7}
+    assert new == {"here": {"machine": {"cores": 2}, "works": {"a": 5, "b": 2}, "rates": rates, "scaling": 3}, "there": there}
     assert results.merged(old, "here", {"machine": {"cores": 3}, "works": {}})["here"] == {"machine": {"cores": 3}, "works": {}}
