@@ -1,4 +1,5 @@
-"""What the demo study took on this machine: seconds of each stage, from the run log, into results.json.
+"""What the demo study took on this machine: seconds of each stage, from the run log, into
+results.json.
 
 make demo && python -m benchmarks.demo
 """
@@ -12,15 +13,17 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 from benchmarks.results import merged, read
-from replicate.params import load
-from replicate.writing import write_json
+from replicate.data.json_io import write_json
+from replicate.pipeline.config import load
 
 LOG = Path("logs/runs.jsonl")
 RESULTS = Path(__file__).with_name("results.json")
 
 
 def spent(lines: list[dict[str, object]], arguments: set[str]) -> dict[str, dict[str, float]]:
-    """Seconds by stage and argument, of the last time that each came to its end; `arguments`: those of the demo study."""
+    """Seconds by stage and argument, of the last time that each came to its end; `arguments`: those
+    of the demo study.
+    """
     seconds: dict[str, dict[str, float]] = {}
     for line in lines:
         argument = str(line["argument"] or "")
@@ -34,8 +37,14 @@ def main() -> None:
         sys.exit(f"error: {LOG}: missing; run `make demo` first")
     params = load()
     families = params.studies["demo"].families
-    names = {"demo", *families, *(model for family in families for model in params.models_of(family))}
-    found = spent([json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()], names)
+    names = {
+        "demo",
+        *families,
+        *(model for family in families for model in params.models_of(family)),
+    }
+    found = spent(
+        [json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()], names
+    )
     machine, reports = describe(), read(RESULTS)
     new = {"machine": asdict(machine), "works": {}, "demo": {"seconds": found}}
     write_json(RESULTS, merged(reports, machine.name, new))

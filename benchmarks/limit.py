@@ -1,25 +1,28 @@
-"""The least time that a chain-step could take on this machine: what must be calculated and moved, at the best rates it shows.
+"""The least time that a chain-step could take on this machine: what must be calculated and moved,
+at the best rates it shows.
 
-Floating-point operations of the last token's loss, for a minibatch of B windows of P = L − 1 tokens, width d, n blocks, V tokens in the
-vocabulary. A block has M = m·d² weights in matrices (m = 12 in GPT-2: 3 for queries, keys and values, 1 for the attention's output, 8 for
-the MLP; m = 13 in Llama as built here, with 9), each of which a position multiplies and adds, and attention does so twice over the d
-entries of each pair of positions, of which a causal model has P(P + 1)/2:
+Floating-point operations of the last token's loss, for a minibatch of B windows of P = L − 1
+tokens, width d, n blocks, V tokens in the vocabulary. A block has M = m·d² weights in matrices (m =
+12 in GPT-2: 3 for queries, keys and values, 1 for the attention's output, 8 for the MLP; m = 13 in
+Llama as built here, with 9), each of which a position multiplies and adds, and attention does so
+twice over the d entries of each pair of positions, of which a causal model has P(P + 1)/2:
 
     block      = 2·P·M + 4·d·P(P + 1)/2
-    last block = 2·P·2d² + 2·(M − 2d²) + 4·d·P      keys and values at all positions, everything else at the last
+    last block = 2·P·2d² + 2·(M − 2d²) + 4·d·P      keys and values at all positions, everything
+                                                    else at the last
     head       = 2·d·V                              at the last position
     forward    = B·[(n − 1)·block + last block + head]
     needed     = 3·forward                          backward, a product for each factor's gradient
 
-Bytes, for N weights of s = 4 bytes: the weights read in the forward and in the backward pass, and an update that reads weight,
-gradient and anchor and writes weight and gradient:
+Bytes, for N weights of s = 4 bytes: the weights read in the forward and in the backward pass, and
+an update that reads weight, gradient and anchor and writes weight and gradient:
 
     moved = (2 + 5)·s·N
 
     limit = needed / matrix rate + moved / memory rate
 
-The matrix rate is the best of torch's product and oneDNN's over the shapes of all works, the memory rate that of a copy too large for any
-cache, read and write counted, both with all threads.
+The matrix rate is the best of torch's product and oneDNN's over the shapes of all works, the memory
+rate that of a copy too large for any cache, read and write counted, both with all threads.
 """
 
 from __future__ import annotations
@@ -49,8 +52,9 @@ class Rates:
 
 
 def forward(work: Work, *, whole: bool = False) -> int:
-    """Floating-point operations in the matrix products of a minibatch's forward pass: those needed, or, `whole`, all that a model makes
-    that gives the logits of every position and the scores of every pair.
+    """Floating-point operations in the matrix products of a minibatch's forward pass: those needed,
+    or, `whole`, all that a model makes that gives the logits of every position and the scores of
+    every pair.
     """
     P, d = work.length - 1, work.width
     weights = (4 + MLP[work.architecture]) * d * d
@@ -88,7 +92,10 @@ def products(work: Work) -> list[tuple[int, int, int]]:
 
 
 def matrix_rate(rows: int, inner: int, outer: int, dtype: torch.dtype) -> float:
-    x, w = torch.randn(rows, inner, device=device(), dtype=dtype), torch.randn(outer, inner, device=device(), dtype=dtype)
+    x, w = (
+        torch.randn(rows, inner, device=device(), dtype=dtype),
+        torch.randn(outer, inner, device=device(), dtype=dtype),
+    )
     calls: list[Callable[[], object]] = [lambda: torch.mm(x, w.t())]
     if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
         # oneDNN, which is twice MKL where the processor is AMD's.

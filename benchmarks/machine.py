@@ -1,4 +1,6 @@
-"""The machine that is measured, in words and numbers that do not change from one run to the next."""
+"""The machine that is measured, in words and numbers that do not change from one run to the
+next.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Machine:
 def describe() -> Machine:
     return Machine(
         processor=f"{processor()} ({torch.backends.cpu.get_cpu_capability()})",
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1,
         memory=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         torch=torch.__version__,
         threads=torch.get_num_threads(),
@@ -42,7 +46,11 @@ def describe() -> Machine:
 def processor() -> str:
     information = Path("/proc/cpuinfo")
     if information.is_file():
-        names = [line.split(":", 1)[1].strip() for line in information.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in information.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         if names:
             return names[0]
     return platform.processor() or platform.machine()

@@ -1,13 +1,16 @@
-"""One measurement, in a process of its own: `python -m benchmarks.measure NAME WORK --folder FOLDER` prints one line of JSON.
+"""One measurement, in a process of its own: `python -m benchmarks.measure NAME WORK --folder
+FOLDER` prints one line of JSON.
 
-After a warm-up of a few steps, in which things are loaded and compiled, the work is timed with n₁ steps a chain and with n₂; what a call
-costs whatever its length, such as a peer's pass over all the data or its compiling again, drops out of
+After a warm-up of a few steps, in which things are loaded and compiled, the work is timed with n₁
+steps a chain and with n₂; what a call costs whatever its length, such as a peer's pass over all the
+data or its compiling again, drops out of
 
     seconds per chain-step = (t₂ − t₁) / ((n₂ − n₁)·chains)
 
-and is given apart, as `fixed` = t₁ − n₁·chains·(seconds per chain-step). Memory is that of the process, loaded libraries and model
-with it, from after loading the model on; `above` is what of it is over that of the process when it had only imported everything. On a
-GPU both are what torch allocated there.
+and is given apart, as `fixed` = t₁ − n₁·chains·(seconds per chain-step). Memory is that of the
+process, loaded libraries and model with it, from after loading the model on; `above` is what of it
+is over that of the process when it had only imported everything. On a GPU both are what torch
+allocated there.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ class Measurement:
 def measure(name: str, work: Work, warm_up: int) -> Measurement:
     """Imports the adapter, loads, warms up, times.
 
-    On a machine that does other work the longer chains may take no longer, and `seconds` is then no time at all: it is kept as it is.
+    On a machine that does other work the longer chains may take no longer, and `seconds` is then no
+    time at all: it is kept as it is.
 
     Raises:
         ArithmeticError: a loss is not finite.
@@ -51,7 +55,9 @@ def measure(name: str, work: Work, warm_up: int) -> Measurement:
     timed(runner, work, warm_up)
     (n1, n2), times = work.steps, [timed(runner, work, steps) for steps in work.steps]
     seconds = (times[1] - times[0]) / ((n2 - n1) * work.chains)
-    return Measurement(seconds, times[0] - n1 * work.chains * seconds, peak_memory(), peak_memory() - imported)
+    return Measurement(
+        seconds, times[0] - n1 * work.chains * seconds, peak_memory(), peak_memory() - imported
+    )
 
 
 def timed(runner: Adapter, work: Work, steps: int) -> float:
@@ -75,18 +81,26 @@ def peak_memory() -> int:
     """Bytes, the most that there were, in this process and in those it started."""
     if device().type == "cuda":
         return torch.cuda.max_memory_allocated()
-    if Path("/proc/self/status").is_file():  # `ru_maxrss` would begin with what the parent process had
+    if Path(
+        "/proc/self/status"
+    ).is_file():  # `ru_maxrss` would begin with what the parent process had
         mine = Path("/proc/self")
-        children = [pid for task in mine.glob("task/*/children") for pid in task.read_text().split()]
+        children = [
+            pid for task in mine.glob("task/*/children") for pid in task.read_text().split()
+        ]
         lines = [
-            line for place in (mine, *(Path("/proc") / pid for pid in children)) for line in (place / "status").read_text().splitlines()
+            line
+            for place in (mine, *(Path("/proc") / pid for pid in children))
+            for line in (place / "status").read_text().splitlines()
         ]
         return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def forget_peak() -> None:
-    """From here on the peak counts anew, where the system can do that: of loading a model it is another one."""
+    """From here on the peak counts anew, where the system can do that: of loading a model it is
+    another one.
+    """
     if device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif (peak := Path("/proc/self/clear_refs")).exists():
@@ -96,11 +110,23 @@ def forget_peak() -> None:
 @click.command
 @click.argument("name")
 @click.argument("work", type=click.Choice(list(WORKS)))
-@click.option("--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help="where the model was saved")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="where the model was saved",
+)
 @click.option("--steps", type=(int, int), help="n₁ and n₂ other than the work's")
 @click.option("--warm-up", default=3, help="steps")
-@click.option("--logits", type=click.Choice(["all", "last"]), default="all", help="those that the peers' loss makes")
-def main(name: str, work: str, folder: Path, steps: tuple[int, int] | None, warm_up: int, logits: str) -> None:
+@click.option(
+    "--logits",
+    type=click.Choice(["all", "last"]),
+    default="all",
+    help="those that the peers' loss makes",
+)
+def main(
+    name: str, work: str, folder: Path, steps: tuple[int, int] | None, warm_up: int, logits: str
+) -> None:
     """Measures NAME (ours, or a peer) on WORK."""
     chosen = WORKS[work]
     chosen = replace(chosen, folder=folder, steps=steps or chosen.steps, logits=logits)

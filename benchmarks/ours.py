@@ -1,4 +1,6 @@
-"""This project's samplers, as its stages run them: several chains on a process a core, one alone on all cores."""
+"""This project's samplers, as its stages run them: several chains on a process a core, one alone on
+all cores.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks.work import LOCALIZATION, LR, NBETA, Work, autocast, tokens
-from replicate import label, models, processes
+from replicate.models import last_token as label
+from replicate.models import loading as models
+from replicate.pipeline import parallel as processes
 from replicate.sampling import Chain, Plan, Setting, Space, walk
 
 
@@ -54,7 +58,9 @@ def losses_of(work: Work, steps: int, chains: list[int]) -> dict[int, np.ndarray
         loss,
         np.zeros(len(tokens_NxL), np.float32),
         Setting("sgld", LR, localization=LOCALIZATION),
-        Plan(nbeta=NBETA, batch_size=work.batch, groups=1, chains=work.chains, burn_in=0, draws=steps),
+        Plan(
+            nbeta=NBETA, batch_size=work.batch, groups=1, chains=work.chains, burn_in=0, draws=steps
+        ),
         [[(0, chain)] for chain in chains],
         order=lambda group: np.random.default_rng(group).permutation(len(tokens_NxL)),
         noise=lambda group, chain: chain,

@@ -1,7 +1,9 @@
-"""`python -m benchmarks.parts`: what a step of GPT-2 is made of, and what its parts cost here with other code.
+"""`python -m benchmarks.parts`: what a step of GPT-2 is made of, and what its parts cost here with
+other code.
 
-products: floating-point operations per second of one core, by torch's own kernel and by oneDNN. noise, move: seconds per weight, on all
-threads: torch's normal numbers alone, and a whole step of our SGLD, its noise included. step: shares of a step's processor time.
+products: floating-point operations per second of one core, by torch's own kernel and by oneDNN.
+noise, move: seconds per weight, on all threads: torch's normal numbers alone, and a whole step of
+our SGLD, its noise included. step: shares of a step's processor time.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from benchmarks import ours, results
 from benchmarks.limit import fastest
 from benchmarks.machine import describe
 from benchmarks.work import LOCALIZATION, LR, NBETA, WORKS, save
-from replicate import label
+from replicate.data.json_io import rounded, write_json
+from replicate.models import last_token as label
 from replicate.sampling import Setting, samplers
-from replicate.writing import rounded, write_json
 
 HERE = Path(__file__).parent
 SETTING = Setting("sgld", LR, localization=LOCALIZATION)
@@ -38,15 +40,24 @@ def main() -> None:
     torch.set_num_threads(1)
     found = {"products": products()}
     torch.set_num_threads(threads)
-    found |= {"seconds_per_weight": {"torch_normal": noise(), "move": move()}, "step": {name: step(name) for name in ("gpt2", "mini-34k")}}
+    found |= {
+        "seconds_per_weight": {"torch_normal": noise(), "move": move()},
+        "step": {name: step(name) for name in ("gpt2", "mini-34k")},
+    }
     report = {"machine": asdict(machine), "works": {}, "parts": found}
-    write_json(HERE / "results.json", results.merged(results.read(HERE / "results.json"), machine.name, report))
+    write_json(
+        HERE / "results.json",
+        results.merged(results.read(HERE / "results.json"), machine.name, report),
+    )
     print(json.dumps(rounded(found), indent=1))
 
 
 def products() -> dict[str, float]:
     x, w = torch.randn(ROWS, INNER), torch.randn(OUTER, INNER)
-    calls = {"torch": lambda: torch.mm(x, w.t()), "onednn": lambda: torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")}
+    calls = {
+        "torch": lambda: torch.mm(x, w.t()),
+        "onednn": lambda: torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], ""),
+    }
     return {name: 2 * ROWS * INNER * OUTER / fastest(call) for name, call in calls.items()}
 
 
@@ -68,13 +79,17 @@ def move() -> float:
 
 
 def step(name: str) -> dict[str, float]:
-    """Seconds of a step, and the shares of its largest parts; `torch::autograd::AccumulateGrad` is where the weights are moved."""
+    """Seconds of a step, and the shares of its largest parts; `torch::autograd::AccumulateGrad` is
+    where the weights are moved.
+    """
     with tempfile.TemporaryDirectory() as folder:
         work = replace(WORKS[name], folder=Path(folder))
         save(work, Path(folder))
         model = ours.model(work)
     parameters = list(model.parameters())
-    sampler = samplers.sampler(parameters, [p.detach().clone() for p in parameters], SETTING, nbeta=NBETA, seed=0)
+    sampler = samplers.sampler(
+        parameters, [p.detach().clone() for p in parameters], SETTING, nbeta=NBETA, seed=0
+    )
     tokens = torch.randint(work.vocabulary, (work.batch, work.length))
 
     def one() -> None:
@@ -91,7 +106,9 @@ def step(name: str) -> dict[str, float]:
             one()
     events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
-    return {"seconds": seconds} | {event.key: event.self_cpu_time_total / total for event in events[:SHOWN]}
+    return {"seconds": seconds} | {
+        event.key: event.self_cpu_time_total / total for event in events[:SHOWN]
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What `results.json` says: per machine its description, the limit's rates, and per work what ours and each peer took."""
+"""What `results.json` says: per machine its description, the limit's rates, and per work what ours
+and each peer took.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def row(work: Work, lack: str | None, timings: dict[str, Runs], rates: Rates) -> dict[str, Any]:
-    """Of one work; `lack` says why it was not run. Ratios are a peer's over ours, round by round: above 1, ours is the better."""
+    """Of one work; `lack` says why it was not run. Ratios are a peer's over ours, round by round:
+    above 1, ours is the better.
+    """
     about = {
         "parameters": parameters(work),
         "chains": work.chains,
@@ -42,7 +46,9 @@ def row(work: Work, lack: str | None, timings: dict[str, Runs], rates: Rates) ->
     return about | {
         "status": "run",
         "steps": work.steps,
-        "measured": {name: entry(runs, ours.rounds, about["limit"]) for name, runs in timings.items()},
+        "measured": {
+            name: entry(runs, ours.rounds, about["limit"]) for name, runs in timings.items()
+        },
         "versions": {name: version(name) for name in timings if name != "ours"},
     }
 
@@ -69,12 +75,23 @@ def entry(runs: Runs, ours: Sequence[Measurement], least: float) -> dict[str, An
     )
 
 
-def report(machine: Machine, rates: dict[str, Rates], works: Sequence[Work], lacks: dict[str, str], timings: Timings) -> Report:
+def report(
+    machine: Machine,
+    rates: dict[str, Rates],
+    works: Sequence[Work],
+    lacks: dict[str, str],
+    timings: Timings,
+) -> Report:
     """`lacks`: why a work was not run, by its name."""
     return {
         "machine": asdict(machine),
         "rates": {dtype: asdict(rate) for dtype, rate in rates.items()},
-        "works": {work.name: row(work, lacks.get(work.name), timings.get(work.name, {}), rates[work.products]) for work in works},
+        "works": {
+            work.name: row(
+                work, lacks.get(work.name), timings.get(work.name, {}), rates[work.products]
+            )
+            for work in works
+        },
     }
 
 
@@ -84,7 +101,9 @@ def read(path: Path) -> dict[str, Report]:
 
 
 def merged(reports: dict[str, Report], name: str, new: Report) -> dict[str, Report]:
-    """With the works and rates of `new` in place of the same machine's own; what else was found out about that machine stays."""
+    """With the works and rates of `new` in place of the same machine's own; what else was found out
+    about that machine stays.
+    """
     old = reports.get(name, {})
     if old.get("machine") != new["machine"]:
         old = {}

@@ -1,4 +1,6 @@
-"""Measurements of all that are compared, one after another, round by round, so that a slow minute of the machine hits all alike."""
+"""Measurements of all that are compared, one after another, round by round, so that a slow minute
+of the machine hits all alike.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,14 @@ Timings = dict[str, dict[str, Runs]]  # by work, by peer, ours with it
 
 
 def measure(works: Sequence[Work], peers: Sequence[str], rounds: int, advance: Advance) -> Timings:
-    """Every work by ours and by the peers chosen of its own, `rounds` times; `advance` is told of each measurement, made or not.
+    """Every work by ours and by the peers chosen of its own, `rounds` times; `advance` is told of
+    each measurement, made or not.
 
     A peer that is not installed or fails is not tried again.
     """
-    timings: Timings = {work.name: {name: Runs() for name in compared(work, peers)} for work in works}
+    timings: Timings = {
+        work.name: {name: Runs() for name in compared(work, peers)} for work in works
+    }
     with tempfile.TemporaryDirectory() as folder:
         for work in works:
             save(work, Path(folder) / work.name)
@@ -93,7 +98,9 @@ def python(module: str, *arguments: object) -> dict[str, Any]:
         check=False,
     )
     if run.returncode < 0:
-        raise UserError(f"killed by signal {-run.returncode}" + ", for want of memory" * (run.returncode == -9))
+        raise UserError(
+            f"killed by signal {-run.returncode}" + ", for want of memory" * (run.returncode == -9)
+        )
     if run.returncode:
         raise UserError((run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1])
     return json.loads(run.stdout.strip().splitlines()[-1])

@@ -1,4 +1,5 @@
-"""What is timed: SGLD around a language model with random weights, the same for ours and for every peer.
+"""What is timed: SGLD around a language model with random weights, the same for ours and for every
+peer.
 
     w ← w − (ε/2)·[nβ·∇L_B(w) + γ(w − w*)] + √ε·N(0, I)
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from replicate import models
+from replicate.models import loading as models
 
 LR, NBETA, LOCALIZATION = 1e-5, 30.0, 100.0  # ε, nβ, γ
 SEED = 0
@@ -26,11 +27,13 @@ SEED = 0
 class Work:
     """Chains around one model, and how long they are timed.
 
-    `length` is the tokens of a window with the label, so that a model is given length − 1; `batch` the windows of a step, `batches` the
-    disjoint ones in the text. A `published` model is GPT-2 as it comes from the hub (1024 positions, gelu_new), the others are the control
-    models of `replicate.models`; `folder` is where it was saved. `peers` are those that are measured; `logits` says whether their loss
-    makes the logits of all positions, as a model does when it is called, or of the last alone. Ours makes the last alone. `steps` are
-    the two lengths of chain that are timed.
+    `length` is the tokens of a window with the label, so that a model is given length − 1; `batch`
+    the windows of a step, `batches` the disjoint ones in the text. A `published` model is GPT-2 as
+    it comes from the hub (1024 positions, gelu_new), the others are the control models of
+    `replicate.models`; `folder` is where it was saved. `peers` are those that are measured;
+    `logits` says whether their loss makes the logits of all positions, as a model does when it is
+    called, or of the last alone. Ours makes the last alone. `steps` are the two lengths of chain
+    that are timed.
     """
 
     name: str
@@ -53,7 +56,19 @@ class Work:
 
 
 def mini(name: str, width: int, heads: int, steps: tuple[int, int]) -> Work:
-    return Work(name, "gpt2", 2, width, heads, 768, 48, 32, 20, steps, ("devinterp", "canonical-interp", "posteriors"))
+    return Work(
+        name,
+        "gpt2",
+        2,
+        width,
+        heads,
+        768,
+        48,
+        32,
+        20,
+        steps,
+        ("devinterp", "canonical-interp", "posteriors"),
+    )
 
 
 WORKS = {
@@ -63,9 +78,51 @@ WORKS = {
         mini("mini-110k", 52, 2, (20, 60)),
         mini("mini-350k", 104, 4, (10, 40)),
         mini("mini-1050k", 192, 6, (5, 25)),
-        Work("gpt2", "gpt2", 12, 768, 12, 50257, 200, 5, 1, (2, 8), ("devinterp", "posteriors"), published=True),
-        Work("gpt2-xl", "gpt2", 48, 1600, 25, 50257, 200, 5, 1, (5, 15), ("devinterp",), published=True, cuda=True),
-        Work("gpt2-xl-64", "gpt2", 48, 1600, 25, 50257, 200, 64, 1, (5, 15), ("devinterp",), "bfloat16", published=True, cuda=True),
+        Work(
+            "gpt2",
+            "gpt2",
+            12,
+            768,
+            12,
+            50257,
+            200,
+            5,
+            1,
+            (2, 8),
+            ("devinterp", "posteriors"),
+            published=True,
+        ),
+        Work(
+            "gpt2-xl",
+            "gpt2",
+            48,
+            1600,
+            25,
+            50257,
+            200,
+            5,
+            1,
+            (5, 15),
+            ("devinterp",),
+            published=True,
+            cuda=True,
+        ),
+        Work(
+            "gpt2-xl-64",
+            "gpt2",
+            48,
+            1600,
+            25,
+            50257,
+            200,
+            64,
+            1,
+            (5, 15),
+            ("devinterp",),
+            "bfloat16",
+            published=True,
+            cuda=True,
+        ),
     )
 }
 
@@ -73,7 +130,12 @@ WORKS = {
 def build(work: Work) -> PreTrainedModel:
     if not work.published:
         return models.build(
-            work.architecture, layers=work.layers, width=work.width, heads=work.heads, vocabulary=work.vocabulary, length=work.length
+            work.architecture,
+            layers=work.layers,
+            width=work.width,
+            heads=work.heads,
+            vocabulary=work.vocabulary,
+            length=work.length,
         )
     if work.architecture != "gpt2":
         raise ValueError(f"{work.name}: only GPT-2 is built as published")
@@ -124,7 +186,9 @@ def model(work: Work, attention: str = "sdpa") -> PreTrainedModel:
 def tokens(work: Work) -> Tensor:
     """Random windows, shape (batches·B, L), on the model's device."""
     generator = torch.Generator().manual_seed(SEED)
-    return torch.randint(work.vocabulary, (work.batches * work.batch, work.length), generator=generator).to(device())
+    return torch.randint(
+        work.vocabulary, (work.batches * work.batch, work.length), generator=generator
+    ).to(device())
 
 
 @cache

@@ -1,8 +1,10 @@
-"""The artifact as a research object, ro-crate-metadata.json (RO-Crate 1.1, Workflow RO-Crate 1.0), from what the repository says of itself.
+"""The artifact as a research object, ro-crate-metadata.json (RO-Crate 1.1, Workflow RO-Crate 1.0),
+from what the repository says of itself.
 
     python docs/crate.py
 
-It describes the files that git has, not a run of them: who ran what, when and where stands in results/<study>/provenance.json.
+It describes the files that git has, not a run of them: who ran what, when and where stands in
+results/<study>/provenance.json.
 """
 
 from __future__ import annotations
@@ -35,9 +37,20 @@ FILES = {  # what is described, and as what
     "requirements/sbom.cdx.json": "Bill of materials of the locks (CycloneDX)",
     "docs/pipeline.svg": "The stages and what depends on what",
 }
-FORMATS = {"": "text/plain", ".cff": "application/yaml", ".json": "application/json", ".md": "text/markdown", ".svg": "image/svg+xml"}
+FORMATS = {
+    "": "text/plain",
+    ".cff": "application/yaml",
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".svg": "image/svg+xml",
+}
 FORMATS |= {".tex": "application/x-tex", ".yaml": "application/yaml", ".lock": "text/plain"}
-FOLDERS = {"replicate/": "The package", "tests/": "Its tests", "benchmarks/": "Its benchmarks", "docs/": "Its documentation"}
+FOLDERS = {
+    "replicate/": "The package",
+    "tests/": "Its tests",
+    "benchmarks/": "Its benchmarks",
+    "docs/": "Its documentation",
+}
 
 
 def to(*names: str) -> Any:
@@ -52,13 +65,31 @@ def file(name: str, said: str, **more: Any) -> Entity:
 
 
 def results() -> list[Entity]:
-    """The folders of results and their files, each conforming to its schema; the first is the folder of all."""
-    top, *folders = [ROOT / "results", *sorted(path for path in (ROOT / "results").iterdir() if path.is_dir())]
+    """The folders of results and their files, each conforming to its schema; the first is the
+    folder of all.
+    """
+    top, *folders = [
+        ROOT / "results",
+        *sorted(path for path in (ROOT / "results").iterdir() if path.is_dir()),
+    ]
     found: list[Entity] = []
     for folder in (top, *folders):
-        inside = [file(str(path.relative_to(ROOT)), title(path), **schema(path)) for path in sorted(folder.glob("*.json"))]
-        parts = [entity["@id"] for entity in inside] + [f"{each.relative_to(ROOT)}/" for each in folders if folder == top]
-        found += [{"@id": f"{folder.relative_to(ROOT)}/", "@type": "Dataset", "name": title(folder), "hasPart": to(*parts)}, *inside]
+        inside = [
+            file(str(path.relative_to(ROOT)), title(path), **schema(path))
+            for path in sorted(folder.glob("*.json"))
+        ]
+        parts = [entity["@id"] for entity in inside] + [
+            f"{each.relative_to(ROOT)}/" for each in folders if folder == top
+        ]
+        found += [
+            {
+                "@id": f"{folder.relative_to(ROOT)}/",
+                "@type": "Dataset",
+                "name": title(folder),
+                "hasPart": to(*parts),
+            },
+            *inside,
+        ]
     return found
 
 
@@ -66,25 +97,42 @@ def title(path: Path) -> str:
     if path.name == "results":
         return "What the stages found, as JSON"
     if path.is_dir():
-        return {"schemas": "JSON Schemas of the results", "published": "The published figures, judged"}.get(
-            path.name, f"Results of the {path.name} study"
-        )
-    return f"JSON Schema of {path.name.removesuffix('.schema.json')}" if path.parent.name == "schemas" else path.stem.capitalize()
+        return {
+            "schemas": "JSON Schemas of the results",
+            "published": "The published figures, judged",
+        }.get(path.name, f"Results of the {path.name} study")
+    return (
+        f"JSON Schema of {path.name.removesuffix('.schema.json')}"
+        if path.parent.name == "schemas"
+        else path.stem.capitalize()
+    )
 
 
 def schema(path: Path) -> Entity:
     known = ROOT / "results" / "schemas" / f"{path.stem}.schema.json"
-    return {"conformsTo": to(str(known.relative_to(ROOT)))} if known.is_file() and path.parent.name != "schemas" else {}
+    return (
+        {"conformsTo": to(str(known.relative_to(ROOT)))}
+        if known.is_file() and path.parent.name != "schemas"
+        else {}
+    )
 
 
 def crate() -> Entity:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     dvc = re.search(r'"dvc==([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     found, about = results(), " ".join(citation["abstract"].split())
-    described = [file(name, said, **({"about": to("./")} if name == "README.md" else {})) for name, said in FILES.items()]
+    described = [
+        file(name, said, **({"about": to("./")} if name == "README.md" else {}))
+        for name, said in FILES.items()
+    ]
     folders = [{"@id": name, "@type": "Dataset", "name": said} for name, said in FOLDERS.items()]
     workflow = file(
-        "dvc.yaml", "The pipeline", programmingLanguage=to(DVC), image=to("docs/pipeline.svg"), license=to(LICENCE), creator=to(AUTHORS)
+        "dvc.yaml",
+        "The pipeline",
+        programmingLanguage=to(DVC),
+        image=to("docs/pipeline.svg"),
+        license=to(LICENCE),
+        creator=to(AUTHORS),
     )
     workflow |= {
         "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow"],
@@ -92,10 +140,24 @@ def crate() -> Entity:
         "output": to("#results"),
         "conformsTo": to(WORKFLOW),
     }
-    workflow["description"] = "Stages of both studies; `dvc repro demo` runs the demo study, `dvc repro` everything"
+    workflow["description"] = (
+        "Stages of both studies; `dvc repro demo` runs the demo study, `dvc repro` everything"
+    )
     parameters = [
-        {"@id": "#params", "@type": "FormalParameter", "name": "params.yaml", "additionalType": "File", "workExample": to("params.yaml")},
-        {"@id": "#results", "@type": "FormalParameter", "name": "results", "additionalType": "Dataset", "workExample": to("results/")},
+        {
+            "@id": "#params",
+            "@type": "FormalParameter",
+            "name": "params.yaml",
+            "additionalType": "File",
+            "workExample": to("params.yaml"),
+        },
+        {
+            "@id": "#results",
+            "@type": "FormalParameter",
+            "name": "results",
+            "additionalType": "Dataset",
+            "workExample": to("results/"),
+        },
     ]
     root = {
         "@id": "./",
@@ -122,8 +184,18 @@ def crate() -> Entity:
     context = [
         {"@id": AUTHORS, "@type": "Organization", "name": citation["authors"][0]["name"]},
         {"@id": LICENCE, "@type": "CreativeWork", "name": "MIT License", "identifier": LICENCE},
-        {"@id": PROFILE, "@type": ["CreativeWork", "Profile"], "name": "Workflow RO-Crate", "version": "1.0"},
-        {"@id": WORKFLOW, "@type": ["CreativeWork", "Profile"], "name": "ComputationalWorkflow", "version": "1.0"},
+        {
+            "@id": PROFILE,
+            "@type": ["CreativeWork", "Profile"],
+            "name": "Workflow RO-Crate",
+            "version": "1.0",
+        },
+        {
+            "@id": WORKFLOW,
+            "@type": ["CreativeWork", "Profile"],
+            "name": "ComputationalWorkflow",
+            "version": "1.0",
+        },
         {
             "@id": DVC,
             "@type": ["ComputerLanguage", "SoftwareApplication"],
@@ -132,7 +204,10 @@ def crate() -> Entity:
             "url": to("https://dvc.org"),
             "version": dvc[1] if dvc else "",
         },
-        *({"@id": r["url"], "@type": "ScholarlyArticle", "name": r["title"]} for r in citation["references"]),
+        *(
+            {"@id": r["url"], "@type": "ScholarlyArticle", "name": r["title"]}
+            for r in citation["references"]
+        ),
     ]
     graph = [descriptor, root, workflow, *parameters, *described, *folders, *found, *context]
     return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}

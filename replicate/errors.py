@@ -37,19 +37,29 @@ LONGEST = 600  # characters: what a file holds may be quoted, and be of any leng
 
 
 class UserError(Exception):
-    """A mistake or a lack that the user can mend; the message is one line that names it and the remedy, whatever it quotes."""
+    """A mistake or a lack that the user can mend; the message is one line that names it and the
+    remedy, whatever it quotes.
+    """
 
     def __str__(self) -> str:
         text = " ".join(super().__str__().split())
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)  # no escape codes for the terminal
+        text = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+        )  # no escape codes for the terminal
         return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 def refusal(error: BaseException | None) -> UserError | None:
-    """What the machine refused, and the remedy, if that is what an error or one of its causes is; libraries have many names for it."""
+    """What the machine refused, and the remedy, if that is what an error or one of its causes is;
+    libraries have many names for it.
+    """
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or any(sign in str(error) for sign in SHORT):
+        if (
+            isinstance(error, MemoryError)
+            or type(error).__name__ == "OutOfMemoryError"
+            or any(sign in str(error) for sign in SHORT)
+        ):
             number = errno.ENOMEM
         elif isinstance(error, EOFError) and "marshal" in str(error):
             return UserError(CUT)
@@ -58,6 +68,8 @@ def refusal(error: BaseException | None) -> UserError | None:
         if number in REFUSALS:
             what, remedy = REFUSALS[number]
             where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-            return UserError(f"{where}{what}; {remedy} and run the same command again: what is finished is kept")
+            return UserError(
+                f"{where}{what}; {remedy} and run the same command again: what is finished is kept"
+            )
         error = error.__cause__ or error.__context__
     return None

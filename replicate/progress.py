@@ -1,5 +1,5 @@
-"""Progress of long work: a bar with an estimate of what is left on a terminal, plain lines elsewhere; and what such work asks of the place
-where it rests.
+"""Progress of long work: a bar with an estimate of what is left on a terminal, plain lines
+elsewhere; and what such work asks of the place where it rests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ class Advance(Protocol):
 
 
 class Rest(Protocol):
-    """Where work can be interrupted and go on: it asks for the last state, offers the present one now and then, and drops it at its end."""
+    """Where work can be interrupted and go on: it asks for the last state, offers the present one
+    now and then, and drops it at its end.
+    """
 
     def load(self) -> dict[str, Tensor] | None: ...
 
@@ -43,15 +45,21 @@ class Restless:
 
 @contextmanager
 def progress(label: str, total: int, rank: int = 0) -> Iterator[Advance]:
-    """Shows `label` until all of `total` steps are done; the body calls the yielded function as it goes on. Of several processes that do
-    the same only the first, of rank 0, shows it.
+    """Shows `label` until all of `total` steps are done; the body calls the yielded function as it
+    goes on. Of several processes that do the same only the first, of rank 0, shows it.
     """
     if rank:
         yield lambda steps=1, note="": None
         return
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             TextColumn("{task.description}"),
@@ -79,6 +87,10 @@ def progress(label: str, total: int, rank: int = 0) -> Iterator[Advance]:
         if now - shown >= INTERVAL or done == total:
             shown = now
             left = (now - start) / done * (total - done)
-            print(f"{label}: {done}/{total}, {left:.0f} s left {note}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{label}: {done}/{total}, {left:.0f} s left {note}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
 
     yield advance

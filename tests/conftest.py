@@ -1,4 +1,6 @@
-"""Real data for some tests, where it lies beside the project; tests that want it skip where it is absent."""
+"""Real data for some tests, where it lies beside the project; tests that want it skip where it is
+absent.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ SHARED = ROOT.parent / "shared" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--whole-demo", action="store_true", help="Kill the demo study itself, not a small one: half an hour.")
+    parser.addoption(
+        "--whole-demo",
+        action="store_true",
+        help="Kill the demo study itself, not a small one: half an hour.",
+    )
 
 
 @pytest.fixture
@@ -33,7 +39,9 @@ def gpt2_tokenizer() -> Path:
     return path
 
 
-def replicate(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def replicate(
+    *arguments: object, cwd: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """`python -m replicate …` as a user runs it, in `cwd`."""
     return subprocess.run(
         [sys.executable, "-m", "replicate", *map(str, arguments)],
@@ -47,8 +55,14 @@ def replicate(*arguments: object, cwd: Path, **environment: str) -> subprocess.C
 
 
 def inherited() -> dict[str, str]:
-    """The environment without what the caller has set for git and DVC, but for where DVC may keep what its repositories share."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_")) or key == "DVC_SITE_CACHE_DIR"}
+    """The environment without what the caller has set for git and DVC, but for where DVC may keep
+    what its repositories share.
+    """
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("GIT_", "DVC_")) or key == "DVC_SITE_CACHE_DIR"
+    }
 
 
 def git(folder: Path, *arguments: str) -> None:

@@ -15,16 +15,20 @@ BASELINE = 2.0  # L̄₀ of `trace`, nats
 
 
 def quadratic_llc(h: np.ndarray, nbeta: float, localization: float, lr: float) -> float:
-    """λ̂ of ½·Σ hᵢwᵢ² under SGLD at w* = 0 with step size ε: ½·Σ nβhᵢ/(aᵢ(1 − εaᵢ/4)), aᵢ = nβhᵢ + γ.
+    """λ̂ of ½·Σ hᵢwᵢ² under SGLD at w* = 0 with step size ε: ½·Σ nβhᵢ/(aᵢ(1 − εaᵢ/4)), aᵢ = nβhᵢ +
+    γ.
 
-    The chain wᵢ ← (1 − εaᵢ/2)·wᵢ + √ε·N(0, 1) is AR(1) with variance ε/(1 − (1 − εaᵢ/2)²) = 1/(aᵢ(1 − εaᵢ/4)).
+    The chain wᵢ ← (1 − εaᵢ/2)·wᵢ + √ε·N(0, 1) is AR(1) with variance ε/(1 − (1 − εaᵢ/2)²) = 1/(aᵢ(1
+    − εaᵢ/4)).
     """
     a = nbeta * h + localization
     return float(0.5 * np.sum(nbeta * h / (a * (1 - lr * a / 4))))
 
 
 class Quadratic:
-    """½·Σ hᵢ(wᵢ − w*ᵢ)² for every example alike; w* is not 0, so that weight decay and localisation differ."""
+    """½·Σ hᵢ(wᵢ − w*ᵢ)² for every example alike; w* is not 0, so that weight decay and localisation
+    differ.
+    """
 
     def __init__(self, h: np.ndarray, centre: float = 0.0) -> None:
         self.h = torch.from_numpy(h)
@@ -35,8 +39,17 @@ class Quadratic:
         return (0.5 * (self.h * (self.w - self.centre) ** 2).sum()).expand(len(index_B))
 
 
-def trace(groups: int = 3, chains: int = 2, burn_in: int = 10, draws: int = 200, seed: int = 0, correlation: float = 0.8) -> xr.Dataset:
-    """Minibatch losses around BASELINE + 0.1 whose luck they share with the same minibatch's loss at w*, to a known degree."""
+def trace(
+    groups: int = 3,
+    chains: int = 2,
+    burn_in: int = 10,
+    draws: int = 200,
+    seed: int = 0,
+    correlation: float = 0.8,
+) -> xr.Dataset:
+    """Minibatch losses around BASELINE + 0.1 whose luck they share with the same minibatch's loss
+    at w*, to a known degree.
+    """
     rng = np.random.default_rng(seed)
     shape = (groups, chains, burn_in + draws)
     luck = rng.normal(0, 0.2, shape)
@@ -44,7 +57,11 @@ def trace(groups: int = 3, chains: int = 2, burn_in: int = 10, draws: int = 200,
     loss = BASELINE + 0.1 + correlation * luck + rng.normal(0, 0.05, shape)
     dims = ("group", "chain", "draw")
     return xr.Dataset(
-        {"loss": (dims, loss), "init_loss": (dims, init), "failed": (dims[:2], np.zeros(shape[:2], bool))},
+        {
+            "loss": (dims, loss),
+            "init_loss": (dims, init),
+            "failed": (dims[:2], np.zeros(shape[:2], bool)),
+        },
         {"draw": np.arange(-burn_in, draws)},
     )
 
@@ -70,5 +87,7 @@ def packed(values: torch.Tensor, dtype: torch.dtype = torch.float32) -> tuple[NF
     """A tensor in bitsandbytes' NF4, and what bitsandbytes has for its values."""
     data, state = quantize_4bit(values, quant_type="nf4")
     assert state.code is not None and state.blocksize is not None
-    anchor = NF4(data.reshape(-1), state.absmax, state.code.float(), state.blocksize, values.shape, dtype)
+    anchor = NF4(
+        data.reshape(-1), state.absmax, state.code.float(), state.blocksize, values.shape, dtype
+    )
     return anchor, dequantize_4bit(data, state).view(values.shape).to(dtype)

@@ -42,7 +42,10 @@ def test_the_operations_of_all_positions_are_those_that_torch_counts(work: Work)
 def test_of_the_last_block_keys_and_values_alone_are_needed_everywhere() -> None:
     """One block of GPT-2 by hand: P = 11, d = 24, V = 300, B = 4."""
     one = replace(TINY, layers=1)
-    everywhere, at_the_last = 11 * 2 * 2 * 24 * 24, 2 * 10 * 24 * 24 + 2 * 2 * 24 * 11 + 2 * 24 * 300
+    everywhere, at_the_last = (
+        11 * 2 * 2 * 24 * 24,
+        2 * 10 * 24 * 24 + 2 * 2 * 24 * 11 + 2 * 24 * 300,
+    )
     assert limit.needed(one) == 3 * 4 * (everywhere + at_the_last)
 
 
@@ -57,8 +60,12 @@ def test_parameters_are_counted_without_making_them(work: Work) -> None:
 
 @pytest.mark.parametrize("logits", ["all", "last"])
 @pytest.mark.parametrize("name", ["ours", *NAMES])
-def test_every_adapter_starts_each_chain_at_w_star_and_goes_on(name: str, logits: Literal["all", "last"], tmp_path: Path) -> None:
-    """The text is one minibatch, so that the first loss is that of the model by hand, whoever samples."""
+def test_every_adapter_starts_each_chain_at_w_star_and_goes_on(
+    name: str, logits: Literal["all", "last"], tmp_path: Path
+) -> None:
+    """The text is one minibatch, so that the first loss is that of the model by hand, whoever
+    samples.
+    """
     if name != "ours" and version(name) is None:
         pytest.skip(f"{name} is not installed")
     work = replace(saved("gpt2", tmp_path), logits=logits)
@@ -74,7 +81,11 @@ def by_hand(work: Work) -> float:
     tokens_NxL = tokens(work)
     with torch.no_grad():
         logits = model(work)(input_ids=tokens_NxL[:, :-1]).logits[:, -1]
-    return -torch.log_softmax(logits, -1)[torch.arange(len(tokens_NxL)), tokens_NxL[:, -1]].mean().item()
+    return (
+        -torch.log_softmax(logits, -1)[torch.arange(len(tokens_NxL)), tokens_NxL[:, -1]]
+        .mean()
+        .item()
+    )
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -90,7 +101,10 @@ def test_ratios_are_taken_within_a_round() -> None:
 def test_what_was_not_run_says_why() -> None:
     rates = Rates(1e12, 1e10)
     timings = {"ours": Runs([Measurement(1.0, 0, 10, 5)]), "posteriors": Runs(lack="not installed")}
-    works = {"tiny": results.row(TINY, None, timings, rates), "gpt2-xl": results.row(WORKS["gpt2-xl"], "needs a CUDA GPU", {}, rates)}
+    works = {
+        "tiny": results.row(TINY, None, timings, rates),
+        "gpt2-xl": results.row(WORKS["gpt2-xl"], "needs a CUDA GPU", {}, rates),
+    }
     text = table.table({"here": {"works": works}})
     assert "posteriors: not installed" in text
     assert "not run: needs a CUDA GPU" in text
@@ -98,8 +112,24 @@ def test_what_was_not_run_says_why() -> None:
 
 def test_a_new_run_leaves_other_works_and_machines_as_they_were() -> None:
     there = {"machine": {"cores": 4}, "works": {"a": 4}}
-    old = {"here": {"machine": {"cores": 2}, "works": {"a": 1, "b": 2}, "rates": {"float32": 6}, "scaling": 3}, "there": there}
-    new = results.merged(old, "here", {"machine": {"cores": 2}, "works": {"a": 5}, "rates": {"bfloat16": 7}})
+    old = {
+        "here": {
+            "machine": {"cores": 2},
+            "works": {"a": 1, "b": 2},
+            "rates": {"float32": 6},
+            "scaling": 3,
+        },
+        "there": there,
+    }
+    new = results.merged(
+        old, "here", {"machine": {"cores": 2}, "works": {"a": 5}, "rates": {"bfloat16": 7}}
+    )
     rates = {"float32": 6, "bfloat16": 7}
-    assert new == {"here": {"machine": {"cores": 2}, "works": {"a": 5, "b": 2}, "rates": rates, "scaling": 3}, "there": there}
-    assert results.merged(old, "here", {"machine": {"cores": 3}, "works": {}})["here"] == {"machine": {"cores": 3}, "works": {}}
+    assert new == {
+        "here": {"machine": {"cores": 2}, "works": {"a": 5, "b": 2}, "rates": rates, "scaling": 3},
+        "there": there,
+    }
+    assert results.merged(old, "here", {"machine": {"cores": 3}, "works": {}})["here"] == {
+        "machine": {"cores": 3},
+        "works": {},
+    }

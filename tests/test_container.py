@@ -1,4 +1,6 @@
-"""What can be held against the image's parts without building it; `container/selftest` builds and tries it."""
+"""What can be held against the image's parts without building it; `container/selftest` builds and
+tries it.
+"""
 
 import hashlib
 import json
@@ -15,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from replicate.stages import paper
+from replicate.pipeline.stages import paper
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -24,7 +26,9 @@ LOCKS = ("base", "dev", "cuda", "benchmarks")
 
 
 def locked(name: str) -> dict[str, str]:
-    """A lock's packages and what it says of each; a package for which a marker chooses one of two versions, of both."""
+    """A lock's packages and what it says of each; a package for which a marker chooses one of two
+    versions, of both.
+    """
     blocks: dict[str, str] = {}
     for block in re.split(r"\n(?=[a-z])", (ROOT / "requirements" / f"{name}.lock").read_text())[1:]:
         package = re.split(r"[=\[ ]", block)[0]
@@ -35,7 +39,11 @@ def locked(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", LOCKS)
 def test_each_locked_package_is_checked_against_a_hash(name: str) -> None:
     for package, block in locked(name).items():
-        assert len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", block)) >= len(re.findall(rf"(?m)^{package}\b.*==", block)) > 0
+        assert (
+            len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", block))
+            >= len(re.findall(rf"(?m)^{package}\b.*==", block))
+            > 0
+        )
 
 
 @pytest.mark.parametrize("name", [*LOCKS, "cpu"])
@@ -52,7 +60,9 @@ def test_what_only_development_needs_is_not_in_the_runtime_locks() -> None:
     names = {re.split(r"[=<>\[]", package)[0] for package in groups if isinstance(package, str)}
     assert names <= set(locked("dev"))
     assert runtime & set(locked("dev")) == set()
-    assert {re.split(r"[=<>\[]", package)[0] for package in wanted["project"]["dependencies"]} <= runtime
+    assert {
+        re.split(r"[=<>\[]", package)[0] for package in wanted["project"]["dependencies"]
+    } <= runtime
 
 
 def test_both_builds_of_torch_have_one_version() -> None:
@@ -76,21 +86,48 @@ def test_the_image_and_the_gate_install_the_latex_that_the_command_names() -> No
         assert paper.PACKAGES in file
 
 
-def test_the_images_copy_of_the_project_is_what_git_tracks_and_git_itself_without_its_settings() -> None:
-    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+def test_the_images_copy_of_the_project_is_what_git_tracks_and_git_itself_without_its_settings() -> (
+    None
+):
+    patterns = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
 
     def copied(path: str) -> bool:
         out = False
         for pattern in patterns:  # the last one that fits decides
-            if any(fnmatch(part, pattern.removeprefix("!")) for part in map(str, [PurePosixPath(path), *PurePosixPath(path).parents])):
+            if any(
+                fnmatch(part, pattern.removeprefix("!"))
+                for part in map(str, [PurePosixPath(path), *PurePosixPath(path).parents])
+            ):
                 out = not pattern.startswith("!")
         return not out
 
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split("\n")[:-1]
     assert [path for path in tracked if not copied(path)] == []
-    assert all(map(copied, [".git/HEAD", ".git/index", ".git/objects/pack/pack-1.pack", ".git/refs/heads/main"]))
-    left_out = [".git/config", ".dvc/config.local", ".venv/bin/python", "data/mini/windows/1", "logs/1", "replicate/__pycache__/1.pyc"]
-    assert [path for path in [*left_out, ".dvc/cache/files/1", "paper/main.pdf", "tmp/home/1"] if copied(path)] == []
+    assert all(
+        map(
+            copied,
+            [".git/HEAD", ".git/index", ".git/objects/pack/pack-1.pack", ".git/refs/heads/main"],
+        )
+    )
+    left_out = [
+        ".git/config",
+        ".dvc/config.local",
+        ".venv/bin/python",
+        "data/mini/windows/1",
+        "logs/1",
+        "replicate/__pycache__/1.pyc",
+    ]
+    assert [
+        path
+        for path in [*left_out, ".dvc/cache/files/1", "paper/main.pdf", "tmp/home/1"]
+        if copied(path)
+    ] == []
 
 
 @pytest.fixture
@@ -110,15 +147,28 @@ def enter(work: Path, *command: str, **environment: str) -> subprocess.Popen[str
     unknown = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
     values = {"PATH": "/usr/bin:/bin", "VENV": "/opt/venv"} | environment
     pipe = subprocess.PIPE
-    return subprocess.Popen(["sh", entrypoint, *command], cwd=work, env=values, stdin=pipe, stdout=pipe, stderr=pipe, text=True, **unknown)
+    return subprocess.Popen(
+        ["sh", entrypoint, *command],
+        cwd=work,
+        env=values,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        **unknown,
+    )
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the image's entrypoint needs Linux")
 
 
 @linux
-def test_an_unknown_user_without_a_writable_tmp_gets_a_home_a_name_and_a_tmp_in_the_work_folder(work: Path) -> None:
-    out, err = enter(work, "sh", "-c", 'echo "$HOME"; echo "$TMPDIR"; echo "$USER"', TMPDIR="/proc", HOME="/").communicate(timeout=60)
+def test_an_unknown_user_without_a_writable_tmp_gets_a_home_a_name_and_a_tmp_in_the_work_folder(
+    work: Path,
+) -> None:
+    out, err = enter(
+        work, "sh", "-c", 'echo "$HOME"; echo "$TMPDIR"; echo "$USER"', TMPDIR="/proc", HOME="/"
+    ).communicate(timeout=60)
     home, tmp, user = out.splitlines()
     assert (Path(home), Path(tmp)) == (work / "tmp" / "home", work / "tmp")
     assert Path(home).is_dir()
@@ -132,13 +182,18 @@ def test_where_nothing_can_be_written_the_entrypoint_says_to_mount_a_folder(work
     process = enter(work, "true", TMPDIR="/proc")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert re.fullmatch(rf"entrypoint: uid \d+ can write nowhere; mount a folder at {work} that it can write to\n", err)
+    assert re.fullmatch(
+        rf"entrypoint: uid \d+ can write nowhere; mount a folder at {work} that it can write to\n",
+        err,
+    )
 
 
 def held(work: Path, command: str) -> Path:
     """What DVC leaves behind when it is killed while it holds a lock."""
     lock = work / ".dvc" / "tmp" / "rwlock"
-    lock.write_text(json.dumps({"write": {"/work/results": {"pid": 1, "cmd": command}}, "read": {}}))
+    lock.write_text(
+        json.dumps({"write": {"/work/results": {"pid": 1, "cmd": command}}, "read": {}})
+    )
     lock.chmod(0o666)
     return lock
 
@@ -168,23 +223,35 @@ def test_a_living_containers_lock_is_not_freed(work: Path) -> None:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """An environment in which the locks of a copy of `requirements/` are installed, so the copy believes."""
+    """An environment in which the locks of a copy of `requirements/` are installed, so the copy
+    believes.
+    """
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
     ready = tmp_path / "venv" / "ready"
     ready.parent.mkdir()
     for name in ("base", "cuda"):
         lock = tmp_path / "requirements" / f"{name}.lock"
         with ready.open("a") as lines:
-            lines.write(f"{hashlib.sha256(lock.read_bytes()).hexdigest()} requirements/{name}.lock\n")
+            lines.write(
+                f"{hashlib.sha256(lock.read_bytes()).hexdigest()} requirements/{name}.lock\n"
+            )
     return ready.parent
 
 
 def install(venv: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [venv.parent / "requirements" / "install", venv, *arguments]
-    return subprocess.run(command, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command,
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
-def test_an_environment_is_ready_by_what_its_locks_say_not_by_when_they_were_written(environment: Path) -> None:
+def test_an_environment_is_ready_by_what_its_locks_say_not_by_when_they_were_written(
+    environment: Path,
+) -> None:
     (environment.parent / "requirements" / "base.lock").touch()
     before = sorted(path.name for path in environment.iterdir())
     done = install(environment, "runtime")
@@ -193,8 +260,12 @@ def test_an_environment_is_ready_by_what_its_locks_say_not_by_when_they_were_wri
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-@pytest.mark.parametrize(("lock", "arguments"), [("base", ["runtime"]), ("cuda", ["runtime"]), ("dev", [])])
-def test_an_image_whose_packages_are_not_the_locked_ones_asks_to_be_built_again(environment: Path, lock: str, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("lock", "arguments"), [("base", ["runtime"]), ("cuda", ["runtime"]), ("dev", [])]
+)
+def test_an_image_whose_packages_are_not_the_locked_ones_asks_to_be_built_again(
+    environment: Path, lock: str, arguments: list[str]
+) -> None:
     with (environment.parent / "requirements" / f"{lock}.lock").open("a") as lines:
         lines.write("# changed\n")
     environment.chmod(0o555)

@@ -1,4 +1,6 @@
-"""The research object and the citation say what the repository has, and are valid by their own validators."""
+"""The research object and the citation say what the repository has, and are valid by their own
+validators.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ CRATE = ROOT / "ro-crate-metadata.json"
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RO-Crate's terms, which the validator would fetch, from the package `rocrate`; nothing else is asked for. The terms are those of
-    RO-Crate 1.3, which names Bioschemas' otherwise than 1.1.
+    """RO-Crate's terms, which the validator would fetch, from the package `rocrate`; nothing else
+    is asked for. The terms are those of RO-Crate 1.3, which names Bioschemas' otherwise than 1.1.
     """
 
     def get(self: HttpRequester, url: str, **_: object) -> requests.Response:
@@ -33,7 +35,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         answer = requests.Response()
         answer.status_code, answer.url, answer.encoding = 200, url, "utf-8"
         answer._content = (
-            (Path(rocrate.__file__).parent / "data" / "ro-crate.jsonld").read_bytes().replace(b"bioschemas.org/terms/", b"bioschemas.org/")
+            (Path(rocrate.__file__).parent / "data" / "ro-crate.jsonld")
+            .read_bytes()
+            .replace(b"bioschemas.org/terms/", b"bioschemas.org/")
         )
         answer.headers["Content-Type"] = "application/ld+json"
         return answer
@@ -43,7 +47,12 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def faults(folder: Path, profile: str, severity: str) -> list[str]:
-    settings = {"rocrate_uri": str(folder), "profile_identifier": profile, "requirement_severity": severity, "no_cache": True}
+    settings = {
+        "rocrate_uri": str(folder),
+        "profile_identifier": profile,
+        "requirement_severity": severity,
+        "no_cache": True,
+    }
     result = services.validate({**settings, "skip_availability_check": True})
     return [f"{issue.check.identifier}: {issue.message}" for issue in result.get_issues()]
 
@@ -67,15 +76,24 @@ def test_a_crate_that_lacks_a_licence_is_found_out(offline: None, tmp_path: Path
 
 def test_the_crate_is_what_its_script_writes() -> None:
     """If not, `python docs/crate.py` does."""
-    assert CRATE.read_text(encoding="utf-8") == runpy.run_path(str(ROOT / "docs" / "crate.py"))["text"]()
+    assert (
+        CRATE.read_text(encoding="utf-8")
+        == runpy.run_path(str(ROOT / "docs" / "crate.py"))["text"]()
+    )
 
 
 def test_what_the_crate_describes_is_in_git() -> None:
-    known = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
+    known = set(
+        subprocess.run(
+            ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+    )
     entities = ROCrate(str(ROOT)).data_entities
     assert len(entities) > 50
     for entity in entities:
-        assert entity.id in known or (entity.id.endswith("/") and any(name.startswith(entity.id) for name in known)), entity.id
+        assert entity.id in known or (
+            entity.id.endswith("/") and any(name.startswith(entity.id) for name in known)
+        ), entity.id
 
 
 def test_the_citation_is_valid_and_of_this_version() -> None:

@@ -1,4 +1,6 @@
-"""What README and docs say of files, headings, commands and the calibration is so, and the diagram is that of dvc.yaml."""
+"""What README and docs say of files, headings, commands and the calibration is so, and the diagram
+is that of dvc.yaml.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ from markdown_it.token import Token
 from replicate.__main__ import main
 from tests.conftest import ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts),
+    ]
+)
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 TEXT = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 
@@ -31,13 +38,22 @@ def tokens(text: str) -> Iterator[Token]:
 def anchors(text: str) -> set[str]:
     """As a forge makes them of headings."""
     parsed = list(tokens(text))
-    headings = [parsed[i + 1].content for i, token in enumerate(parsed) if token.type == "heading_open"]
-    return {re.sub(r"[^\w\- ]", "", re.sub(r"[`*\\]", "", heading).lower()).replace(" ", "-") for heading in headings}
+    headings = [
+        parsed[i + 1].content for i, token in enumerate(parsed) if token.type == "heading_open"
+    ]
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"[`*\\]", "", heading).lower()).replace(" ", "-")
+        for heading in headings
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_relative_link_leads_somewhere(name: str) -> None:
-    links = [str(token.attrGet("href") or token.attrGet("src")) for token in tokens(TEXT[name]) if token.type in ("link_open", "image")]
+    links = [
+        str(token.attrGet("href") or token.attrGet("src"))
+        for token in tokens(TEXT[name])
+        if token.type in ("link_open", "image")
+    ]
     for link in links:
         if re.match(r"[a-z]+:", link):
             continue
@@ -46,17 +62,26 @@ def test_every_relative_link_leads_somewhere(name: str) -> None:
         assert file.exists(), f"{name}: {link}"
         assert file.resolve().is_relative_to(ROOT), f"{name}: {link}"
         if anchor:
-            assert MarkdownIt().normalizeLinkText(anchor) in anchors(file.read_text(encoding="utf-8")), f"{name}: {link}"
+            assert MarkdownIt().normalizeLinkText(anchor) in anchors(
+                file.read_text(encoding="utf-8")
+            ), f"{name}: {link}"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "/" not in name or name.startswith("docs/")])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if "/" not in name or name.startswith("docs/")]
+)
 def test_every_command_that_is_named_is_there(name: str) -> None:
-    text, stages = TEXT[name], yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    text, stages = (
+        TEXT[name],
+        yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"],
+    )
     for command in re.findall(r"python -m replicate ([a-z][a-z-]*)", text):
         assert command in main.commands, f"{name}: python -m replicate {command}"
     for module in re.findall(r"python -m (benchmarks(?:\.\w+)?)", text):
         assert list(ROOT.glob(f"{module.replace('.', '/')}*")), f"{name}: python -m {module}"
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     for target in re.findall(r"(?:`|    )make ([a-z]+)", text):
         assert target in targets, f"{name}: make {target}"
     for rest in re.findall(r"dvc repro((?: [\w@<>.-]+)+)", text):
@@ -99,7 +124,9 @@ def calibration() -> str:
     ]
     (cover,) = results("coverage")
     low, high = cover["interval"]
-    told = f"in {cover['covered']} of {cover['repeats']}: {cover['share']:.1%} (Wilson interval {low:.1%} to {high:.1%})".replace("%", " %")
+    told = f"in {cover['covered']} of {cover['repeats']}: {cover['share']:.1%} (Wilson interval {low:.1%} to {high:.1%})".replace(
+        "%", " %"
+    )
     return "\n".join([*("| " + " | ".join(row) + " |" for row in (*rows, *caught)), told])
 
 
@@ -112,10 +139,14 @@ def test_the_numbers_on_the_calibration_are_those_of_results() -> None:
 def test_the_lines_that_troubleshooting_quotes_are_said_somewhere() -> None:
     """By this project, its set-up or DVC."""
     ours = [*(ROOT / "replicate").rglob("*.py"), ROOT / "requirements" / "install"]
-    theirs = [Path(dvc.__file__).parent / name for name in ("lock.py", "rwlock.py", "utils/hydra.py")]
+    theirs = [
+        Path(dvc.__file__).parent / name for name in ("lock.py", "rwlock.py", "utils/hydra.py")
+    ]
     said = "\n".join(file.read_text(encoding="utf-8") for file in (*ours, *theirs))
     said = re.sub(r'"\s*\n\s*f?"', "", said).replace("`", "")
-    quoted = re.findall(r"^\| `+([^|]+?)`+(?: \||;|,)", TEXT["docs/troubleshooting.md"], re.MULTILINE)
+    quoted = re.findall(
+        r"^\| `+([^|]+?)`+(?: \||;|,)", TEXT["docs/troubleshooting.md"], re.MULTILINE
+    )
     assert len(quoted) > 20
     for line in quoted:
         for part in re.split(r" ?… ?|: |`", line):

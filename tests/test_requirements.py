@@ -7,7 +7,9 @@ import re
 
 from tests.conftest import ROOT
 
-LOCKS = "".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "requirements").glob("*.lock")))
+LOCKS = "".join(
+    file.read_text(encoding="utf-8") for file in sorted((ROOT / "requirements").glob("*.lock"))
+)
 BILL = json.loads((ROOT / "requirements" / "sbom.cdx.json").read_text(encoding="utf-8"))
 
 
@@ -20,7 +22,11 @@ def test_the_bill_lists_each_locked_package_at_its_version_and_no_other() -> Non
 
 
 def test_the_bill_has_every_hash_of_the_locks() -> None:
-    places = [place for component in BILL["components"] for place in component.get("externalReferences", ())]
+    places = [
+        place
+        for component in BILL["components"]
+        for place in component.get("externalReferences", ())
+    ]
     listed = [found["content"] for place in places for found in place.get("hashes", ())]
     assert sorted(listed) == sorted(re.findall(r"--hash=sha256:([0-9a-f]{64})", LOCKS))
 

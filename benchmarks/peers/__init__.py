@@ -1,7 +1,7 @@
 """What one would pick otherwise, a module each.
 
-`model(work)` loads what is sampled, before the clock runs; `run(work, steps)` does the work and gives the minibatch losses, shape
-(chains, steps).
+`model(work)` loads what is sampled, before the clock runs; `run(work, steps)` does the work and
+gives the minibatch losses, shape (chains, steps).
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ def adapter(name: str) -> Adapter:
     Raises:
         ImportError: the peer is not installed, or cannot be imported here.
     """
-    return cast(Adapter, import_module("benchmarks.ours" if name == "ours" else f"benchmarks.peers.{name.replace('-', '_')}"))
+    return cast(
+        Adapter,
+        import_module(
+            "benchmarks.ours" if name == "ours" else f"benchmarks.peers.{name.replace('-', '_')}"
+        ),
+    )
 
 
 def version(name: str) -> str | None:

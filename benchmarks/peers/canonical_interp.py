@@ -38,19 +38,27 @@ class Label(nn.Module):
         self.network, self.kept = network, kept
 
     def forward(self, tokens_BxP: Tensor) -> Tensor:
-        return self.network(input_ids=tokens_BxP, use_cache=False, logits_to_keep=self.kept).logits[:, -1]
+        return self.network(input_ids=tokens_BxP, use_cache=False, logits_to_keep=self.kept).logits[
+            :, -1
+        ]
 
 
 def model(work: Work) -> PreTrainedModel:
-    """With attention in single steps: compiled under `vmap` on a CPU, the fused one has no derivative ("derivative for
-    aten::_scaled_dot_product_flash_attention_for_cpu_backward is not implemented").
+    """With attention in single steps: compiled under `vmap` on a CPU, the fused one has no
+    derivative ("derivative for aten::_scaled_dot_product_flash_attention_for_cpu_backward is not
+    implemented").
     """
     return saved(work, "eager")
 
 
 def run(work: Work, steps: int) -> Tensor:
     tokens_NxL = tokens(work).cpu()
-    loader = DataLoader(TensorDataset(tokens_NxL[:, :-1], tokens_NxL[:, -1]), work.batch, shuffle=True, drop_last=True)
+    loader = DataLoader(
+        TensorDataset(tokens_NxL[:, :-1], tokens_NxL[:, -1]),
+        work.batch,
+        shuffle=True,
+        drop_last=True,
+    )
     estimator = LLCEstimator(  # pyright: ignore[reportCallIssue] # pyright takes this file for the package
         draws=steps,
         chains=work.chains,

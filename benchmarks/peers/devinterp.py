@@ -1,4 +1,6 @@
-"""devinterp: one chain after another, eager, in a copy of the model; per-token losses go to a Zarr store."""
+"""devinterp: one chain after another, eager, in a copy of the model; per-token losses go to a Zarr
+store.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,13 @@ from devinterp.slt.sampling import sample
 from torch import Tensor, nn
 
 from benchmarks.work import LOCALIZATION, LR, NBETA, Work, autocast, model, tokens
-from replicate import label
+from replicate.models import last_token as label
 
 
 def label_loss(network: nn.Module, tokens_BxL: Tensor) -> Tensor:
-    """devinterp takes the mean over the positions: the label's loss times their number, and zeros, shape (B, L − 1)."""
+    """devinterp takes the mean over the positions: the label's loss times their number, and zeros,
+    shape (B, L − 1).
+    """
     return padded(compute_per_token_loss(network, tokens_BxL)[:, -1], tokens_BxL)
 
 

@@ -21,12 +21,18 @@ def run(work: Work, steps: int) -> Tensor:
 
     def log_posterior(parameters: dict[str, Tensor], tokens_BxL: Tensor) -> tuple[Tensor, Tensor]:
         with autocast(work):
-            logits_BxV = functional_call(network, parameters, (tokens_BxL[:, :-1],), options).logits[:, -1]
+            logits_BxV = functional_call(
+                network, parameters, (tokens_BxL[:, :-1],), options
+            ).logits[:, -1]
         loss = cross_entropy(logits_BxV.float(), tokens_BxL[:, -1])
-        distance = torch.stack([(parameters[name] - origin).square().sum() for name, origin in anchor.items()]).sum()
+        distance = torch.stack(
+            [(parameters[name] - origin).square().sum() for name, origin in anchor.items()]
+        ).sum()
         return -NBETA * loss - LOCALIZATION / 2 * distance, loss
 
-    sgld = posteriors.sgmcmc.sgld.build(log_posterior, lr=LR / 2)  # θ ← θ + lr·∇ log p + √(2·lr)·N(0, I)  # pyright: ignore[reportAttributeAccessIssue]
+    sgld = posteriors.sgmcmc.sgld.build(
+        log_posterior, lr=LR / 2
+    )  # θ ← θ + lr·∇ log p + √(2·lr)·N(0, I)  # pyright: ignore[reportAttributeAccessIssue]
     losses = torch.empty(work.chains, steps)
     for chain in range(work.chains):
         torch.manual_seed(chain)

@@ -1,6 +1,8 @@
-"""Chains around w*: `engine.sample` runs them; a sampler is what `samplers.sampler` makes of a `Setting`."""
+"""Chains around w*: `engine.sample` runs them; a sampler is what `samplers.sampler` makes of a
+`Setting`.
+"""
 
+from replicate.sampling.config import Setting
 from replicate.sampling.engine import Chain, Plan, Space, assemble, sample, walk
-from replicate.sampling.setting import Setting
 
 __all__ = ["Chain", "Plan", "Setting", "Space", "assemble", "sample", "walk"]

@@ -1,7 +1,9 @@
-"""devinterp 2.0.1's samplers behind our names: the reference that ours are held against, and a choice in params.yaml.
+"""devinterp 2.0.1's samplers behind our names: the reference that ours are held against, and a
+choice in params.yaml.
 
-SGLD is `SGMCMC.sgld`. `SGMCMC.sgnht` of that version never updates its momentum, so SGNHT is `devinterp.optim.SGNHT`, which is right
-but deprecated. The original study's had 0.01 for the A of the noise, whatever A the thermostat began with: `Setting.noise_diffusion`.
+SGLD is `SGMCMC.sgld`. `SGMCMC.sgnht` of that version never updates its momentum, so SGNHT is
+`devinterp.optim.SGNHT`, which is right but deprecated. The original study's had 0.01 for the A of
+the noise, whatever A the thermostat began with: `Setting.noise_diffusion`.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import torch
 from devinterp.optim import SGMCMC, SGNHT
 from torch import Tensor, nn
 
-from replicate.sampling.sampler import Sampler
-from replicate.sampling.setting import Setting
+from replicate.sampling.config import Setting
+from replicate.sampling.samplers.base import Sampler
 
 
 class Devinterp(Sampler):
-    """Its noise comes from torch's global generator, seeded with `seed`; all gradients of a step are held until it ends."""
+    """Its noise comes from torch's global generator, seeded with `seed`; all gradients of a step
+    are held until it ends.
+    """
 
     rests = False  # what its optimizers keep is theirs
 
@@ -41,10 +45,16 @@ class Devinterp(Sampler):
 
 
 def optimizer(
-    parameters: Sequence[nn.Parameter], setting: Setting, nbeta: float, masks: Sequence[Tensor | None] | None = None
+    parameters: Sequence[nn.Parameter],
+    setting: Setting,
+    nbeta: float,
+    masks: Sequence[Tensor | None] | None = None,
 ) -> torch.optim.Optimizer:
     """devinterp's SGLD or SGNHT, anchored at the parameters' present values."""
-    groups = [{"params": [parameter], "mask": mask} for parameter, mask in zip(parameters, masks or [None] * len(parameters), strict=True)]
+    groups = [
+        {"params": [parameter], "mask": mask}
+        for parameter, mask in zip(parameters, masks or [None] * len(parameters), strict=True)
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the deprecation, and of nβ = 1
         if setting.sampler == "sgnht":
@@ -59,7 +69,9 @@ def optimizer(
             )
             if setting.noise_diffusion is not None:
                 for group in sampler.param_groups:
-                    group["diffusion_factor"] = setting.noise_diffusion  # the thermostat has its start already
+                    group["diffusion_factor"] = (
+                        setting.noise_diffusion
+                    )  # the thermostat has its start already
             return sampler
         return SGMCMC.sgld(
             groups,

@@ -1,11 +1,13 @@
 """Runs groups × chains of a sampler around w* and records the minibatch losses.
 
-A group is one reshuffling of the data. Its chains walk disjoint stretches of that order (as far as the data reach), each with noise
-of its own, each from w*. Step t of a chain records the loss of its minibatch before the update, so that the first is a loss at w*.
+A group is one reshuffling of the data. Its chains walk disjoint stretches of that order (as far as
+the data reach), each with noise of its own, each from w*. Step t of a chain records the loss of its
+minibatch before the update, so that the first is a loss at w*.
 
-One set of weights serves all chains in turn, and w* is kept once, in 4 bits where the weights came so. All batches of a chain are on
-the device before it starts, and the device is waited for once in `CHUNK` steps. Between these a chain can rest: what moves, what the
-sampler keeps and what was recorded, from which it goes on to the same bits.
+One set of weights serves all chains in turn, and w* is kept once, in 4 bits where the weights came
+so. All batches of a chain are on the device before it starts, and the device is waited for once in
+`CHUNK` steps. Between these a chain can rest: what moves, what the sampler keeps and what was
+recorded, from which it goes on to the same bits.
 """
 
 from __future__ import annotations
@@ -22,19 +24,21 @@ from torch import Tensor, nn
 
 from replicate.progress import Advance, Rest, Restless
 from replicate.sampling import samplers
+from replicate.sampling.config import Setting
 from replicate.sampling.resting import Resting, pack, unpack
-from replicate.sampling.sampler import Sampler
-from replicate.sampling.setting import Setting
+from replicate.sampling.samplers.base import Sampler
 from replicate.sampling.storage import NF4, Anchor, dense
 
-Loss = Callable[[Tensor], Tensor]  # indices of examples (B,) → their losses under the model as it stands (B,)
+Loss = Callable[
+    [Tensor], Tensor
+]  # indices of examples (B,) → their losses under the model as it stands (B,)
 CHUNK = 16  # steps between two looks at the losses
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Per step: the minibatch's loss, the same minibatch's loss at w* (nats per label), seconds. A chain that left the finite has
-    NaN from there on.
+    """Per step: the minibatch's loss, the same minibatch's loss at w* (nats per label), seconds. A
+    chain that left the finite has NaN from there on.
     """
 
     loss: NDArray[np.float64]
@@ -47,8 +51,8 @@ Chains = MutableMapping[tuple[int, int], Chain]  # by (group, chain)
 
 @dataclass(frozen=True)
 class Space:
-    """What chains move: parameters, which stand at w*; per parameter a mask of its shape, 0 where a weight is held, or None; and w* in 4
-    bits, or None where a copy is to be kept.
+    """What chains move: parameters, which stand at w*; per parameter a mask of its shape, 0 where a
+    weight is held, or None; and w* in 4 bits, or None where a copy is to be kept.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -63,20 +67,27 @@ class Space:
     @property
     def sizes(self) -> list[int]:
         """Of each parameter the weights that move."""
-        return [p.numel() if mask is None else int(mask.sum()) for p, mask in zip(self.parameters, self.masks, strict=True)]
+        return [
+            p.numel() if mask is None else int(mask.sum())
+            for p, mask in zip(self.parameters, self.masks, strict=True)
+        ]
 
     def anchor(self) -> list[Anchor]:
         """w* as it stands now, or as it was loaded."""
-        return [p.detach().clone() if given is None else given for p, given in zip(self.parameters, self.anchors, strict=True)]
+        return [
+            p.detach().clone() if given is None else given
+            for p, given in zip(self.parameters, self.anchors, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
 class Plan:
     """groups × chains of burn_in + draws steps, by our samplers or devinterp's.
 
-    Without `restart` each chain of a group goes on where the one before it ended, and takes that for its anchor, as the original
-    study's quantised models did; such a group is run again as a whole. A step takes its examples `microbatch` at a time, None for all
-    at once: less memory for the same mean, and the gradients are kept until the last.
+    Without `restart` each chain of a group goes on where the one before it ended, and takes that
+    for its anchor, as the original study's quantised models did; such a group is run again as a
+    whole. A step takes its examples `microbatch` at a time, None for all at once: less memory for
+    the same mean, and the gradients are kept until the last.
     """
 
     nbeta: float
@@ -114,9 +125,23 @@ def sample(
     done: Chains | None = None,
     rest: Callable[[tuple[int, int]], Rest] = lambda _: Restless(),
 ) -> xr.Dataset:
-    """Traces over (group, chain, draw), as `assemble` gives them; chains found in `done` are not run again."""
+    """Traces over (group, chain, draw), as `assemble` gives them; chains found in `done` are not
+    run again.
+    """
     done = {} if done is None else done
-    walk(space, loss, init_losses_N, setting, plan, plan.missing(done), order=order, noise=noise, advance=advance, done=done, rest=rest)
+    walk(
+        space,
+        loss,
+        init_losses_N,
+        setting,
+        plan,
+        plan.missing(done),
+        order=order,
+        noise=noise,
+        advance=advance,
+        done=done,
+        rest=rest,
+    )
     return assemble(plan, done)
 
 
@@ -134,26 +159,49 @@ def walk(
     done: Chains,
     rest: Callable[[tuple[int, int]], Rest] = lambda _: Restless(),
 ) -> None:
-    """Runs the chains of `pieces` and puts each into `done` as it ends; `rest`: where a piece that begins with a chain rests.
+    """Runs the chains of `pieces` and puts each into `done` as it ends; `rest`: where a piece that
+    begins with a chain rests.
 
-    The parameters stand at w* and are put back there after each piece. `init_losses_N` holds every example's loss at w*; `order` gives
-    a group's permutation of the N examples, `noise` a chain's seed.
+    The parameters stand at w* and are put back there after each piece. `init_losses_N` holds every
+    example's loss at w*; `order` gives a group's permutation of the N examples, `noise` a chain's
+    seed.
     """
     anchor = space.anchor()
     for piece in pieces:
         place = rest(piece[0])
         found = place.load() or {}
-        begin = int(found.get("begin", 0))  # of the piece's chains, how many ended before the one that rests
+        begin = int(
+            found.get("begin", 0)
+        )  # of the piece's chains, how many ended before the one that rests
         if any(key not in done for key in piece[:begin]):
             begin, found = 0, {}
         advance(begin * plan.steps)
         for i, (group, chain) in enumerate(piece[begin:], begin):
             examples = order(group)
-            positions = np.arange(chain * plan.steps * plan.batch_size, (chain + 1) * plan.steps * plan.batch_size) % len(examples)
+            positions = np.arange(
+                chain * plan.steps * plan.batch_size, (chain + 1) * plan.steps * plan.batch_size
+            ) % len(examples)
             batches_TxB = examples[positions].reshape(plan.steps, plan.batch_size)
-            origin = anchor if i == 0 else unpack("origin", found) or [parameter.detach().clone() for parameter in space.parameters]
-            resting = Resting(place, {"begin": torch.tensor(i)} | pack("origin", origin if i else ()), found)
-            losses, seconds = run(space, origin, loss, setting, plan, batches_TxB, noise(group, chain), advance, resting)
+            origin = (
+                anchor
+                if i == 0
+                else unpack("origin", found)
+                or [parameter.detach().clone() for parameter in space.parameters]
+            )
+            resting = Resting(
+                place, {"begin": torch.tensor(i)} | pack("origin", origin if i else ()), found
+            )
+            losses, seconds = run(
+                space,
+                origin,
+                loss,
+                setting,
+                plan,
+                batches_TxB,
+                noise(group, chain),
+                advance,
+                resting,
+            )
             init_losses = init_losses_N[batches_TxB].astype(np.float64).mean(axis=1)
             done[group, chain] = Chain(losses, init_losses, seconds)
             found = {}
@@ -174,14 +222,16 @@ def run(
     advance: Advance,
     resting: Resting,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One chain from where the parameters stand, or from where it rests: its losses (T,), NaN from the first on that is not finite, and
-    seconds (T,).
+    """One chain from where the parameters stand, or from where it rests: its losses (T,), NaN from
+    the first on that is not finite, and seconds (T,).
     """
     device, steps = space.parameters[0].device, len(batches_TxB)
     batches = torch.from_numpy(batches_TxB).to(device)
     losses, seconds = np.full(steps, np.nan), np.full(steps, np.nan)
     recorded = torch.full((steps,), torch.nan, dtype=torch.float64, device=device)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # from which devinterp's samplers draw
+    with torch.random.fork_rng(
+        [device] if device.type == "cuda" else []
+    ):  # from which devinterp's samplers draw
         sampler = samplers.sampler(
             space.parameters,
             anchor,
@@ -230,12 +280,15 @@ def assemble(plan: Plan, done: Chains) -> xr.Dataset:
     """The finished chains of a plan as one dataset.
 
     Returns:
-        `loss`, `init_loss`, `seconds` (group, chain, draw), with `draw` counted from −burn_in, so that burn-in is below 0; `failed`
-        (group, chain), true where a loss was not finite.
+        `loss`, `init_loss`, `seconds` (group, chain, draw), with `draw` counted from −burn_in, so
+        that burn-in is below 0; `failed` (group, chain), true where a loss was not finite.
     """
     grid = [[done[group, chain] for chain in range(plan.chains)] for group in range(plan.groups)]
     stacked = {
-        name: (("group", "chain", "draw"), np.stack([[getattr(chain, name) for chain in row] for row in grid]))
+        name: (
+            ("group", "chain", "draw"),
+            np.stack([[getattr(chain, name) for chain in row] for row in grid]),
+        )
         for name in ("loss", "init_loss", "seconds")
     }
     failed = ~np.isfinite(stacked["loss"][1]).all(axis=-1)

@@ -1,4 +1,6 @@
-"""A chain that rests: what moves, what its sampler keeps, and what was recorded, from which it goes on to the same bits."""
+"""A chain that rests: what moves, what its sampler keeps, and what was recorded, from which it goes
+on to the same bits.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +16,41 @@ from torch import Tensor, nn
 from replicate.progress import Rest
 
 if TYPE_CHECKING:
-    from replicate.sampling.sampler import Sampler
+    from replicate.sampling.samplers.base import Sampler
 
 
 @dataclass(frozen=True)
 class Resting:
-    """Where a chain rests; what goes there beside its own; what was found there, nothing for a chain that begins."""
+    """Where a chain rests; what goes there beside its own; what was found there, nothing for a
+    chain that begins.
+    """
 
     place: Rest
     beside: Mapping[str, Tensor]
     found: Mapping[str, Tensor]
 
     def offer(
-        self, parameters: Sequence[nn.Parameter], sampler: Sampler, losses_T: NDArray[np.float64], seconds_T: NDArray[np.float64]
+        self,
+        parameters: Sequence[nn.Parameter],
+        sampler: Sampler,
+        losses_T: NDArray[np.float64],
+        seconds_T: NDArray[np.float64],
     ) -> None:
         if sampler.rests:
-            recorded = {"losses": torch.from_numpy(losses_T), "seconds": torch.from_numpy(seconds_T)}
-            self.place.offer(lambda: {**self.beside, **recorded, **pack("weight", parameters), **sampler.state()})
+            recorded = {
+                "losses": torch.from_numpy(losses_T),
+                "seconds": torch.from_numpy(seconds_T),
+            }
+            self.place.offer(
+                lambda: {**self.beside, **recorded, **pack("weight", parameters), **sampler.state()}
+            )
 
     def resume(
-        self, parameters: Sequence[nn.Parameter], sampler: Sampler, losses_T: NDArray[np.float64], seconds_T: NDArray[np.float64]
+        self,
+        parameters: Sequence[nn.Parameter],
+        sampler: Sampler,
+        losses_T: NDArray[np.float64],
+        seconds_T: NDArray[np.float64],
     ) -> int:
         """Puts everything back, and says how many steps are done."""
         if not self.found:

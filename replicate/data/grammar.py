@@ -1,0 +1,321 @@
+"""The built-in corpus: English-like film reviews from a probabilistic grammar whose entropy is
+known exactly.
+
+The grammar is *unifilar*: what it may say next depends only on what it has said, and no alternative
+of a choice is the beginning of another. So the probability of a text is the product of the
+probabilities of its choices, with no hidden state to sum over, and −ln p of each token under the
+process that wrote it is the loss of the best predictor there can be. Its mean is the *entropy
+floor* (Shannon 1948, section 7) that the loss of a control model is compared with.
+
+What keeps it hard over a factor of 30 in model size: facts of Zipfian frequency (each of 240 actors
+has a usual role, each of 60 directors a usual place, each role its usual verbs), word pairs (each
+noun has its own order of adjectives, one for praise and one for blame), and long-range structure
+(genre, verdict, cast, and number agreement across nested clauses).
+
+Whether a review is a short one is decided before its first word, and all others go on for at least
+`LONG[0]` words: to keep the reviews of at least n tokens, n within `EXACT`, is then to drop the
+short ones, whatever they say, and the floor stays exact.
+
+Weights are integers and draws come from `random.Random.random` alone, so every machine writes the
+same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import accumulate
+from random import Random
+
+import yaml
+
+SHORT = 0.15  # share of one-sentence reviews
+LONG = (90, 180)  # words at least in the others, uniform
+EXACT = (40, LONG[0])  # window lengths, in tokens, for which the floor is exact
+
+
+def split(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
+LEXICON = yaml.safe_load(files("replicate.data").joinpath("lexicon.yaml").read_text(encoding="utf-8"))
+GENRES = {genre: split(words) for genre, words in LEXICON["genres"].items()}
+CRAFT, PRAISE, BLAME, ADVERBS = (
+    split(LEXICON[key]) for key in ("craft", "praise", "blame", "adverbs")
+)
+ROLES, PLACES, WOMEN, MEN = (split(LEXICON[key]) for key in ("roles", "places", "women", "men"))
+PRESENT, PAST = zip(*(pair.split("/") for pair in split(LEXICON["verbs"])), strict=True)
+SURNAMES = tuple(
+    stem + end for stem in split(LEXICON["surname_stems"]) for end in split(LEXICON["surname_ends"])
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A distribution over texts, none the beginning of another. `cumulative` holds the running sums
+    of integer weights.
+    """
+
+    options: tuple[str, ...]
+    cumulative: tuple[int, ...]
+
+    def weight(self, option: int) -> int:
+        return self.cumulative[option] - (self.cumulative[option - 1] if option else 0)
+
+
+Choice = tuple[Table, int]  # a table, and the index of the option taken
+
+
+@cache
+def table(*weighted: tuple[str, int]) -> Table:
+    return Table(
+        tuple(text for text, _ in weighted), tuple(accumulate(weight for _, weight in weighted))
+    )
+
+
+@cache
+def ranked(words: tuple[str, ...], *key: str) -> tuple[str, ...]:
+    """The words in an order that is `key`'s own (Fisher–Yates)."""
+    random, order = Random("/".join(key)).random, list(words)
+    for i in range(len(order) - 1, 0, -1):
+        j = int(random() * (i + 1))
+        order[i], order[j] = order[j], order[i]
+    return tuple(order)
+
+
+@cache
+def zipf(words: tuple[str, ...], *key: str) -> Table:
+    """Words in `key`'s order, with weights ∝ rank^(−3/2)."""
+    return table(
+        *(
+            (f" {word}", math.isqrt(10**12 // rank**3))
+            for rank, word in enumerate(ranked(words, *key), start=1)
+        )
+    )
+
+
+@cache
+def mostly(words: tuple[str, ...], first: str) -> Table:
+    """`first` nine times in ten, else any other word."""
+    return table(
+        (f" {first}", 9 * (len(words) - 1)), *((f" {word}", 1) for word in words if word != first)
+    )
+
+
+@cache
+def either(*words: str) -> Table:
+    """Any of the words, which may repeat."""
+    return table(*((f" {word}", 1) for word in dict.fromkeys(words)))
+
+
+@cache
+def with_adverbs(adjectives: Table, genre: str) -> Table:
+    """An adjective half the time, an adverb the other half."""
+    adverbs = zipf(ADVERBS, genre)
+    parts = ((adjectives, adverbs.cumulative[-1]), (adverbs, adjectives.cumulative[-1]))
+    return table(
+        *(
+            (text, part.weight(i) * scale)
+            for part, scale in parts
+            for i, text in enumerate(part.options)
+        )
+    )
+
+
+def people(kind: str, count: int) -> tuple[str, ...]:
+    """`count` different full names."""
+    return ranked(tuple(f"{first} {last}" for last in SURNAMES for first in WOMEN + MEN), kind)[
+        :count
+    ]
+
+
+def plural(noun: str) -> str:
+    if noun[-1] == "y" and noun[-2] not in "aeo":
+        return noun[:-1] + "ies"
+    return noun + ("es" if noun[-1] == "s" else "s")
+
+
+ACTORS, DIRECTORS = people("actors", 240), people("directors", 60)
+NOUNS = {
+    genre: tuple(form for noun in words + CRAFT for form in (noun, plural(noun)))
+    for genre, words in GENRES.items()
+}
+SINGULAR = {noun for words in GENRES.values() for noun in words + CRAFT}
+PRAISING = ("I loved this", "We enjoyed the", "Everyone needs that")
+OPENING = table(
+    *zip(PRAISING, (5, 3, 2), strict=True),
+    ("He hated this", 5),
+    ("They spoiled the", 3),
+    ("Nobody needs that", 2),
+)
+SENTENCE = table((" The", 6), (" In", 3), (" Then", 3), (" What a", 2), (" Later", 2))
+END = table((".", 5), (", and the", 2), (", but the", 1))
+
+
+class Writer:
+    """Writes one review. Every word passes through `say`, which draws from a table and keeps the
+    choice.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self.random = random.random
+        self.choices: list[Choice] = []
+        self.words = 0
+
+    def say(self, options: Table) -> str:
+        taken = bisect_right(options.cumulative, int(self.random() * options.cumulative[-1]))
+        self.choices.append((options, taken))
+        text = options.options[taken]
+        self.words += text.count(" ")
+        return text.removeprefix(" ")
+
+    def fixed(self, text: str) -> None:
+        self.say(table((text, 1)))
+
+    def review(self) -> list[Choice]:
+        """Opening and film, which is all of a short one; then the cast, and sentences until the
+        length drawn at the start is reached.
+        """
+        length = 0 if self.random() < SHORT else LONG[0] + int(self.random() * (LONG[1] - LONG[0]))
+        praise = self.say(OPENING) in PRAISING
+        self.genre = self.say(zipf(tuple(GENRES), "genre"))
+        self.fixed(" by")
+        director = self.say(zipf(DIRECTORS, self.genre))
+        self.fixed(" set in")
+        self.place = self.say(mostly(PLACES, ranked(PLACES, director)[0]))
+        if not length:
+            self.fixed(".")
+            return self.choices
+        self.fixed(" with")
+        self.cast = {}
+        self.member()
+        self.fixed(" and")
+        self.member()
+        self.fixed(".")
+        while self.words < length:
+            self.sentence(praise)
+        return self.choices
+
+    def member(self) -> None:
+        actor = self.say(zipf(ACTORS, self.genre))
+        self.fixed(" as the")
+        role = self.say(mostly(ROLES, ranked(ROLES, actor)[0]))
+        first, last = actor.split()
+        self.cast.setdefault(last, (role, " her" if first in WOMEN else " his"))
+
+    def sentence(self, praise: bool) -> None:
+        match self.say(SENTENCE):
+            case "The":
+                self.judgement(praise)
+            case "In":
+                self.say(mostly(PLACES, self.place))
+                self.fixed(" the")
+                self.action(self.say(either(*(role for role, _ in self.cast.values()))), " the")
+                self.end(praise)
+            case "Then":
+                self.action(*self.cast[self.say(either(*self.cast))])
+                self.end(praise)
+            case "What a":
+                noun = self.say(zipf(NOUNS[self.genre][::2], self.genre, "exclaimed"))
+                self.fixed(", so")
+                self.say(zipf(PRAISE if praise else BLAME, noun))
+                self.fixed("!")
+            case _:
+                self.fixed(" we learn that the")
+                role = self.say(either(*(role for role, _ in self.cast.values())))
+                self.fixed(" was a")
+                self.say(zipf(ROLES, role, "was"))
+                self.end(praise)
+
+    def action(self, role: str, article: str) -> None:
+        """What one in this role does in this genre."""
+        self.say(mostly(PRESENT, ranked(PRESENT, self.genre, role)[0]))
+        self.fixed(article)
+        self.say(zipf(NOUNS[self.genre], self.genre))
+
+    def judgement(self, praise: bool) -> None:
+        """A noun, its relative clauses, a verb that agrees with it, and one of its own
+        adjectives.
+        """
+        noun = self.say(zipf(NOUNS[self.genre], self.genre))
+        self.verb(" is" if noun in SINGULAR else " are")
+        adjectives = zipf(PRAISE if praise else BLAME, noun)
+        if self.say(with_adverbs(adjectives, self.genre)) in ADVERBS:
+            self.say(adjectives)
+        self.end(praise)
+
+    def verb(self, verb: str, depth: int = 0) -> None:
+        """The verb of a noun, at once or after up to three relative clauses, each inside the one
+        before.
+        """
+        if self.say(table((verb, 3), (" that", 2)) if depth < 3 else table((verb, 1))) != "that":
+            return
+        role, _ = self.cast[self.say(either(*self.cast))]
+        self.say(mostly(PAST, ranked(PAST, role)[0]))
+        if self.say(table((verb, 1), (" near the", 1))) == "near the":
+            self.say(zipf(NOUNS[self.genre], self.genre))
+            self.verb(verb, depth + 1)
+
+    def end(self, praise: bool) -> None:
+        """The sentence ends, or a second judgement follows, of the opposite verdict after "but"."""
+        conjunction = self.say(END)
+        if conjunction != ".":
+            self.judgement(praise == (conjunction == ", and the"))
+
+
+def reviews(seed: int, count: int) -> Iterator[list[Choice]]:
+    """`count` reviews as their choices, each a pure function of (seed, its number)."""
+    for number in range(count):
+        yield Writer(Random(f"{seed}/{number}")).review()
+
+
+def text(choices: Sequence[Choice]) -> str:
+    return "".join(options.options[taken] for options, taken in choices)
+
+
+class Floor:
+    """−ln p of every token of a review under the grammar, for a tokenizer that never joins two
+    options into one token.
+
+    Within an option the tokens are predicted one by one from those of all options that begin alike
+    (their weights summed); what is left to say at its end, that no longer option was meant, counts
+    with the next token.
+    """
+
+    def __init__(self, encode: Callable[[str], Sequence[int]]) -> None:
+        self.encode = cache(lambda text: tuple(encode(text)))
+        self.option = cache(self._option)
+
+    def _option(self, options: Table, taken: int) -> tuple[tuple[float, ...], float]:
+        """Surprisals (nats) of the option's tokens, and of its end."""
+        tokens = self.encode(options.options[taken])
+        alike = range(len(options.options))
+        before, surprisals = options.cumulative[-1], []
+        for position, token in enumerate(tokens):
+            alike = [
+                o
+                for o in alike
+                if len(self.encode(options.options[o])) > position
+                and self.encode(options.options[o])[position] == token
+            ]
+            weight = sum(options.weight(o) for o in alike)
+            surprisals.append(math.log(before / weight))
+            before = weight
+        return tuple(surprisals), math.log(before / options.weight(taken))
+
+    def surprisals(self, choices: Sequence[Choice]) -> list[float]:
+        """Nats per token of the review, in order; the sum is −ln p of the whole review."""
+        result, pending = [], 0.0
+        for options, taken in choices:
+            (first, *others), end = self.option(options, taken)
+            result += [pending + first, *others]
+            pending = end
+        if pending:
+            raise ValueError(
+                "a review must end with a choice whose options are no beginnings of one another in tokens"
+            )
+        return result

@@ -1,0 +1,237 @@
+"""The only loader of weights: safetensors at a pinned revision or trained here, in full precision
+or quantised.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.activations import NewGELUActivation
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import logging as transformers_logging
+
+from replicate.data.json_io import read_json
+from replicate.errors import UserError, refusal
+from replicate.models import cpu_kernels as cpu
+from replicate.models import hub
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+logging.getLogger("bitsandbytes").setLevel(
+    logging.ERROR
+)  # that it has no fast 4-bit product for this CPU
+
+MANIFEST = "manifest.json"
+
+
+def configuration(
+    architecture: str, *, layers: int, width: int, heads: int, vocabulary: int, length: int
+) -> PretrainedConfig:
+    """Of a control model: without dropout, with tied embeddings (GPT-2) or not (Llama), for
+    `length` tokens.
+    """
+    if architecture == "gpt2":
+        return GPT2Config(
+            vocab_size=vocabulary,
+            n_positions=length,
+            n_embd=width,
+            n_layer=layers,
+            n_head=heads,
+            # the same function as GPT-2's gelu_new, in one kernel
+            activation_function="gelu_pytorch_tanh",
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        max_position_embeddings=length,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+
+
+def build(
+    architecture: str, *, layers: int, width: int, heads: int, vocabulary: int, length: int
+) -> PreTrainedModel:
+    """A control model with random weights."""
+    config = configuration(
+        architecture, layers=layers, width=width, heads=heads, vocabulary=vocabulary, length=length
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
+def device(needed: str, what: str, cards: int = 1) -> torch.device:
+    """CUDA where there is a GPU, the first of `cards` that belong to this process; else the CPU,
+    with the faster matrix products.
+
+    Raises:
+        UserError: `needed` is 'cuda' and there is none, or there are too few.
+    """
+    if torch.cuda.is_available():
+        first = torch.cuda.current_device() * cards
+        if first + cards > torch.cuda.device_count():
+            raise UserError(
+                f"{what}: needs {cards} GPUs for a copy; lower its family's `cards`, or machine.processes"
+            )
+        return torch.device("cuda", first)
+    if needed == "cuda":
+        raise UserError(
+            f"{what}: needs a CUDA GPU, and torch finds none here; run it on a machine that has one"
+        )
+    cpu.prepare()
+    return torch.device("cpu")
+
+
+def save_manifest(folder: Path, repository: str, revision: str) -> None:
+    """Fetches a model and notes in `folder` where it is from, and of each of its files the size
+    and, of a large one, the SHA-256.
+    """
+    snapshot = hub.weights(repository, revision)
+    folder.mkdir(parents=True)
+    found = [file for file in sorted(snapshot.rglob("*")) if file.is_file()]
+    files = {
+        str(file.relative_to(snapshot)): {"size": file.stat().st_size, "sha256": hub.sha256(file)}
+        for file in found
+    }
+    (folder / MANIFEST).write_text(
+        json.dumps({"repository": repository, "revision": revision, "files": files}, indent=1)
+        + "\n"
+    )
+
+
+def placed(device: torch.device, cards: int) -> dict[str, Any]:
+    """Where `from_pretrained` puts a model: on the device, or spread over so many GPUs from it on,
+    of which this process has its own.
+    """
+    if cards == 1:
+        return {"device_map": {"": device}}
+    first = device.index or 0
+    return {
+        "device_map": "auto",
+        "max_memory": {
+            i: int(0.9 * torch.cuda.mem_get_info(i)[0]) for i in range(first, first + cards)
+        },
+    }
+
+
+def load(
+    folder: Path, weights: str, device: torch.device, products: str = "float32", cards: int = 1
+) -> PreTrainedModel:
+    """The model that stage `pretrain` left in `folder`, at w*, ready to be sampled: no dropout,
+    gradients where weights are not quantised.
+
+    `weights`: float32 or bfloat16; nf4 (4-bit NormalFloat, Dettmers et al. 2023) or int8 (Dettmers
+    et al. 2022), of which what they leave unquantised (embeddings, norms, output head) is kept in
+    float32. `products`: the precision of the matrix products of quantised weights.
+
+    Raises:
+        UserError: the weights are missing, damaged, or not safetensors.
+    """
+    source = folder
+    if (folder / MANIFEST).is_file():
+        manifest = read_json(folder / MANIFEST)
+        try:
+            source = hub.weights(manifest["repository"], manifest["revision"])
+        except (LookupError, TypeError):
+            raise UserError(
+                f"{folder / MANIFEST}: names no model of the hub; delete {folder} and run dvc repro again"
+            ) from None
+    quantisation = None
+    if weights == "nf4":
+        quantisation = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=getattr(torch, products),
+        )
+    elif weights == "int8":
+        quantisation = BitsAndBytesConfig(load_in_8bit=True)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=torch.bfloat16 if weights == "bfloat16" else torch.float32,
+            quantization_config=quantisation,
+            **placed(device, cards),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    # transformers' many ways to say that a configuration or a file is damaged, or not what it may
+    # be
+    except Exception as error:
+        if refusal(error):
+            raise
+        raise UserError(
+            f"{source}: no usable weights ({' '.join(str(error).split())[:160]}); fetch or train them again"
+        ) from None
+    return settle(model)
+
+
+def settle(model: PreTrainedModel) -> PreTrainedModel:
+    """Puts a model in the state in which it is sampled: eval mode without dropout, true gradients,
+    fewer kernels for the same function.
+    """
+    for module in model.modules():
+        # bitsandbytes repacks 4-bit weights in place for an AVX-512 product that has no backward:
+        # gradients go silently wrong.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, child in module.named_children():
+            if isinstance(
+                child, NewGELUActivation
+            ):  # GPT-2's: the same function, in one kernel for eight
+                setattr(module, name, nn.GELU(approximate="tanh"))
+    return model.eval()
+
+
+def recompute(model: PreTrainedModel) -> None:
+    """Makes backward compute each block's activations again instead of keeping them: a third more
+    work, a block's memory for all.
+    """
+    model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.training = (
+                True  # of the layer alone, which asks for it; what is in it stays in eval mode
+            )
+
+
+def sampled(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a chain moves, by name: those with gradients. All of them, or, quantised,
+    what was left unquantised.
+    """
+    return {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+
+
+def count(model: nn.Module) -> int:
+    """The number of weights, a packed 4-bit one counted as what it stands for."""
+    packed = (
+        (parameter, getattr(parameter, "quant_state", None)) for parameter in model.parameters()
+    )
+    return sum(
+        parameter.numel() if state is None else state.shape.numel() for parameter, state in packed
+    )

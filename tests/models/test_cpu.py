@@ -1,0 +1,91 @@
+"""oneDNN's matrix products are those of single precision, and what does not suit it goes the old
+way.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from replicate.models import cpu_kernels as cpu
+
+
+@pytest.fixture(autouse=True)
+def onednn() -> None:
+    if cpu.use_onednn() is None:
+        pytest.skip("this torch has no oneDNN")
+
+
+SIZES = [(1504, 192, 768), (32, 192, 768), (995, 768, 50), (7, 3, 5), (64, 64, 64), (1, 700, 900)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("layout", ["dense", "transposed", "gaps", "broadcast"])
+def test_products_agree_with_double_precision(size: tuple[int, int, int], layout: str) -> None:
+    m, k, n = size
+    generator = torch.Generator().manual_seed(0)
+
+    def matrix(rows: int, columns: int) -> Tensor:
+        match layout:
+            case "transposed":
+                return torch.randn(columns, rows, generator=generator).t()
+            case "gaps":
+                return torch.randn(rows, 3 * columns, generator=generator)[:, :columns]
+            case "broadcast":
+                return torch.randn(1, columns, generator=generator).expand(rows, columns)
+        return torch.randn(rows, columns, generator=generator)
+
+    a, b, bias = matrix(m, k), matrix(k, n), torch.randn(n, generator=generator)
+    exact = a.double() @ b.double()
+    tolerance = 4e-7 * k**0.5 * float(a.abs().max() * b.abs().max()) * 3
+    torch.testing.assert_close(torch.mm(a, b).double(), exact, rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        torch.addmm(bias, a, b).double(), exact + bias.double(), rtol=0, atol=tolerance
+    )
+    torch.testing.assert_close(
+        torch.addmm(bias, a, b, beta=0.5, alpha=2.0).double(),
+        2 * exact + 0.5 * bias.double(),
+        rtol=0,
+        atol=tolerance,
+    )
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_products_in_bfloat16_are_rounded_once(size: tuple[int, int, int]) -> None:
+    """Of exact sums: half a unit of the last place, and what sums in single precision add to
+    that.
+    """
+    m, k, n = size
+    generator = torch.Generator().manual_seed(1)
+    a, b, bias = (
+        torch.randn(shape, generator=generator).bfloat16() for shape in ((m, k), (k, n), (n,))
+    )
+    exact = a.double() @ b.double()
+    for found, truth in ((torch.mm(a, b), exact), (torch.addmm(bias, a, b), exact + bias.double())):
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.double(), truth, rtol=2**-8, atol=4e-6 * k**0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64, torch.complex64])
+def test_other_types_are_left_alone(dtype: torch.dtype) -> None:
+    a = torch.ones(100, 100, dtype=dtype)
+    assert (torch.mm(a, a) == 100).all()
+    assert torch.mm(a, a).dtype == dtype
+
+
+def test_empty_products_have_their_shape() -> None:
+    assert torch.mm(torch.zeros(0, 4), torch.zeros(4, 5)).shape == (0, 5)
+    assert (torch.mm(torch.zeros(3, 0), torch.zeros(0, 5)) == 0).all()
+
+
+def test_gradients_agree_with_double_precision() -> None:
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(192, 300), torch.randn(500, 192)
+    double = torch.nn.Linear(192, 300, dtype=torch.float64)
+    double.load_state_dict({name: value.double() for name, value in layer.state_dict().items()})
+    layer(x).tanh().sum().backward()
+    double(x.double()).tanh().sum().backward()
+    assert layer.weight.grad is not None
+    assert double.weight.grad is not None
+    torch.testing.assert_close(layer.weight.grad.double(), double.weight.grad, rtol=1e-4, atol=1e-3)
