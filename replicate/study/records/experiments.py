@@ -1,0 +1,153 @@
+"""Records of the experiments beside the main estimates: search, transfer, weight formats and the
+protocol of 2023.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from replicate.study.records.base import Record
+
+Rule = Literal["stability", "efficiency", "accuracy"]
+
+
+class Trial(Record):
+    """One setting of a search, with λ̂ by `controlled` of each chain on its own."""
+
+    family: str
+    model: str
+    proposed_by: Literal["grid", "tpe"]
+    sampler: str
+    lr: float
+    weight_decay: float
+    localization: float
+    bounding_box: float | None
+    diffusion: float | None
+    noise_diffusion: float | None
+    mean: float | None
+    standard_deviation: float | None
+    stability: float | None
+    """mean over standard deviation across chains"""
+    efficiency: float | None
+    """effective draws per gradient evaluation"""
+    rhat: float | None
+    drift_p: float | None
+    step_bias: float | None = None
+    """|d ln λ̂/d ln ε| here: about the relative bias that the step size causes"""
+    expected_error: float | None = None
+    """relative, of λ̂: the step bias and the Monte-Carlo error together"""
+    healthy: bool
+    """no diverged chain, R-hat and drift within the limits of params.yaml"""
+    diverged_chains: int
+    chains: int
+    steps: int
+    """of each chain, burn-in included"""
+    chosen_by: list[Rule]
+    """the rules that choose this setting"""
+    chosen: bool
+    """by the rule that params.yaml names: used for every model of the family"""
+
+
+class Importance(Record):
+    """Share of the variance of λ̂ over a grid that one hyperparameter explains (fANOVA, Hutter et
+    al. 2014), with its bootstrap.
+    """
+
+    family: str
+    sampler: str
+    hyperparameter: str
+    importance: float
+    interval: tuple[float, float]
+    resamples: list[float]
+    """one value for each bootstrap resample of the trials"""
+
+
+class Transferred(Record):
+    """λ̂ by `controlled` of one model at the chosen step size times `factor`. Shuffles are paired
+    across factors: same batches, same noise.
+    """
+
+    family: str
+    model: str
+    factor: float
+    lr: float
+    llc: float | None
+    standard_error: float | None
+    shuffles: list[float | None]
+    rhat: float | None
+    drift_p: float | None
+    chains: int
+    diverged_chains: int
+    steps: int
+    """of each chain, burn-in included"""
+
+
+class Quantised(Record):
+    """One model in one weight format. Batches and noise are the same in every format; changes are
+    paired with float32 and the same `moved`.
+    """
+
+    family: str
+    model: str
+    weights: str
+    moved: Literal["restricted", "full"]
+    """whether chains move what nf4 leaves unquantised (restricted) or everything (full)"""
+    sampled_parameters: int
+    loss: float | None
+    """at w*, over all examples (nats per label)"""
+    rise: float | None
+    """change of that loss from float32 (nats); null where float32 was not run"""
+    rise_error: float | None
+    """standard error of `rise` over examples"""
+    gradient_norm_squared: float | None
+    """unbiased, of the parameters moved"""
+    descent: float | None
+    """greatest fall of one half's loss along minus the other half's gradient (nats)"""
+    descent_error: float | None
+    llc: float | None
+    standard_error: float | None
+    shuffles: list[float | None]
+    """λ̂ of each shuffle, by `controlled`"""
+    changes: list[float | None]
+    """relative change of each shuffle's λ̂ from float32; empty where float32 was not run"""
+    rhat: float | None
+    chains: int
+    diverged_chains: int
+    steps: int
+    """of each chain, burn-in included"""
+
+
+class OriginalProtocol(Record):
+    """The protocol of November 2023 on one model."""
+
+    family: str
+    model: str
+    nbeta: float
+    factor: float
+    """n/ln n, which the study multiplied by instead of nβ"""
+    shuffles: list[float | None]
+    """λ̂ of each shuffle, as the study computed it"""
+    deviations: list[float | None]
+    """standard deviation across chains of each shuffle"""
+    baseline_errors: list[float | None]
+    """−(n/ln n)·(loss at w* of the one baseline minibatch − loss at w* over all): what λ̂ would be
+    if the chain never moved
+    """
+    controlled: list[float | None]
+    """λ̂ of the same traces by `controlled`, at the sampler's own nβ"""
+    r_squared: float | None
+    """share of the variance of `shuffles` that `baseline_errors` explains"""
+    explained: float | None
+    """share of the draws' variance that the control variate takes away"""
+    batches: list[int]
+    spread: list[float | None]
+    """standard deviation over shuffles when the baseline is the mean of so many (`batches`)
+    minibatches
+    """
+    padded_labels: float | None
+    """share of the labels that are padding"""
+    padded_variance: float | None
+    """share of the variance of the minibatch loss at w* due to padded labels"""
+    chains: int
+    steps: int
+    """of each chain, burn-in included"""

@@ -1,0 +1,176 @@
+"""Records of a family's models: text, training, loss at w*, λ̂ and what it came from."""
+
+from __future__ import annotations
+
+from replicate.study.records.base import Record
+
+
+class Extraction(Record):
+    """What a family's rule kept of its corpus (reviews; tokens before cutting)."""
+
+    family: str
+    reviews: int
+    kept: int
+    dropped: int
+    padded_labels: int
+    tokens: int
+    vocabulary: int
+    length: int
+
+
+class Training(Record):
+    """How far the training of a control model got (nats per token over all positions of the
+    windows; `label_…` at the last position alone).
+    """
+
+    family: str
+    model: str
+    steps: int
+    epochs: float
+    loss: float
+    """over the first 4096 windows, after the last step"""
+    label_loss: float
+    floor: float | None
+    """the loss of the process that wrote the text; null where it is unknown"""
+    label_floor: float | None
+    flat: bool
+    """the constant-rate phase ended because the loss was flat, not at the step limit"""
+
+
+class Baseline(Record):
+    """The sampled loss at w*, over all examples (nats per label)."""
+
+    family: str
+    model: str
+    loss: float | None
+    standard_error: float | None
+    gradient_norm: float | None
+    """of the mean loss of a subset of the examples; biased up by its noise"""
+    gradient_norm_squared: float | None
+    """unbiased: inner product of the gradients of two halves of the subset"""
+    descent: float | None
+    """greatest fall of one half's loss along minus the other half's gradient (nats)"""
+    descent_error: float | None
+    """standard error of `descent`"""
+    parameters: int
+    """of the whole model, as if not quantised"""
+    sampled_parameters: int
+    """those that chains move"""
+    sampled: dict[str, int]
+    """weights that chains move, by parameter name; `*` stands for the numbers of the layers"""
+    windows: str
+    """SHA-256 of the windows that the loss was computed on"""
+
+
+class Estimate(Record):
+    """λ̂ of one model by one estimator. λ̂, its errors and its interval (95 %) have no unit; they
+    are null where they are not finite.
+    """
+
+    family: str
+    model: str
+    weights: str
+    """weight format of the chains"""
+    parameters: int
+    """of the whole model, as if not quantised"""
+    sampled_parameters: int
+    """those that the chains move"""
+    nbeta: float
+    localization: float
+    estimator: str
+    llc: float | None
+    standard_error: float | None
+    """between shuffles"""
+    monte_carlo_error: float | None
+    """of the draws, from their effective number"""
+    interval: tuple[float, float] | None
+    ess: float | None
+    """effective number of draws, all chains together"""
+    rhat: float | None
+    """split R-hat over all chains"""
+    chains: int
+    diverged_chains: int
+    steps: int
+    """of each chain, burn-in included"""
+    drift: float | None
+    """change of λ̂ from the first to the second half of the draws"""
+    drift_p: float | None
+    """p value of that change, against none"""
+    coefficient: float | None
+    """c of the control variate; null where the estimator has none"""
+    explained: float | None
+    """share of the draws' variance that the control variate takes away"""
+    clipped: list[float | None]
+    """relative change of λ̂ of each shuffle if chains were clipped; of `controlled`"""
+    variance_ratio: float | None
+    """variance over shuffles, over that of `controlled`"""
+    evaluations: float | None
+    """gradient evaluations for a standard error of 1 % of λ̂"""
+    shuffles: list[float | None]
+    """λ̂ of each shuffle of the data"""
+
+
+class ThinnedTrace(Record):
+    """What a page of diagnostics shows of one model, thinned; steps below 0 are burn-in."""
+
+    family: str
+    model: str
+    baseline_loss: float
+    """mean loss at w* over all examples (nats per label)"""
+    step: list[int]
+    chains: list[list[float | None]]
+    """minibatch loss (chain, step), nats"""
+    running: list[float | None]
+    """λ̂ by `controlled` of the draws so far at each step; null in burn-in"""
+    running_error: list[float | None]
+    """standard error of `running` between shuffles"""
+    chain_llc: list[float | None]
+    """λ̂ of each chain"""
+    advice: list[str]
+    """what is wrong, in plain words; empty where nothing is"""
+
+
+class Provenance(Record):
+    """What one model's chains came from. All hashes are SHA-256. Commit, time and duration of each
+    run are in logs/runs.jsonl.
+    """
+
+    family: str
+    model: str
+    seed: int
+    parameters: dict[str, str]
+    """hash of each part of params.yaml that the results depend on, as canonical JSON"""
+    windows: str | None
+    """of the windows that the chains read"""
+    repository: str | None
+    """on the hub; null for a model trained here"""
+    revision: str | None
+    weights: dict[str, str | None] | None
+    """of each safetensors file; null where the hub's cache has none"""
+    traces: str
+    """of the losses of all steps and those of their minibatches at w*, as float32"""
+    code: str
+    """of the code that sampled the chains"""
+    device: str | None
+    """that the chains were sampled on"""
+    threads: int | None
+    """of each process there; null on a GPU"""
+    versions: dict[str, str | None] | None
+
+
+class Refused(Record):
+    """A trace that is on disk and does not belong to what params.yaml asks for now."""
+
+    family: str
+    model: str
+    path: str
+    reason: str
+
+
+class Metric(Record):
+    """λ̂ of one model by the default estimator, as `dvc metrics show` prints it."""
+
+    llc: float | None
+    standard_error: float | None
+    rhat: float | None
+    ess: float | None
