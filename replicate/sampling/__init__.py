@@ -1,8 +1,25 @@
-"""Chains around w*: `engine.sample` runs them; a sampler is what `samplers.sampler` makes of a
-`Setting`.
+"""Chains of samplers around w*, and the losses that they record.
+
+`sample` runs shuffles × chains of the sampler that a `SamplerConfig` names; `config.SAMPLERS` lists
+the samplers. What needs torch is imported when it is first used.
 """
 
-from replicate.sampling.config import Setting
-from replicate.sampling.engine import Chain, Plan, Space, assemble, sample, walk
+from __future__ import annotations
 
-__all__ = ["Chain", "Plan", "Setting", "Space", "assemble", "sample", "walk"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from replicate.sampling.config import SamplerConfig, SamplingConfig
+
+if TYPE_CHECKING:
+    from replicate.sampling.engine import Chain, assemble, run_piece, sample
+    from replicate.sampling.task import Task
+
+__all__ = ["Chain", "SamplerConfig", "SamplingConfig", "Task", "assemble", "run_piece", "sample"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "task" if name == "Task" else "engine"
+    return getattr(import_module(f"{__name__}.{module}"), name)

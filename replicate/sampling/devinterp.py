@@ -1,9 +1,8 @@
-"""devinterp 2.0.1's samplers behind our names: the reference that ours are held against, and a
-choice in params.yaml.
+"""devinterp 2.0.1's samplers behind the interface of this package: the reference for SGLD and
+SGNHT, and an alternative to them.
 
-SGLD is `SGMCMC.sgld`. `SGMCMC.sgnht` of that version never updates its momentum, so SGNHT is
-`devinterp.optim.SGNHT`, which is right but deprecated. The original study's had 0.01 for the A of
-the noise, whatever A the thermostat began with: `Setting.noise_diffusion`.
+SGLD is `SGMCMC.sgld`. SGNHT is `devinterp.optim.SGNHT`, which is deprecated but right; that
+version's `SGMCMC.sgnht` never updates its momentum.
 """
 
 from __future__ import annotations
@@ -15,70 +14,60 @@ import torch
 from devinterp.optim import SGMCMC, SGNHT
 from torch import Tensor, nn
 
-from replicate.sampling.config import Setting
+from replicate.sampling.config import SamplerConfig
 from replicate.sampling.samplers.base import Sampler
 
 
 class Devinterp(Sampler):
-    """Its noise comes from torch's global generator, seeded with `seed`; all gradients of a step
-    are held until it ends.
+    """Draws noise from torch's global generator, which it seeds, and holds all gradients of a step
+    until its end.
     """
 
-    rests = False  # what its optimizers keep is theirs
-
     def begin(self) -> None:
+        """Seeds the generator and makes devinterp's optimizer."""
         torch.manual_seed(self.seed)
-        self.optimizer = optimizer(self.parameters, self.setting, self.nbeta, self.masks)
+        self.optimizer = optimizer(self.parameters, self.config, self.nbeta, self.masks)
 
-    def receive(self, index: int, parameter: nn.Parameter) -> None:
-        pass
+    def on_gradient(self, index: int, parameter: nn.Parameter) -> None:
+        """Leaves the gradient to `step`."""
 
     def step(self) -> None:
+        """Moves all parameters."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         super().step()
 
-    def native(self, index: int) -> None:
-        raise NotImplementedError
-
-    portable = native
-
 
 def optimizer(
     parameters: Sequence[nn.Parameter],
-    setting: Setting,
+    config: SamplerConfig,
     nbeta: float,
     masks: Sequence[Tensor | None] | None = None,
 ) -> torch.optim.Optimizer:
-    """devinterp's SGLD or SGNHT, anchored at the parameters' present values."""
-    groups = [
-        {"params": [parameter], "mask": mask}
-        for parameter, mask in zip(parameters, masks or [None] * len(parameters), strict=True)
-    ]
+    """Makes devinterp's SGLD or SGNHT, anchored at the parameters' present values."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the deprecation, and of nβ = 1
-        if setting.sampler == "sgnht":
-            if setting.diffusion is None:
+        warnings.simplefilter("ignore")  # that SGNHT is deprecated, and that nβ may be 1
+        if config.sampler == "sgnht":
+            if config.diffusion is None:
                 raise ValueError("SGNHT needs a diffusion factor")
             sampler = SGNHT(
                 list(parameters),
-                lr=setting.lr,
-                diffusion_factor=setting.diffusion,
-                bounding_box_size=setting.bounding_box,
+                lr=config.lr,
+                diffusion_factor=config.diffusion,
+                bounding_box_size=config.bounding_box,
                 nbeta=nbeta,
             )
-            if setting.noise_diffusion is not None:
+            if config.noise_diffusion is not None:  # the friction has started at `diffusion`
                 for group in sampler.param_groups:
-                    group["diffusion_factor"] = (
-                        setting.noise_diffusion
-                    )  # the thermostat has its start already
+                    group["diffusion_factor"] = config.noise_diffusion
             return sampler
+        pairs = zip(parameters, masks or [None] * len(parameters), strict=True)
         return SGMCMC.sgld(
-            groups,
-            lr=setting.lr,
-            noise_level=setting.noise_level,
-            weight_decay=setting.weight_decay,
-            localization=setting.localization,
+            [{"params": [parameter], "mask": mask} for parameter, mask in pairs],
+            lr=config.lr,
+            noise_level=config.noise_level,
+            weight_decay=config.weight_decay,
+            localization=config.localization,
             nbeta=nbeta,
-            bounding_box_size=setting.bounding_box,
+            bounding_box_size=config.bounding_box,
         )

@@ -1,44 +1,48 @@
-"""Runs groups × chains of a sampler around w* and records the minibatch losses.
+"""Runs shuffles × chains of a sampler around w* and records the losses of the minibatches.
 
-A group is one reshuffling of the data. Its chains walk disjoint stretches of that order (as far as
-the data reach), each with noise of its own, each from w*. Step t of a chain records the loss of its
-minibatch before the update, so that the first is a loss at w*.
+The chains of a shuffle use consecutive parts of its order of the examples, and begin again at the
+first example when the order is used up. Each chain has noise of its own. A step records its
+minibatch's loss before the update, so the first loss of a chain is a loss at w*.
 
-One set of weights serves all chains in turn, and w* is kept once, in 4 bits where the weights came
-so. All batches of a chain are on the device before it starts, and the device is waited for once in
-`CHUNK` steps. Between these a chain can rest: what moves, what the sampler keeps and what was
-recorded, from which it goes on to the same bits.
+All chains use the same parameters in turn, and w* is stored once. A chain's batches are copied to
+the device before it starts, and its losses are copied back once every `CHUNK` steps, because each
+copy waits for the device.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from replicate.progress import Advance, Rest, Restless
-from replicate.sampling import samplers
-from replicate.sampling.config import Setting
-from replicate.sampling.resting import Resting, pack, unpack
+from replicate.progress import Advance
+from replicate.sampling.config import SamplerConfig, SamplingConfig
+from replicate.sampling.samplers import sampler as make_sampler
 from replicate.sampling.samplers.base import Sampler
-from replicate.sampling.storage import NF4, Anchor, dense
+from replicate.sampling.storage import dense
+from replicate.sampling.task import Loss, Task
 
-Loss = Callable[
-    [Tensor], Tensor
-]  # indices of examples (B,) → their losses under the model as it stands (B,)
-CHUNK = 16  # steps between two looks at the losses
+CHUNK = 16  # steps between two copies of the losses
+
+Order = Callable[[int], NDArray[np.int64]]
+Noise = Callable[[int, int], int]
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Per step: the minibatch's loss, the same minibatch's loss at w* (nats per label), seconds. A
-    chain that left the finite has NaN from there on.
+    """What a chain recorded, each (T,): one number per step.
+
+    Attributes:
+        loss: of the minibatch before the update, nats per label. If the chain diverges, its losses
+            are NaN from that step on.
+        init_loss: of the same minibatch at w*.
+        seconds: of computation, NaN where the loss is.
     """
 
     loss: NDArray[np.float64]
@@ -46,255 +50,179 @@ class Chain:
     seconds: NDArray[np.float64]
 
 
-Chains = MutableMapping[tuple[int, int], Chain]  # by (group, chain)
-
-
-@dataclass(frozen=True)
-class Space:
-    """What chains move: parameters, which stand at w*; per parameter a mask of its shape, 0 where a
-    weight is held, or None; and w* in 4 bits, or None where a copy is to be kept.
-    """
-
-    parameters: Sequence[nn.Parameter]
-    masks: Sequence[Tensor | None] = ()
-    anchors: Sequence[NF4 | None] = ()
-
-    def __post_init__(self) -> None:
-        nothing = (None,) * len(self.parameters)
-        object.__setattr__(self, "masks", self.masks or nothing)
-        object.__setattr__(self, "anchors", self.anchors or nothing)
-
-    @property
-    def sizes(self) -> list[int]:
-        """Of each parameter the weights that move."""
-        return [
-            p.numel() if mask is None else int(mask.sum())
-            for p, mask in zip(self.parameters, self.masks, strict=True)
-        ]
-
-    def anchor(self) -> list[Anchor]:
-        """w* as it stands now, or as it was loaded."""
-        return [
-            p.detach().clone() if given is None else given
-            for p, given in zip(self.parameters, self.anchors, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """groups × chains of burn_in + draws steps, by our samplers or devinterp's.
-
-    Without `restart` each chain of a group goes on where the one before it ended, and takes that
-    for its anchor, as the original study's quantised models did; such a group is run again as a
-    whole. A step takes its examples `microbatch` at a time, None for all at once: less memory for
-    the same mean, and the gradients are kept until the last.
-    """
-
-    nbeta: float
-    batch_size: int
-    groups: int
-    chains: int
-    burn_in: int
-    draws: int
-    restart: bool = True
-    implementation: samplers.Implementation = "replicate"
-    microbatch: int | None = None
-
-    @property
-    def steps(self) -> int:
-        return self.burn_in + self.draws
-
-    def missing(self, done: Collection[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-        """What is still to be run, in pieces that do not depend on each other."""
-        whole = [[(group, chain) for chain in range(self.chains)] for group in range(self.groups)]
-        if not self.restart:
-            return [piece for piece in whole if any(key not in done for key in piece)]
-        return [[key] for piece in whole for key in piece if key not in done]
-
-
 def sample(
-    space: Space,
-    loss: Loss,
+    task: Task,
+    sampler: SamplerConfig,
+    sampling: SamplingConfig,
     init_losses_N: NDArray[np.float32],
-    setting: Setting,
-    plan: Plan,
     *,
-    order: Callable[[int], NDArray[np.int64]],
-    noise: Callable[[int, int], int],
+    order: Order,
+    noise: Noise,
     advance: Advance,
-    done: Chains | None = None,
-    rest: Callable[[tuple[int, int]], Rest] = lambda _: Restless(),
 ) -> xr.Dataset:
-    """Traces over (group, chain, draw), as `assemble` gives them; chains found in `done` are not
-    run again.
+    """Runs all chains in this process; `run_piece` describes the arguments and `assemble` the
+    result.
     """
-    done = {} if done is None else done
-    walk(
-        space,
-        loss,
-        init_losses_N,
-        setting,
-        plan,
-        plan.missing(done),
-        order=order,
-        noise=noise,
-        advance=advance,
-        done=done,
-        rest=rest,
-    )
-    return assemble(plan, done)
-
-
-def walk(
-    space: Space,
-    loss: Loss,
-    init_losses_N: NDArray[np.float32],
-    setting: Setting,
-    plan: Plan,
-    pieces: Sequence[Sequence[tuple[int, int]]],
-    *,
-    order: Callable[[int], NDArray[np.int64]],
-    noise: Callable[[int, int], int],
-    advance: Advance,
-    done: Chains,
-    rest: Callable[[tuple[int, int]], Rest] = lambda _: Restless(),
-) -> None:
-    """Runs the chains of `pieces` and puts each into `done` as it ends; `rest`: where a piece that
-    begins with a chain rests.
-
-    The parameters stand at w* and are put back there after each piece. `init_losses_N` holds every
-    example's loss at w*; `order` gives a group's permutation of the N examples, `noise` a chain's
-    seed.
-    """
-    anchor = space.anchor()
-    for piece in pieces:
-        place = rest(piece[0])
-        found = place.load() or {}
-        begin = int(
-            found.get("begin", 0)
-        )  # of the piece's chains, how many ended before the one that rests
-        if any(key not in done for key in piece[:begin]):
-            begin, found = 0, {}
-        advance(begin * plan.steps)
-        for i, (group, chain) in enumerate(piece[begin:], begin):
-            examples = order(group)
-            positions = np.arange(
-                chain * plan.steps * plan.batch_size, (chain + 1) * plan.steps * plan.batch_size
-            ) % len(examples)
-            batches_TxB = examples[positions].reshape(plan.steps, plan.batch_size)
-            origin = (
-                anchor
-                if i == 0
-                else unpack("origin", found)
-                or [parameter.detach().clone() for parameter in space.parameters]
-            )
-            resting = Resting(
-                place, {"begin": torch.tensor(i)} | pack("origin", origin if i else ()), found
-            )
-            losses, seconds = run(
-                space,
-                origin,
-                loss,
-                setting,
-                plan,
-                batches_TxB,
-                noise(group, chain),
-                advance,
-                resting,
-            )
-            init_losses = init_losses_N[batches_TxB].astype(np.float64).mean(axis=1)
-            done[group, chain] = Chain(losses, init_losses, seconds)
-            found = {}
-        place.drop()
-        with torch.no_grad():
-            for parameter, origin in zip(space.parameters, anchor, strict=True):
-                parameter.copy_(dense(origin))
-
-
-def run(
-    space: Space,
-    anchor: Sequence[Anchor],
-    loss: Loss,
-    setting: Setting,
-    plan: Plan,
-    batches_TxB: NDArray[np.int64],
-    seed: int,
-    advance: Advance,
-    resting: Resting,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One chain from where the parameters stand, or from where it rests: its losses (T,), NaN from
-    the first on that is not finite, and seconds (T,).
-    """
-    device, steps = space.parameters[0].device, len(batches_TxB)
-    batches = torch.from_numpy(batches_TxB).to(device)
-    losses, seconds = np.full(steps, np.nan), np.full(steps, np.nan)
-    recorded = torch.full((steps,), torch.nan, dtype=torch.float64, device=device)
-    with torch.random.fork_rng(
-        [device] if device.type == "cuda" else []
-    ):  # from which devinterp's samplers draw
-        sampler = samplers.sampler(
-            space.parameters,
-            anchor,
-            setting,
-            nbeta=plan.nbeta,
-            seed=seed,
-            burn_in=plan.burn_in,
-            masks=space.masks,
-            implementation=plan.implementation,
+    chains: dict[tuple[int, int], Chain] = {}
+    for piece in sampling.pieces():
+        chains |= run_piece(
+            task, sampler, sampling, piece, init_losses_N, order=order, noise=noise, advance=advance
         )
-        begin = resting.resume(space.parameters, sampler, losses, seconds)
-        advance(begin)
-        with sampler.attached():
-            for first in range(begin, steps, CHUNK):
-                chunk = slice(first, min(first + CHUNK, steps))
-                start = time.perf_counter()
-                for step in range(chunk.start, chunk.stop):
-                    recorded[step] = descend(loss, batches[step], plan.microbatch, sampler)
-                    sampler.step()
-                losses[chunk] = recorded[chunk].cpu().numpy()
-                seconds[chunk] = (time.perf_counter() - start) / (chunk.stop - chunk.start)
-                broken = np.flatnonzero(~np.isfinite(losses[chunk]))
-                if len(broken):
-                    losses[first + broken[0] :] = np.nan
-                    seconds[first + broken[0] :] = np.nan
-                    advance(steps - first)
-                    break
-                advance(chunk.stop - chunk.start)
-                resting.offer(space.parameters, sampler, losses, seconds)
+    return assemble(sampling, chains)
+
+
+def run_piece(
+    task: Task,
+    sampler: SamplerConfig,
+    sampling: SamplingConfig,
+    piece: Sequence[tuple[int, int]],
+    init_losses_N: NDArray[np.float32],
+    *,
+    order: Order,
+    noise: Noise,
+    advance: Advance,
+) -> dict[tuple[int, int], Chain]:
+    """Runs one piece of `sampling.pieces()`, the first chain from w*, and returns to w*.
+
+    Args:
+        task: what the chains sample; its parameters stand at w*.
+        sampler: the sampler and its knobs.
+        sampling: the number and length of chains, nβ and the batch.
+        piece: the chains to run, in order, as (shuffle, chain).
+        init_losses_N: the loss of each of the N examples at w*.
+        order: gives the permutation of the N examples in a shuffle.
+        noise: gives the seed of a (shuffle, chain), which fixes its noise to the bit.
+        advance: reports steps that are done.
+
+    Returns:
+        The chains, by (shuffle, chain).
+    """
+    start = origin = task.anchor()
+    device = task.parameters[0].device
+    chains: dict[tuple[int, int], Chain] = {}
+    for shuffle, chain in piece:
+        if chains:
+            origin = [parameter.detach().clone() for parameter in task.parameters]
+        batches_TxB = _batches(order(shuffle), chain, sampling)
+        # devinterp's samplers draw from torch's global generator
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            moving = make_sampler(
+                task.parameters,
+                origin,
+                sampler,
+                nbeta=sampling.nbeta,
+                seed=noise(shuffle, chain),
+                burn_in=sampling.burn_in,
+                masks=task.masks,
+                implementation=sampling.implementation,
+            )
+            losses, seconds = run_chain(
+                task.loss,
+                moving,
+                torch.from_numpy(batches_TxB).to(device),
+                sampling.microbatch_size,
+                advance,
+            )
+        init_losses = init_losses_N[batches_TxB].astype(np.float64).mean(axis=1)
+        chains[shuffle, chain] = Chain(losses, init_losses, seconds)
+    with torch.no_grad():
+        for parameter, anchor in zip(task.parameters, start, strict=True):
+            parameter.copy_(dense(anchor))
+    return chains
+
+
+def _batches(order_N: NDArray[np.int64], chain: int, sampling: SamplingConfig) -> NDArray[np.int64]:
+    size = sampling.steps * sampling.batch_size
+    positions = np.arange(chain * size, (chain + 1) * size) % len(order_N)
+    return order_N[positions].reshape(sampling.steps, sampling.batch_size)
+
+
+def run_chain(
+    loss: Loss,
+    sampler: Sampler,
+    batches_TxB: Tensor,
+    microbatch_size: int | None,
+    advance: Advance,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Runs one chain from where the sampler's parameters stand.
+
+    Args:
+        loss: of examples, as `Task.loss`.
+        sampler: moves the parameters.
+        batches_TxB: the indices of each step's examples, on the parameters' device.
+        microbatch_size: examples in one backward pass, None for all of a batch.
+        advance: reports steps that are done.
+
+    Returns:
+        Each step's mean loss before its update (T,) and its seconds (T,). If the chain diverges,
+        both are NaN from the first loss that is not finite.
+    """
+    steps = len(batches_TxB)
+    losses, seconds = np.full(steps, np.nan), np.full(steps, np.nan)
+    recorded = torch.full((steps,), torch.nan, dtype=torch.float64, device=batches_TxB.device)
+    with sampler.attached():
+        for first in range(0, steps, CHUNK):
+            chunk = slice(first, min(first + CHUNK, steps))
+            start = time.perf_counter()
+            for step in range(first, chunk.stop):
+                recorded[step] = accumulate_gradients(
+                    loss, batches_TxB[step], microbatch_size, sampler
+                )
+                sampler.step()
+            losses[chunk] = recorded[chunk].cpu().numpy()
+            seconds[chunk] = (time.perf_counter() - start) / (chunk.stop - first)
+            diverged = np.flatnonzero(~np.isfinite(losses[chunk]))
+            if len(diverged):
+                losses[first + diverged[0] :] = seconds[first + diverged[0] :] = np.nan
+                advance(steps - first)
+                break
+            advance(chunk.stop - first)
     return losses, seconds
 
 
-def descend(loss: Loss, batch_B: Tensor, microbatch: int | None, sampler: Sampler) -> Tensor:
-    """The mean loss of a batch; its gradients reach the sampler with the last of its pieces."""
-    pieces = batch_B.split(microbatch or len(batch_B))
+def accumulate_gradients(
+    loss: Loss, batch_B: Tensor, microbatch_size: int | None, sampler: Sampler
+) -> Tensor:
+    """Computes a batch's mean loss and its gradient, one microbatch after the other.
+
+    The sampler moves each parameter during the backward pass of the last microbatch, when the
+    parameter's gradient is complete.
+
+    Returns:
+        The mean loss, a float64 scalar on the batch's device.
+    """
+    microbatches = batch_B.split(microbatch_size or len(batch_B))
     total = torch.zeros((), dtype=torch.float64, device=batch_B.device)
-    for i, piece in enumerate(pieces):
-        value = loss(piece).sum() / len(batch_B) if len(pieces) > 1 else loss(piece).mean()
+    for i, examples in enumerate(microbatches, 1):
+        losses = loss(examples)
+        value = losses.sum() / len(batch_B) if len(microbatches) > 1 else losses.mean()
         total += value.detach().to(total.device)
-        sampler.complete = i + 1 == len(pieces)
+        sampler.gradients_complete = i == len(microbatches)
         value.backward()
     return total
 
 
-def assemble(plan: Plan, done: Chains) -> xr.Dataset:
-    """The finished chains of a plan as one dataset.
+def assemble(sampling: SamplingConfig, chains: Mapping[tuple[int, int], Chain]) -> xr.Dataset:
+    """Puts all chains into one dataset.
 
     Returns:
-        `loss`, `init_loss`, `seconds` (group, chain, draw), with `draw` counted from −burn_in, so
-        that burn-in is below 0; `failed` (group, chain), true where a loss was not finite.
+        `loss`, `init_loss` and `seconds` (shuffle, chain, draw), where `draw` counts from −burn_in,
+        so that the burn-in is below 0; `diverged` (shuffle, chain), true where a loss is not
+        finite.
     """
-    grid = [[done[group, chain] for chain in range(plan.chains)] for group in range(plan.groups)]
-    stacked = {
-        name: (
-            ("group", "chain", "draw"),
-            np.stack([[getattr(chain, name) for chain in row] for row in grid]),
-        )
+    grid = [[chains[s, c] for c in range(sampling.chains)] for s in range(sampling.shuffles)]
+    dims = ("shuffle", "chain", "draw")
+    recorded = {
+        name: np.stack([[getattr(chain, name) for chain in row] for row in grid])
         for name in ("loss", "init_loss", "seconds")
     }
-    failed = ~np.isfinite(stacked["loss"][1]).all(axis=-1)
-    coordinates = {
-        "group": np.arange(plan.groups),
-        "chain": np.arange(plan.chains),
-        "draw": np.arange(-plan.burn_in, plan.draws),
-    }
-    return xr.Dataset(stacked | {"failed": (("group", "chain"), failed)}, coordinates)
+    diverged = ~np.isfinite(recorded["loss"]).all(axis=-1)
+    return xr.Dataset(
+        {name: (dims, values) for name, values in recorded.items()}
+        | {"diverged": (dims[:2], diverged)},
+        {
+            "shuffle": np.arange(sampling.shuffles),
+            "chain": np.arange(sampling.chains),
+            "draw": np.arange(-sampling.burn_in, sampling.draws),
+        },
+    )

@@ -1,40 +1,46 @@
-"""From a `Setting` to the sampler that it names."""
+"""The samplers by name. A new one needs its module and one line in `replicate.sampling.config`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from importlib import import_module
+from typing import Any
 
 from torch import nn
 
-from replicate.sampling.config import Setting
+from replicate.sampling.config import SAMPLERS as CLASSES
+from replicate.sampling.config import Implementation, SamplerConfig
 from replicate.sampling.samplers.base import Sampler
 from replicate.sampling.samplers.rmsprop import RMSprop
-from replicate.sampling.samplers.sgld import SGLD
-from replicate.sampling.samplers.sgnht import SGNHT
 from replicate.sampling.storage import Anchor
 
-Implementation = Literal["replicate", "devinterp"]
+SAMPLERS: dict[str, type[Sampler]] = {
+    name: getattr(import_module(f"{__name__}.{name}"), kind) for name, kind in CLASSES.items()
+}
 
 
 def sampler(
     parameters: Sequence[nn.Parameter],
     anchor: Sequence[Anchor],
-    setting: Setting,
+    config: SamplerConfig,
     *,
     implementation: Implementation = "replicate",
     **options: Any,
 ) -> Sampler:
-    """A sampler of `parameters` around `anchor`; `options` are those of `Sampler`. RMSprop is ours
-    in either implementation.
+    """Makes the sampler that a configuration names.
+
+    Args:
+        parameters: the tensors to move.
+        anchor: w*, for each parameter.
+        config: the sampler and its knobs.
+        implementation: whose sampler; devinterp has no RMSprop, which is always this package's.
+        **options: the further arguments of `Sampler`.
 
     Raises:
         UserError: RMSprop without a burn-in.
     """
-    if implementation == "devinterp" and setting.sampler != "rmsprop":
-        from replicate.sampling.devinterp import Devinterp
+    kind = SAMPLERS[config.sampler]
+    if implementation == "devinterp" and kind is not RMSprop:
+        from replicate.sampling.devinterp import Devinterp as kind  # noqa: N813
 
-        return Devinterp(parameters, anchor, setting, **options)
-    return {"sgld": SGLD, "sgnht": SGNHT, "rmsprop": RMSprop}[setting.sampler](
-        parameters, anchor, setting, **options
-    )
+    return kind(parameters, anchor, config, **options)

@@ -1,74 +1,95 @@
-"""What samplers have in common: each weight is moved as soon as backward has made its gradient, and
-the gradient is freed there.
-"""
+"""What all samplers share: hooks that move each parameter as soon as its gradient is complete."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from replicate.sampling import noise
-from replicate.sampling.config import Setting
-from replicate.sampling.storage import Anchor, flat, precise
+from replicate.sampling import compilation, noise
+from replicate.sampling.config import SamplerConfig
+from replicate.sampling.samplers.step import cpu_step, torch_step
+from replicate.sampling.storage import Anchor, compute_dtype, flat, per_scale, stored
 
 NO_MASK = np.empty(0, np.float32)
 
 
-class Sampler(ABC):
-    """Moves `parameters` around `anchor`, of the same shapes, which it reads only.
+class Sampler:
+    """Moves parameters by their gradients and by noise. A subclass is one equation.
 
-    Weights in bfloat16 are moved in float32 and rounded stochastically; an anchor may lie in 4 bits
-    (replicate/sampling/storage.py). `masks`: per parameter a tensor of its shape, 0 where a weight
-    must not move, or None. Subclasses have two ways to move: `native`, one pass over the memory on
-    a CPU, and `portable`, the same in torch on any device and for any dtype, one kernel on a GPU.
-    Between two steps a sampler that `rests` is its `state` and where the parameters stand.
+    Weights in bfloat16 are moved in float32 and rounded stochastically; see
+    `replicate.sampling.storage`, also for anchors in 4 bits.
+
+    Attributes:
+        update: the equation, which `samplers.equation` decorates. It takes a weight, its gradient,
+            its anchor, a standard normal number, its memory (None without) and the tuple that
+            `coefficients` returns, and returns by how much the weight changes.
+        has_momentum: whether the memory is the last change; see `samplers.step`.
+        knobs: the fields of `SamplerConfig` that the equation has, beside `lr`.
+        memory_bytes: what the sampler stores for each weight.
+        holds_gradients: whether all gradients of a step exist at once.
+
+    Args:
+        parameters: the tensors to move.
+        anchor: w*, for each parameter; never changed.
+        config: the knobs.
+        nbeta: nβ, the inverse temperature times the number of examples.
+        seed: of the noise.
+        burn_in: the steps in which a sampler may adapt.
+        masks: for each parameter a tensor of its shape, 0 where a weight must not move, or None.
     """
 
-    rests = True
+    update: ClassVar[Callable[..., Any]]
+    has_momentum: ClassVar[bool] = False
+    knobs: ClassVar[tuple[str, ...]] = ()
+    memory_bytes: ClassVar[int] = 0
+    holds_gradients: ClassVar[bool] = False
 
     def __init__(
         self,
         parameters: Sequence[nn.Parameter],
         anchor: Sequence[Anchor],
-        setting: Setting,
+        config: SamplerConfig,
         *,
         nbeta: float,
         seed: int,
         burn_in: int = 0,
         masks: Sequence[Tensor | None] | None = None,
     ) -> None:
-        self.parameters, self.anchor, self.setting = list(parameters), list(anchor), setting
+        self.parameters, self.anchor, self.config = list(parameters), list(anchor), config
         self.nbeta, self.seed, self.burn_in = nbeta, seed, burn_in
-        pairs = zip(parameters, masks or [None] * len(anchor), strict=True)
         self.masks = [
-            None if mask is None else mask.to(p.device, precise(p.dtype)).contiguous()
-            for p, mask in pairs
+            None if mask is None else mask.to(p.device, compute_dtype(p.dtype)).contiguous()
+            for p, mask in zip(parameters, masks or [None] * len(anchor), strict=True)
         ]
-        self.box = float("inf") if setting.bounding_box is None else setting.bounding_box
-        self.steps = 0  # done; the noise is a function of it
-        self.complete = (
-            True  # whether the gradients of the backward pass under way are the step's last
-        )
+        self.box = float("inf") if config.bounding_box is None else config.bounding_box
+        self.gradients_complete = True  # whether a backward pass is the last one of its step
+        self.noise_step = 0  # the step's number in the noise
+        self.memory: list[Tensor | None] = [None] * len(self.parameters)
+        self.squares: dict[int, float | Tensor] = {}  # ΣΔ² of parameters that momentum moved
         self._places: dict[int, Tensor] = {}
-        self._values: dict[torch.device, tuple[tuple[float, ...], Tensor]] = {}
+        self._numbers: dict[torch.device, tuple[tuple[float, ...], Tensor]] = {}
         self.begin()
 
-    def begin(self) -> None:  # noqa: B027 - most need nothing
-        """What a sampler needs beyond that."""
+    def begin(self) -> None:
+        """Prepares what a sampler needs beyond that."""
+
+    def coefficients(self) -> tuple[float, ...]:
+        """Returns what the equation needs besides the weight; a float32 number stays float32."""
+        raise NotImplementedError
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """While it lasts, every backward pass moves the parameters."""
+        """Lets every backward pass move the parameters, as long as the context lasts."""
         hooks = [
-            p.register_post_accumulate_grad_hook(partial(self.hear, i))
-            for i, p in enumerate(self.parameters)
+            p.register_post_accumulate_grad_hook(partial(self.on_gradient, index))
+            for index, p in enumerate(self.parameters)
         ]
         try:
             yield
@@ -76,67 +97,88 @@ class Sampler(ABC):
             for hook in hooks:
                 hook.remove()
 
-    def hear(self, index: int, parameter: nn.Parameter) -> None:
-        if self.complete:
-            self.receive(index, parameter)
+    def on_gradient(self, index: int, parameter: nn.Parameter) -> None:
+        """Moves a parameter as soon as its gradient is complete."""
+        if self.gradients_complete:
+            self.move(index)
 
-    def receive(self, index: int, parameter: nn.Parameter) -> None:
-        """Moves a parameter by its gradient and drops the gradient; one without a gradient in this
-        step stays.
-        """
+    def move(self, index: int) -> None:
+        """Moves a parameter by its gradient and frees the gradient."""
+        parameter = self.parameters[index]
         with torch.no_grad():
-            if is_native(parameter):
-                self.native(index)
+            if has_cpu_kernel(parameter):
+                self.update_cpu(index)
                 increment_version(parameter)  # autograd cannot see what was written to memory
             else:
-                self.portable(index)
+                self.update_torch(index)
         parameter.grad = None
 
     def step(self) -> None:
-        """Ends a step, when all gradients have come."""
-        self.steps += 1
+        """Ends a step, after its last backward pass."""
+        self.noise_step += 1
 
-    def state(self) -> dict[str, Tensor]:
-        """All that a sampler keeps from step to step."""
-        return {"steps": torch.tensor(self.steps)}
+    def update_cpu(self, index: int) -> None:
+        """Moves a parameter by the compiled loop."""
+        w, memory, mask = self.parameters[index], self.memory[index], self.masks[index]
+        number = np.float64 if w.dtype == torch.float64 else np.float32
+        blocks = -(-w.numel() // noise.BLOCK)
+        squares = np.zeros(blocks)
+        compilation.sweep(
+            cpu_step(type(self).update, self.has_momentum),
+            blocks,
+            flat(w),
+            flat(self.gradient(index)),
+            flat(self.anchor[index]),
+            None if memory is None else flat(memory),
+            NO_MASK if mask is None else flat(mask),
+            squares,
+            self.seed,
+            self.noise_step,
+            index,
+            number(self.box),
+            tuple(c if type(c) is np.float32 else number(c) for c in self.coefficients()),
+        )
+        self.squares[index] = float(squares.sum())
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.steps = int(state["steps"])
-
-    @abstractmethod
-    def native(self, index: int) -> None: ...
-
-    @abstractmethod
-    def portable(self, index: int) -> None: ...
-
-    def place(self, index: int, step: int) -> Tensor:
-        """Where the noise of a step and a parameter is, on the parameter's device."""
-        parameter = self.parameters[index]
-        if index not in self._places:
-            self._places[index] = noise.placed(self.seed, 0, index, parameter.device)
-        self._places[index][2].fill_(step)
-        return self._places[index]
-
-    def values(self, device: torch.device, *values: float) -> Tensor:
-        """Numbers for a kernel: a tensor on the device, so that other numbers need no other
-        kernel.
-        """
-        if device not in self._values or self._values[device][0] != values:
-            self._values[device] = values, torch.tensor(values, dtype=torch.float64, device=device)
-        return self._values[device][1]
-
-    def held(self, index: int) -> object:
-        """A parameter's mask for a compiled loop, empty where it has none."""
-        mask = self.masks[index]
-        return NO_MASK if mask is None else flat(mask)
+    def update_torch(self, index: int) -> None:
+        """Moves a parameter on any device."""
+        w, anchor = self.parameters[index], self.anchor[index]
+        square = compilation.fused(torch_step(type(self).update, self.has_momentum))(
+            w.data,
+            self.gradient(index),
+            stored(anchor),
+            self.memory[index],
+            self.masks[index],
+            per_scale(anchor),
+            self._place(index),
+            self._on_device(w.device, (self.box, *map(float, self.coefficients()))),
+        )
+        if square is not None:
+            self.squares[index] = square
 
     def gradient(self, index: int) -> Tensor:
+        """Returns a parameter's gradient, which must be there."""
         gradient = self.parameters[index].grad
         assert gradient is not None
         return gradient
 
+    def _place(self, index: int) -> Tensor:
+        if index not in self._places:
+            device = self.parameters[index].device
+            self._places[index] = noise.placed(self.seed, 0, index, device)
+        self._places[index][2].fill_(self.noise_step)
+        return self._places[index]
 
-def is_native(tensor: Tensor) -> bool:
+    def _on_device(self, device: torch.device, numbers: tuple[float, ...]) -> Tensor:
+        """Puts numbers into a tensor, so that other numbers need no other kernel."""
+        if device not in self._numbers or self._numbers[device][0] != numbers:
+            on_device = torch.tensor(numbers, dtype=torch.float64, device=device)
+            self._numbers[device] = numbers, on_device
+        return self._numbers[device][1]
+
+
+def has_cpu_kernel(tensor: Tensor) -> bool:
+    """Tells whether the compiled loop can move a tensor."""
     return (
         tensor.device.type == "cpu"
         and tensor.dtype in (torch.float32, torch.float64, torch.bfloat16)

@@ -1,0 +1,63 @@
+"""How the samplers' arithmetic is compiled: by numba for CPUs, by torch for GPUs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from numba import config, njit  # pyright: ignore[reportPrivateImportUsage]
+
+# Numba reuses a compiled kernel as long as the kernel's own file is unchanged, even if a file whose
+# functions it inlines has changed. A hash of all files therefore names the cache's folder.
+_HERE = Path(__file__).parent
+_SOURCES = sha256(b"".join(file.read_bytes() for file in sorted(_HERE.rglob("*.py"))))
+setattr(config, "CACHE_DIR", str(_HERE / "__pycache__" / _SOURCES.hexdigest()[:16]))  # noqa: B010
+
+_MATHS: dict[str, Any] = {
+    "fastmath": {"contract", "nsz"},
+    "error_model": "numpy",
+    "boundscheck": False,
+}
+compiled = njit(nogil=True, cache=True, **_MATHS)
+inlined = njit(inline="always", **_MATHS)
+
+
+@cache
+def fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a function of tensors into one GPU kernel for any size, if there is a compiler."""
+    if torch.cuda.is_available() and shutil.which("gcc"):
+        # samplers share code, and without isolation the limit of recompilations as well
+        return torch.compile(function, dynamic=True, isolate_recompiles=True)  # pyright: ignore
+    return function
+
+
+def sweep(loop: Callable[..., Any], blocks: int, *arguments: Any) -> None:
+    """Calls `loop(*arguments, first, last)` so that all blocks in range(blocks) are covered once.
+
+    The blocks are divided among torch's number of threads.
+
+    Args:
+        loop: a compiled function that works on the blocks from `first` up to, not including,
+            `last`.
+        blocks: the number of blocks.
+        *arguments: the arguments before `first` and `last`.
+    """
+    count = min(torch.get_num_threads(), -(-blocks // 16))
+    if count <= 1:
+        loop(*arguments, 0, blocks)
+        return
+    bounds = [blocks * i // count for i in range(count + 1)]
+    for done in [_threads(count).submit(loop, *arguments, *pair) for pair in pairwise(bounds)]:
+        done.result()
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "sweep")

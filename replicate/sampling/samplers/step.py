@@ -1,0 +1,112 @@
+"""One step of a tensor of weights, by any sampler's equation: noise, number formats, mask and box.
+
+    Δ = equation(w, gradient, anchor, noise, memory), 0 where the mask is 0
+    w ← w + Δ, clipped to |w − anchor| ≤ box
+
+If the equation has momentum, its memory is the momentum: Δ is stored there, with the opposite sign
+where the weight met the box, and the step returns ΣΔ².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from replicate.sampling import noise
+from replicate.sampling.compilation import compiled
+from replicate.sampling.storage import compute_dtype, round_into, store, unpack, widen
+
+Equation = Callable[..., Any]
+
+
+@cache
+def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
+    """Makes the loop over blocks that `compilation.sweep` calls, one pass over the memory.
+
+    The loop takes views of w, the gradient and the anchor (see `storage.flat`); the memory, (n,)
+    floats or None; the mask, (n,) floats or empty; room for each block's ΣΔ², float64; seed, step
+    and the tensor's number; the box; the equation's coefficients.
+    """
+
+    @compiled
+    def loop(
+        w,
+        gradient,
+        anchor,
+        memory,
+        mask,
+        squares,
+        seed,
+        step,
+        tensor,
+        box,
+        coefficients,
+        first,
+        last,
+    ):
+        x, buffers = np.empty((4, noise.LANES), np.float32), np.empty((3, noise.BLOCK), np.float32)
+        bits, normals = x.view(np.int32), x.reshape(-1)
+        for block in range(first, last):
+            noise.normals(x, bits, seed, step, tensor, block)
+            start = block * noise.BLOCK
+            size = min(noise.BLOCK, w.size - start)
+            here = widen(w, start, size, buffers[0])
+            slope = widen(gradient, start, size, buffers[1])
+            origin = widen(anchor, start, size, buffers[2])
+            square = 0.0
+            for i in range(size):
+                known = None if memory is None else memory[start + i]
+                change = equation(here[i], slope[i], origin[i], normals[i], known, coefficients)
+                if mask.size:
+                    change *= mask[start + i]
+                there = here[i] + change
+                if has_momentum:
+                    square += np.float64(change) * np.float64(change)
+                    stays = abs(there - origin[i]) < box
+                    memory[start + i] = change if stays else -change  # pyright: ignore
+                here[i] = min(max(there, origin[i] - box), origin[i] + box)
+            if has_momentum:
+                squares[block] = square
+            round_into(w, start, here, seed, step, tensor, block)
+
+    return loop
+
+
+@cache
+def torch_step(equation: Equation, has_momentum: bool) -> Callable[..., Tensor | None]:
+    """Makes the same step in torch, for any device and dtype; on a GPU it becomes one kernel."""
+
+    def step(
+        w: Tensor,
+        gradient: Tensor,
+        anchor: tuple[Tensor, ...],
+        memory: Tensor | None,
+        mask: Tensor | None,
+        per_scale: int,
+        place: Tensor,
+        numbers: Tensor,
+    ) -> Tensor | None:
+        dtype = compute_dtype(w.dtype)
+        box, *coefficients = numbers.to(dtype).unbind()
+        here, slope = w.reshape(-1).to(dtype), gradient.reshape(-1)
+        origin = unpack(anchor, w.numel(), per_scale, w.dtype)
+        known = None if memory is None else memory.reshape(-1)
+        x = noise.normal(w.numel(), place)
+        change = equation(here, slope, origin, x, known, coefficients)
+        if mask is not None:
+            change = mask.reshape(-1) * change
+        there = here + change
+        square = None
+        if has_momentum and memory is not None:
+            square = change.double().square().sum()
+            reflected = torch.where((there - origin).abs() < box, change, -change)
+            memory.copy_(reflected.view_as(memory))
+        store(w, torch.minimum(torch.maximum(there, origin - box), origin + box), place)
+        return square
+
+    return step
