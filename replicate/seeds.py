@@ -1,9 +1,9 @@
-"""One seed in params.yaml; every other is derived from it by name."""
+"""Seeds by name: a study has one seed, and every other seed is derived from it."""
 
 import hashlib
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """A seed in [0, 2⁶³) for the thing so named; different names give independent seeds."""
+    """Returns a seed in [0, 2⁶³) for what the names name; other names give independent seeds."""
     digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

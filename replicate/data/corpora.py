@@ -1,71 +1,118 @@
-"""Reviews: from the hub at a pinned revision, from a local file or folder, or from the built-in
-grammar (grammar.py).
+"""Reading a corpus of texts from a file or a folder.
+
+Each row is read as it is written: a row without text, or with another number of fields than the
+first, is an error, never a guess. `datasets` reads Parquet, the format of the hub, whose columns
+have a type. Of JSON and CSV it would turn the number 3 and the date 2020-01-01 into other texts and
+fill short rows; pyarrow, on which it is built, is told that the column is text.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 from pyarrow import csv, json, parquet
 
 from replicate.errors import UserError
 
-READERS = {
-    ".jsonl": lambda path: json.read_json(path),
-    ".csv": lambda path: csv.read_csv(
-        path, parse_options=csv.ParseOptions(newlines_in_values=True)
-    ),
-    ".parquet": lambda path: parquet.read_table(path, columns=["text"]),
-}
+TEXT = pa.schema({"text": pa.string()})
+BLOCK = 1 << 26  # bytes read at a time, more than a row takes
+
+
+def _read_jsonl(path: Path) -> pa.Table:
+    options = json.ParseOptions(TEXT, unexpected_field_behavior="ignore")
+    return json.read_json(path, json.ReadOptions(block_size=BLOCK), options)
+
+
+def _read_csv(path: Path) -> pa.Table:
+    content = pa.input_stream(path).read()
+    if content.count(b'"') % 2:  # pyarrow would read all that follows as one text
+        raise pa.ArrowInvalid("a quote is not closed")
+    return csv.read_csv(
+        pa.BufferReader(content),
+        csv.ReadOptions(block_size=BLOCK),
+        csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        csv.ConvertOptions(column_types=TEXT),
+    )
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    schema = parquet.read_schema(path)
+    if schema.names.count("text") != 1:
+        return schema.empty_table()
+    if schema.field("text").type not in (pa.string(), pa.large_string()):
+        raise pa.ArrowInvalid(f"its column `text` holds {schema.field('text').type}")
+    import datasets
+
+    datasets.disable_progress_bars()
+    features = datasets.Features({"text": datasets.Value("string")})
+    with TemporaryDirectory() as cache:
+        found = datasets.Dataset.from_parquet(
+            str(path), features=features, columns=["text"], cache_dir=cache, keep_in_memory=True
+        )
+    return found.data.table  # pyright: ignore[reportAttributeAccessIssue]
+
+
+READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
 
 
 def read(path: Path) -> list[str]:
-    """The texts of a jsonl, jsonl.gz, csv or parquet file with a column `text`, or of the `aclImdb`
-    tree, in their order there.
+    """Reads all texts of a corpus, in their order.
+
+    Args:
+        path: a jsonl, csv (either may be gzipped) or parquet file with a column `text`, or the
+            unpacked folder `aclImdb`.
+
+    Returns:
+        One text for each row of the file, or for each review of the folder.
 
     Raises:
-        UserError: no such file, an unknown format, a damaged file, no column `text`, or a row
-        without text.
+        UserError: the file is missing, damaged or of another format, it has no column `text`, or
+            a row has no text.
     """
     if path.is_dir():
         return read_tree(path)
-    name = path.name.removesuffix(".gz")
-    reader = READERS.get(Path(name).suffix)
-    if reader is None:
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    if suffix not in READERS:
         raise UserError(
-            f"{path}: unknown format; give a folder aclImdb or a file ending in {', '.join(READERS)} (or .jsonl.gz, .csv.gz)"
+            f"{path}: unknown format; give a file ending in {', '.join(READERS)} (or .jsonl.gz, "
+            ".csv.gz), or the folder aclImdb"
         )
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; put it there or change the corpus's path in params.yaml"
-        )
+        raise UserError(f"{path}: no such file; put it there or correct the path in params.yaml")
     try:
-        table = reader(path)
+        table = READERS[suffix](path)
         names = table.column_names
         texts = table.column("text").to_pylist() if names.count("text") == 1 else None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; save it as UTF-8") from None
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"{path}: cannot be read ({str(error)[:120]}); replace it by a whole one"
         ) from None
     if texts is None:
         raise UserError(
-            f"{path}: no column 'text' among {', '.join(names) or 'none'}, or several; rename the one that holds the reviews"
+            f"{path}: needs one column `text`, and has {', '.join(names) or 'none'}; rename the "
+            "one that holds the texts"
         )
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UserError(f"{path}: row {row + 1} has no text; remove it")
+    for row, text in enumerate(texts, 1):
+        if not isinstance(text, str) or not text:
+            raise UserError(f"{path}: row {row} has no text; remove it")
     return texts
 
 
 def read_tree(path: Path) -> list[str]:
-    """The training reviews of the original IMDB archive (Maas et al. 2011):
-    `train/neg/ID_RATING.txt`, then `train/pos`, by id.
+    """Reads the training reviews of the IMDB archive (Maas et al. 2011).
+
+    Args:
+        path: the folder `aclImdb`, or its folder `train`.
+
+    Returns:
+        The texts of `train/neg/ID_RATING.txt`, then of `train/pos`, each by ID.
 
     Raises:
-        UserError: it is another kind of folder.
+        UserError: the folder has another content, or a review cannot be read.
     """
     train = path if path.name == "train" else path / "train"
     files = [
@@ -78,7 +125,7 @@ def read_tree(path: Path) -> list[str]:
     ]
     if not files:
         raise UserError(
-            f"{path}: holds no train/neg/*.txt and train/pos/*.txt; give the folder aclImdb as unpacked"
+            f"{path}: has no train/neg/*.txt and train/pos/*.txt; give the unpacked folder aclImdb"
         )
     texts = []
     for file in files:
@@ -88,4 +135,6 @@ def read_tree(path: Path) -> list[str]:
             raise UserError(
                 f"{file}: cannot be read ({type(error).__name__}); unpack the archive again"
             ) from None
+        if not texts[-1]:
+            raise UserError(f"{file}: has no text; unpack the archive again")
     return texts

@@ -1,23 +1,19 @@
-"""The built-in corpus: English-like film reviews from a probabilistic grammar whose entropy is
-known exactly.
+"""The built-in corpus: English-like film reviews from a probabilistic grammar of known entropy.
 
-The grammar is *unifilar*: what it may say next depends only on what it has said, and no alternative
-of a choice is the beginning of another. So the probability of a text is the product of the
-probabilities of its choices, with no hidden state to sum over, and −ln p of each token under the
-process that wrote it is the loss of the best predictor there can be. Its mean is the *entropy
-floor* (Shannon 1948, section 7) that the loss of a control model is compared with.
+The grammar is *unifilar*: its state is a function of what it has said, and no alternative of a
+choice is the beginning of another. So the probability of a text is the product of the probabilities
+of its choices, with no hidden state to sum over. The mean of −ln p per token is the *entropy floor*
+(Shannon 1948, section 7), the lowest loss that a language model can reach on this text.
 
-What keeps it hard over a factor of 30 in model size: facts of Zipfian frequency (each of 240 actors
-has a usual role, each of 60 directors a usual place, each role its usual verbs), word pairs (each
-noun has its own order of adjectives, one for praise and one for blame), and long-range structure
-(genre, verdict, cast, and number agreement across nested clauses).
+Three things keep the text hard to predict over a factor of 30 in model size: facts of Zipfian
+frequency (each of 240 actors has a usual role, each of 60 directors a usual place, each role its
+usual verbs), word pairs (each noun has its own order of adjectives of praise, and one of blame),
+and long-range structure (genre, verdict, cast, and number agreement across nested clauses).
 
-Whether a review is a short one is decided before its first word, and all others go on for at least
-`LONG[0]` words: to keep the reviews of at least n tokens, n within `EXACT`, is then to drop the
-short ones, whatever they say, and the floor stays exact.
-
-Weights are integers and draws come from `random.Random.random` alone, so every machine writes the
-same bytes.
+Whether a review is short is decided before its first word, and all others have at least `LONG[0]`
+words. So a rule that keeps reviews of at least n tokens, n within `EXACT`, drops the short reviews
+whatever they say, and the floor stays exact. Weights are integers and `random.Random.random` is the
+only source of randomness, so every machine writes the same bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +38,7 @@ def split(words: str) -> tuple[str, ...]:
     return tuple(words.split())
 
 
-LEXICON = yaml.safe_load(files("replicate.data").joinpath("lexicon.yaml").read_text(encoding="utf-8"))
+LEXICON = yaml.safe_load((files("replicate.data") / "lexicon.yaml").read_text(encoding="utf-8"))
 GENRES = {genre: split(words) for genre, words in LEXICON["genres"].items()}
 CRAFT, PRAISE, BLAME, ADVERBS = (
     split(LEXICON[key]) for key in ("craft", "praise", "blame", "adverbs")
@@ -56,9 +52,7 @@ SURNAMES = tuple(
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A distribution over texts, none the beginning of another. `cumulative` holds the running sums
-    of integer weights.
-    """
+    """A distribution over texts, given by the running sums of their integer weights."""
 
     options: tuple[str, ...]
     cumulative: tuple[int, ...]
@@ -79,7 +73,7 @@ def table(*weighted: tuple[str, int]) -> Table:
 
 @cache
 def ranked(words: tuple[str, ...], *key: str) -> tuple[str, ...]:
-    """The words in an order that is `key`'s own (Fisher–Yates)."""
+    """Shuffles words (Fisher–Yates); the order depends on `key` alone."""
     random, order = Random("/".join(key)).random, list(words)
     for i in range(len(order) - 1, 0, -1):
         j = int(random() * (i + 1))
@@ -89,32 +83,27 @@ def ranked(words: tuple[str, ...], *key: str) -> tuple[str, ...]:
 
 @cache
 def zipf(words: tuple[str, ...], *key: str) -> Table:
-    """Words in `key`'s order, with weights ∝ rank^(−3/2)."""
-    return table(
-        *(
-            (f" {word}", math.isqrt(10**12 // rank**3))
-            for rank, word in enumerate(ranked(words, *key), start=1)
-        )
-    )
+    """Returns words with weights ∝ rank^(−3/2), ranked in the order of `key`."""
+    order = enumerate(ranked(words, *key), start=1)
+    return table(*((f" {word}", math.isqrt(10**12 // rank**3)) for rank, word in order))
 
 
 @cache
 def mostly(words: tuple[str, ...], first: str) -> Table:
-    """`first` nine times in ten, else any other word."""
-    return table(
-        (f" {first}", 9 * (len(words) - 1)), *((f" {word}", 1) for word in words if word != first)
-    )
+    """Returns `first` with probability 9/10, and the other words equally often."""
+    others = ((f" {word}", 1) for word in words if word != first)
+    return table((f" {first}", 9 * (len(words) - 1)), *others)
 
 
 @cache
 def either(*words: str) -> Table:
-    """Any of the words, which may repeat."""
+    """Returns words, some of which may be equal, with the same weight each."""
     return table(*((f" {word}", 1) for word in dict.fromkeys(words)))
 
 
 @cache
 def with_adverbs(adjectives: Table, genre: str) -> Table:
-    """An adjective half the time, an adverb the other half."""
+    """Returns an adjective with probability 1/2, else an adverb."""
     adverbs = zipf(ADVERBS, genre)
     parts = ((adjectives, adverbs.cumulative[-1]), (adverbs, adjectives.cumulative[-1]))
     return table(
@@ -127,10 +116,9 @@ def with_adverbs(adjectives: Table, genre: str) -> Table:
 
 
 def people(kind: str, count: int) -> tuple[str, ...]:
-    """`count` different full names."""
-    return ranked(tuple(f"{first} {last}" for last in SURNAMES for first in WOMEN + MEN), kind)[
-        :count
-    ]
+    """Returns `count` different full names."""
+    names = tuple(f"{first} {last}" for last in SURNAMES for first in WOMEN + MEN)
+    return ranked(names, kind)[:count]
 
 
 def plural(noun: str) -> str:
@@ -157,9 +145,7 @@ END = table((".", 5), (", and the", 2), (", but the", 1))
 
 
 class Writer:
-    """Writes one review. Every word passes through `say`, which draws from a table and keeps the
-    choice.
-    """
+    """Writes one review; each word comes from `say`, which draws from a table."""
 
     def __init__(self, random: Random) -> None:
         self.random = random.random
@@ -177,9 +163,7 @@ class Writer:
         self.say(table((text, 1)))
 
     def review(self) -> list[Choice]:
-        """Opening and film, which is all of a short one; then the cast, and sentences until the
-        length drawn at the start is reached.
-        """
+        """Writes opening and film and, unless the review is short, the cast and sentences."""
         length = 0 if self.random() < SHORT else LONG[0] + int(self.random() * (LONG[1] - LONG[0]))
         praise = self.say(OPENING) in PRAISING
         self.genre = self.say(zipf(tuple(GENRES), "genre"))
@@ -232,15 +216,13 @@ class Writer:
                 self.end(praise)
 
     def action(self, role: str, article: str) -> None:
-        """What one in this role does in this genre."""
+        """Writes what a person in this role does in this genre."""
         self.say(mostly(PRESENT, ranked(PRESENT, self.genre, role)[0]))
         self.fixed(article)
         self.say(zipf(NOUNS[self.genre], self.genre))
 
     def judgement(self, praise: bool) -> None:
-        """A noun, its relative clauses, a verb that agrees with it, and one of its own
-        adjectives.
-        """
+        """Writes a noun, relative clauses, a verb that agrees, and an adjective of the noun."""
         noun = self.say(zipf(NOUNS[self.genre], self.genre))
         self.verb(" is" if noun in SINGULAR else " are")
         adjectives = zipf(PRAISE if praise else BLAME, noun)
@@ -249,9 +231,7 @@ class Writer:
         self.end(praise)
 
     def verb(self, verb: str, depth: int = 0) -> None:
-        """The verb of a noun, at once or after up to three relative clauses, each inside the one
-        before.
-        """
+        """Writes the verb of a noun, after up to three relative clauses inside one another."""
         if self.say(table((verb, 3), (" that", 2)) if depth < 3 else table((verb, 1))) != "that":
             return
         role, _ = self.cast[self.say(either(*self.cast))]
@@ -261,29 +241,29 @@ class Writer:
             self.verb(verb, depth + 1)
 
     def end(self, praise: bool) -> None:
-        """The sentence ends, or a second judgement follows, of the opposite verdict after "but"."""
+        """Ends the sentence, or adds a judgement, whose verdict is the opposite one after "but"."""
         conjunction = self.say(END)
         if conjunction != ".":
             self.judgement(praise == (conjunction == ", and the"))
 
 
 def reviews(seed: int, count: int) -> Iterator[list[Choice]]:
-    """`count` reviews as their choices, each a pure function of (seed, its number)."""
+    """Yields `count` reviews as their choices; each is a pure function of seed and number."""
     for number in range(count):
         yield Writer(Random(f"{seed}/{number}")).review()
 
 
 def text(choices: Sequence[Choice]) -> str:
+    """Returns the text of a review."""
     return "".join(options.options[taken] for options, taken in choices)
 
 
 class Floor:
-    """−ln p of every token of a review under the grammar, for a tokenizer that never joins two
-    options into one token.
+    """Computes −ln p of each token of a review under the grammar.
 
-    Within an option the tokens are predicted one by one from those of all options that begin alike
-    (their weights summed); what is left to say at its end, that no longer option was meant, counts
-    with the next token.
+    The tokenizer must never join two options into one token. Each token of an option is predicted
+    from all options that have the same tokens before it. The surprisal of an option's end, namely
+    that no longer option was meant, counts with the token that follows.
     """
 
     def __init__(self, encode: Callable[[str], Sequence[int]]) -> None:
@@ -291,31 +271,24 @@ class Floor:
         self.option = cache(self._option)
 
     def _option(self, options: Table, taken: int) -> tuple[tuple[float, ...], float]:
-        """Surprisals (nats) of the option's tokens, and of its end."""
-        tokens = self.encode(options.options[taken])
-        alike = range(len(options.options))
+        """Returns the surprisals (nats) of the option's tokens, and of its end."""
+        encoded = [self.encode(option) for option in options.options]
+        alike = range(len(encoded))
         before, surprisals = options.cumulative[-1], []
-        for position, token in enumerate(tokens):
-            alike = [
-                o
-                for o in alike
-                if len(self.encode(options.options[o])) > position
-                and self.encode(options.options[o])[position] == token
-            ]
+        for position, token in enumerate(encoded[taken]):
+            alike = [o for o in alike if encoded[o][position : position + 1] == (token,)]
             weight = sum(options.weight(o) for o in alike)
             surprisals.append(math.log(before / weight))
             before = weight
         return tuple(surprisals), math.log(before / options.weight(taken))
 
     def surprisals(self, choices: Sequence[Choice]) -> list[float]:
-        """Nats per token of the review, in order; the sum is −ln p of the whole review."""
+        """Returns the surprisal (nats) of each token; the sum is −ln p of the review."""
         result, pending = [], 0.0
         for options, taken in choices:
             (first, *others), end = self.option(options, taken)
             result += [pending + first, *others]
             pending = end
         if pending:
-            raise ValueError(
-                "a review must end with a choice whose options are no beginnings of one another in tokens"
-            )
+            raise ValueError("the last choice of a review leaves open whether the review has ended")
         return result

@@ -1,4 +1,4 @@
-"""JSON that changes only when a result does: rounded, sorted, without timestamps."""
+"""JSON that changes only if a result does: rounded, sorted, without timestamps."""
 
 from __future__ import annotations
 
@@ -9,44 +9,49 @@ from typing import Any
 
 from replicate.errors import UserError
 
-DIGITS = 6  # significant ones in every published number
+DIGITS = 6  # significant digits of every published number
+
+
+def finite(value: Any) -> Any:
+    """Replaces each number that is not finite by None, in nested lists and mappings too."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rounded(value: Any) -> Any:
-    """The same with every float cut to `DIGITS` significant digits and what is not finite turned
-    into null.
-    """
+    """Rounds each float to `DIGITS` significant digits, in nested lists and mappings too."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [rounded(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return value
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote.
+    """Reads what `write_json` wrote.
 
     Raises:
         UserError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
+        cause = f"cannot be read ({type(error).__name__})"
         raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}); delete it and run dvc repro again"
+            f"{path}: {cause}; delete it and run the stage that writes it again"
         ) from None
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Rounded, with sorted keys: the same value gives the same bytes. The file is there as a whole
-    or not at all.
+    """Writes a value rounded and with sorted keys, so that equal values give equal bytes.
+
+    Numbers that are not finite become null. An interrupted write leaves no file.
     """
+    text = json.dumps(rounded(finite(value)), indent=1, sort_keys=True, ensure_ascii=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(
-        json.dumps(rounded(value), indent=1, sort_keys=True, ensure_ascii=False) + "\n",
-        encoding="utf-8",
-    )
+    partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)

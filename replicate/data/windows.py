@@ -1,4 +1,4 @@
-"""From reviews to token windows: L − 1 tokens of context, and the last token as the label."""
+"""Windows of tokens: L − 1 tokens of context, and the last token as the label."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
 
-from replicate.data import tensors as arrays
+from replicate.data import tensors
 from replicate.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -19,9 +19,15 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Windows:
-    """tokens_NxL: token ids. review_N: which review each window is from. padded_N: whether the
-    label is padding. floor_NxL: −ln p (nats) of each token under the process that wrote the text,
-    where that is known. `statistics`: what was kept and what was dropped.
+    """The windows of one family.
+
+    Attributes:
+        tokens_NxL: token ids.
+        review_N: the number of the review that each window is from.
+        padded_N: whether the label is padding.
+        floor_NxL: −ln p (nats) of each token under the process that wrote the text; None if that is
+            unknown.
+        statistics: counts of what was kept and dropped.
     """
 
     tokens_NxL: NDArray[np.int32]
@@ -31,32 +37,41 @@ class Windows:
     statistics: dict[str, int]
 
     def save(self, path: Path) -> None:
+        """Writes all but the statistics."""
         found = {"tokens": self.tokens_NxL, "review": self.review_N, "padded": self.padded_N}
-        arrays.save(path, found if self.floor_NxL is None else found | {"floor": self.floor_NxL})
+        tensors.save(path, found if self.floor_NxL is None else found | {"floor": self.floor_NxL})
 
 
 def load(path: Path) -> Windows:
-    """Windows as `save` wrote them, without statistics.
+    """Reads windows that `Windows.save` wrote, without statistics.
 
     Raises:
-        UserError: the file is missing, damaged, or of another kind.
+        UserError: the file is missing, is damaged or holds something else.
     """
-    found = arrays.load(path)
-    if not {"tokens", "review", "padded"} <= found.keys():
-        raise UserError(f"{path}: holds no windows; delete it and run dvc repro again")
+    found = tensors.load(path)
+    for name in ("tokens", "review", "padded"):
+        if name not in found:
+            raise UserError(
+                f"{path}: holds no windows, tensor `{name}` is missing; {tensors.AGAIN}"
+            )
     return Windows(found["tokens"], found["review"], found["padded"], found.get("floor"), {})
 
 
 def select(
     texts: Sequence[str], tokenizer: Tokenizer, length: int, characters: int | None = None
 ) -> Windows:
-    """The windows of those reviews that have at least `length` tokens.
+    """Makes windows of those reviews that are long enough.
 
-    With `characters`, by the original study's rule: those of more characters than that, padded with
-    the end-of-text token where they have too few tokens, so that a label can be padding.
+    Args:
+        texts: the reviews.
+        tokenizer: that makes tokens of them.
+        length: L, the number of tokens of a window, label included.
+        characters: if None, reviews of at least L tokens are kept. If given, the rule of the study
+            of 2023 applies: reviews of more characters than this are kept, and end-of-text tokens
+            are appended to those of fewer than L tokens, so that a label can be padding.
 
     Raises:
-        UserError: no review is kept.
+        UserError: no review is long enough.
     """
     ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
     if characters is None:
@@ -64,9 +79,8 @@ def select(
     else:
         kept = [i for i, text in enumerate(texts) if len(text) > characters]
     if not kept:
-        raise UserError(
-            f"none of {len(ids)} reviews is long enough for windows of {length} tokens; lower the family's length"
-        )
+        found = f"none of {len(ids)} reviews is long enough for windows of {length} tokens"
+        raise UserError(f"{found}; lower the family's length")
     padding = tokenizer.token_to_id(END_OF_TEXT)
     if padding is None:
         padding = tokenizer.token_to_id("</s>") or 0
@@ -87,9 +101,7 @@ def select(
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
-    """A byte-level BPE (Sennrich et al. 2016) of `vocabulary` tokens, the first of them the end of
-    text.
-    """
+    """Trains a byte-level BPE (Sennrich et al. 2016); its first token is the end of text."""
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(
         iter(texts), vocab_size=vocabulary, show_progress=False, special_tokens=[END_OF_TEXT]
@@ -98,27 +110,21 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in `tokenizer.json`, or in a folder that has it, or `vocab.json` and
-    `merges.txt`.
+    """Reads `tokenizer.json`, or a folder that has it or has `vocab.json` and `merges.txt`.
 
     Raises:
         UserError: there is none, or it is damaged.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
+    pair = path / "vocab.json", path / "merges.txt"
     try:
         if file.is_file():
-            found = Tokenizer.from_file(str(file))
-            if max(found.get_vocab().values(), default=0) >= 2**31:
-                raise ValueError("a token's number does not fit 32 bits")
-            return found
-        if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-            tokenizer = ByteLevelBPETokenizer.from_file(
-                str(path / "vocab.json"), str(path / "merges.txt")
-            )
+            return Tokenizer.from_file(str(file))
+        if all(part.is_file() for part in pair):
+            tokenizer = ByteLevelBPETokenizer.from_file(*map(str, pair))
             tokenizer.add_special_tokens([END_OF_TEXT])
             return Tokenizer.from_str(tokenizer.to_str())
     except Exception as error:  # the Rust library raises bare Exception
         raise UserError(f"{path}: not a tokenizer ({error}); replace it by a whole one") from None
-    raise UserError(
-        f"{path}: no tokenizer.json, nor vocab.json and merges.txt; put them there or change the tokenizer's path"
-    )
+    missing = "no tokenizer.json, nor vocab.json and merges.txt"
+    raise UserError(f"{path}: {missing}; put them there or change the tokenizer's path")

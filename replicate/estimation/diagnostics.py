@@ -1,5 +1,7 @@
-"""Health of chains: split R-hat and effective sample size (Vehtari et al. 2021, arXiv 1903.08008),
-by ArviZ; drift; advice. Pure.
+"""Diagnostics of chains: effective draws, split R-hat, drift, locality, and advice in plain words.
+
+ESS and split R-hat are those of Vehtari et al. 2021 (arXiv 1903.08008), computed by ArviZ. Axes: N
+chains, C chains that did not diverge, T steps with burn-in, D draws without it. Pure functions.
 """
 
 from __future__ import annotations
@@ -16,58 +18,55 @@ ENOUGH = 100  # effective draws: the standard error is then known to about 7 %
 
 
 def ess(draws_CxD: Array) -> float:
-    """Effective number of draws for the mean, all chains together; NaN where there are fewer than
-    four draws or no chain.
+    """Returns the effective number of draws for the mean over all chains.
+
+    It is NaN if there is no chain, or if there are fewer than four draws.
     """
     return _measured(az.ess, draws_CxD, method="mean")
 
 
 def rhat(draws_CxD: Array) -> float:
-    """Split R-hat: 1 where the halves of all chains agree."""
+    """Returns split R-hat, which is 1 if the halves of all chains agree; NaN as in `ess`."""
     return _measured(az.rhat, draws_CxD, method="split")
 
 
 def drift(draws_CxD: Array) -> tuple[float, float]:
-    """Change of the mean from the first to the second half of the draws, and the p value against
-    none.
+    """Tests whether the mean changes from the first to the second half of the draws.
 
-    Welch's t test with effective numbers of draws for sample sizes (after Geweke 1992). Each half
-    has the effective share of its draws that the detrended chains have as a whole: a half alone is
-    too short to tell. NaN where there are fewer than eight draws or no chain.
+    This is Welch's t test with effective numbers of draws as sample sizes (after Geweke 1992). One
+    half alone is too short to measure them, so each half gets half of the ESS of the chains whose
+    halves were centred.
+
+    Returns:
+        The change and its p value. Both are NaN if there is no chain or if there are fewer than
+        eight draws.
     """
     chains, draws = draws_CxD.shape
     if chains == 0 or draws < 8:
         return float("nan"), float("nan")
     first, second = draws_CxD[:, : draws // 2], draws_CxD[:, draws - draws // 2 :]
     change = float(second.mean() - first.mean())
-    effective = (
-        min(
-            ess(np.concatenate([half - half.mean() for half in (first, second)], axis=1)),
-            draws_CxD.size,
-        )
-        / 2
-    )
+    centred = [half - half.mean() for half in (first, second)]
+    effective = min(ess(np.concatenate(centred, axis=1)), draws_CxD.size) / 2
     if not np.isfinite(effective):
         return change, float("nan")
-    spread = np.std([first - first.mean(), second - second.mean()], ddof=1)
-    return change, float(
-        2 * stats.t.sf(abs(change) / (spread * np.sqrt(2 / effective)), max(2 * effective - 2, 1))
-    )
+    t = abs(change) / (np.std(centred, ddof=1) * np.sqrt(2 / effective))
+    return change, float(2 * stats.t.sf(t, max(2 * effective - 2, 1)))
 
 
 def relaxation(loss_T: Array) -> float:
-    """τ in steps of loss = plateau − rise·exp(−t/τ), by least squares on a mean trace from w* on;
-    NaN where no such curve fits.
+    """Returns the time constant τ (steps) of a mean trace that starts at w*.
+
+    Least squares fits loss = plateau − rise·exp(−t/τ). The result is NaN if no such curve fits.
     """
-    steps = np.arange(len(loss_T))
-    start = (
-        loss_T[-len(loss_T) // 4 :].mean(),
-        loss_T[-len(loss_T) // 4 :].mean() - loss_T[0],
-        len(loss_T) / 5,
-    )
+    plateau = loss_T[-len(loss_T) // 4 :].mean()
+    start = plateau, plateau - loss_T[0], len(loss_T) / 5
     try:
         found, _ = optimize.curve_fit(
-            lambda t, plateau, rise, tau: plateau - rise * np.exp(-t / tau), steps, loss_T, start
+            lambda t, plateau, rise, tau: plateau - rise * np.exp(-t / tau),
+            np.arange(len(loss_T)),
+            loss_T,
+            start,
         )
     except RuntimeError:  # no convergence
         return float("nan")
@@ -75,9 +74,19 @@ def relaxation(loss_T: Array) -> float:
 
 
 def escape(loss_NxT: Array, burn_in: int, loss: float, guess: float) -> float:
-    """How far from local chains are: the rise of their mean loss over the `loss` at w*, as a share
-    of the rise to `guess`, that of a model that knows nothing; NaN where no chain stayed finite.
-    λ̂/nβ is that rise: near 1 it is bounded by the text, and not by the model.
+    """Measures how far the chains have left the neighbourhood of w*.
+
+    λ̂/nβ is the rise of the chains' mean loss. Where this rise nears that of guessing, λ̂ says more
+    about the text than about the model.
+
+    Args:
+        loss_NxT: minibatch losses (nats), NaN where a chain diverged.
+        burn_in: the number of steps to leave out.
+        loss: the loss at w* (nats).
+        guess: the loss of a model that knows nothing (nats).
+
+    Returns:
+        The rise as a share of the rise from `loss` to `guess`; NaN if all chains diverged.
     """
     alive = loss_NxT[np.isfinite(loss_NxT).all(axis=1), burn_in:]
     return float((alive.mean() - loss) / (guess - loss)) if len(alive) else float("nan")
@@ -94,49 +103,49 @@ def advise(
     drift_level: float,
     local_limit: float,
 ) -> list[str]:
-    """What is wrong with a model's chains and what to do, in plain words; empty where nothing is.
+    """Says what is wrong with a model's chains and what to do about it.
 
-    `loss_NxT`: minibatch losses of all chains and steps, NaN where a chain failed; `values_CxD`:
-    λ̂'s draws of the chains that did not; `escaped`: see `escape`.
+    Args:
+        loss_NxT: minibatch losses (nats), NaN where a chain diverged.
+        burn_in: the number of steps before the first draw.
+        values_CxD: the draws of λ̂ of the chains that did not diverge.
+        interval: of λ̂.
+        escaped: what `escape` returns.
+        rhat_limit: the greatest R-hat of healthy chains.
+        drift_level: the least p value of the drift test of healthy chains.
+        local_limit: the greatest `escaped` of local chains.
+
+    Returns:
+        One sentence per finding; none if all is well.
     """
+    N, steps = loss_NxT.shape
     found = []
-    failed = int((~np.isfinite(loss_NxT).all(axis=1)).sum())
-    if failed:
-        found.append(
-            f"{failed} of {len(loss_NxT)} chains left the finite: lower the step size or raise the localisation"
-        )
-    if failed == len(loss_NxT):
+    diverged = int((~np.isfinite(loss_NxT).all(axis=1)).sum())
+    if diverged:
+        remedy = "lower the step size or raise the localisation"
+        found.append(f"{diverged} of {N} chains diverged: {remedy}")
+    if diverged == N:
         return found
     if escaped > local_limit:
-        found.append(
-            f"not local: the loss rises by {escaped:.0%} of the way to guessing; raise localisation, or nβ"
-        )
-    _, drift_p = drift(values_CxD)
-    if drift_p < drift_level:
-        tau = relaxation(np.nanmean(loss_NxT, axis=0))
-        twice = 2 * loss_NxT.shape[1]
-        to = (
-            f"about {round(5 * tau, -1):.0f}"
-            if 5 * tau < twice and 5 * tau > burn_in
-            else f"more than {twice}"
-        )
+        rise = f"the loss rises by {escaped:.0%} of the way to guessing"
+        found.append(f"not local: {rise}; raise localisation, or nβ")
+    if drift(values_CxD)[1] < drift_level:
+        wanted = 5 * relaxation(np.nanmean(loss_NxT, axis=0))
+        known = burn_in < wanted < 2 * steps
+        to = f"about {round(wanted, -1):.0f}" if known else f"more than {2 * steps}"
         found.append(f"still drifting at the end: raise burn-in to {to}")
-    if rhat(values_CxD) > rhat_limit:
-        found.append(
-            f"the chains disagree (R-hat {rhat(values_CxD):.2f}): draw longer chains, or start with a longer burn-in"
-        )
-    effective = ess(values_CxD)
-    if effective < ENOUGH:
-        wanted = ENOUGH / effective * values_CxD.shape[1]
-        found.append(
-            f"only {effective:.0f} effective draws: draw about {round(wanted, -1):.0f} a chain instead of {values_CxD.shape[1]}"
-        )
+    if (split := rhat(values_CxD)) > rhat_limit:
+        remedy = "draw longer chains, or start with a longer burn-in"
+        found.append(f"the chains disagree (R-hat {split:.2f}): {remedy}")
+    if (effective := ess(values_CxD)) < ENOUGH:
+        draws = values_CxD.shape[1]
+        wanted = round(ENOUGH / effective * draws, -1)
+        remedy = f"draw about {wanted:.0f} a chain instead of {draws}"
+        found.append(f"only {effective:.0f} effective draws: {remedy}")
     if interval[1] < 0:
-        found.append("λ̂ lies below zero: w* is not a minimum of the loss sampled")
+        found.append("λ̂ lies below zero: w* is not a minimum of the loss that was sampled")
     elif interval[0] < 0:
-        found.append(
-            "the signal is lost in the noise, the interval holds zero: draw more, or more shuffles"
-        )
+        found.append("the interval holds zero: draw more, or from more shuffles")
     return found
 
 

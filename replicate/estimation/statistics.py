@@ -1,10 +1,10 @@
-"""Effects with intervals and tests over a few shuffles of the data. Pure.
+"""Effects with intervals and tests over a few shuffles of the data. Pure functions.
 
-Shuffles (groups) are the blocks: the models of a family see the same ones, so that every contrast
-is taken within a shuffle and then averaged. With three to eight shuffles intervals are Student's: a
+Shuffles are the blocks: the models of a family see the same ones, so every contrast is taken within
+a shuffle and then averaged. Intervals over three to eight shuffles are Student's, because a
 percentile bootstrap of three values covers about three quarters of the time where 95 % are
-promised. The bootstrap is kept for what is resampled from many (trials of a search) or has no other
-interval.
+promised. The bootstrap serves quantities that are resampled from many values (trials of a search)
+or have no other interval. Axes: S shuffles, M models, K levels of x, B blocks, N and M values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-MOST = 1000  # shuffles that anybody would run
+MOST = 1000  # shuffles, beyond which nobody would go
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -24,8 +24,12 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Effect:
-    """`interval`: None where one value leaves none; `above`, `below`: p of the one-sided tests that
-    the effect is so against its null.
+    """An effect, its interval, and its one-sided tests.
+
+    Attributes:
+        interval: None if there is only one value.
+        above: p value of the test that the effect is above its null value; None as `interval`.
+        below: the same for below.
     """
 
     value: float
@@ -36,8 +40,14 @@ class Effect:
 
 @dataclass(frozen=True)
 class Anova:
-    """Two-way analysis of variance without replication: shares of the sum of squares, and F and p
-    of the columns (models).
+    """A two-way analysis of variance without replication.
+
+    Attributes:
+        rows: share of the sum of squares due to the rows (shuffles).
+        columns: share due to the columns (models).
+        residual: what is left.
+        f: F of the columns against the residual.
+        p: its p value.
     """
 
     rows: float
@@ -48,23 +58,22 @@ class Anova:
 
 
 def mean(values_N: Array, level: float, null: float = 0.0) -> Effect:
-    """The mean with its t interval of 1 − `level`, against `null`."""
+    """Tests the mean of N values against `null`; the t interval has confidence 1 − `level`."""
     value, n = float(np.mean(values_N)), len(values_N)
     if n < 2:
         return Effect(value, None, None, None)
     error = float(np.std(values_N, ddof=1)) / n**0.5
     half = float(stats.t.ppf(1 - level / 2, n - 1)) * error
-    below = (
-        float(stats.t.cdf((value - null) / error, n - 1))
-        if error > 0
-        else 0.5 * (1 + float(np.sign(value - null)))
-    )
+    below = 0.5 * (1 + float(np.sign(value - null)))
+    if error > 0:
+        below = float(stats.t.cdf((value - null) / error, n - 1))
     return Effect(value, (value - half, value + half), 1 - below, below)
 
 
 def needed(values_N: Array, level: float, null: float = 0.0) -> int | None:
-    """How many shuffles of this mean and spread put the t interval on one side of `null`; None
-    where that is more than `MOST`.
+    """Returns how many shuffles of this mean and spread put the t interval beside `null`.
+
+    It is None if more than `MOST` would be needed.
     """
     spread, distance = float(np.std(values_N, ddof=1)), abs(float(np.mean(values_N)) - null)
     n = np.arange(2, MOST + 1)
@@ -73,8 +82,9 @@ def needed(values_N: Array, level: float, null: float = 0.0) -> int | None:
 
 
 def page(values_BxK: Array) -> float:
-    """p of Page's test that the columns rise (Page 1963), exact: by SciPy, or for one block over
-    all orders of its values.
+    """Returns the exact p value of Page's test that the columns rise (Page 1963).
+
+    SciPy computes it. It does not accept a single block, for which all orders are enumerated.
     """
     if len(values_BxK) > 1:
         return float(stats.page_trend_test(values_BxK, method="exact").pvalue)
@@ -84,33 +94,31 @@ def page(values_BxK: Array) -> float:
     return float(np.mean(orders >= ranks @ weights))
 
 
-def slopes(values_GxK: Array, x_K: Array) -> Array:
-    """Least-squares slope on x of each row."""
+def slopes(values_SxK: Array, x_K: Array) -> Array:
+    """Returns the least-squares slope on x of each row (S,)."""
     centred = x_K - x_K.mean()
-    return (values_GxK - values_GxK.mean(1, keepdims=True)) @ centred / (centred @ centred)
+    return (values_SxK - values_SxK.mean(1, keepdims=True)) @ centred / (centred @ centred)
 
 
-def curvatures(values_GxK: Array, x_K: Array) -> Array:
-    """Second difference over a unit step of x of each row: twice the quadratic coefficient of the
-    least-squares parabola.
-    """
+def curvatures(values_SxK: Array, x_K: Array) -> Array:
+    """Returns twice the quadratic coefficient of each row's least-squares parabola in x (S,)."""
     contrast_K = 2 * np.linalg.pinv(np.vander(x_K - x_K.mean(), 3))[0]
-    return (values_GxK - values_GxK.mean(1, keepdims=True)) @ contrast_K
+    return (values_SxK - values_SxK.mean(1, keepdims=True)) @ contrast_K
 
 
-def rank_correlations(values_GxK: Array, x_K: Array) -> Array:
-    """Spearman's correlation with x of each row."""
+def rank_correlations(values_SxK: Array, x_K: Array) -> Array:
+    """Returns Spearman's correlation of each row with x (S,); 0 for a row that does not vary."""
     ranks_K = stats.rankdata(x_K)
     return np.array(
         [
             np.corrcoef(stats.rankdata(row), ranks_K)[0, 1] if np.ptp(row) > 0 else 0.0
-            for row in values_GxK
+            for row in values_SxK
         ]
     )
 
 
 def bootstrap(values_N: Array, level: float, resamples: int, seed: int) -> Interval:
-    """Percentile interval of the mean."""
+    """Returns the percentile interval of the mean, of confidence 1 − `level`."""
     generator = np.random.default_rng(seed)
     means = values_N[generator.integers(len(values_N), size=(resamples, len(values_N)))].mean(1)
     low, high = np.quantile(means, (level / 2, 1 - level / 2))
@@ -118,15 +126,16 @@ def bootstrap(values_N: Array, level: float, resamples: int, seed: int) -> Inter
 
 
 def superiority(a_N: Array, b_M: Array, level: float, resamples: int, seed: int) -> Effect:
-    """P(a > b) + P(a = b)/2 with its percentile bootstrap interval, and the Mann–Whitney tests
-    against 1/2.
+    """Returns P(a > b) + P(a = b)/2 with its percentile bootstrap interval.
+
+    The tests are Mann and Whitney's, against 1/2.
     """
     n, m = len(a_N), len(b_M)
     wins_NxM = (a_N[:, None] > b_M) + 0.5 * (a_N[:, None] == b_M)
     generator = np.random.default_rng(seed)
-    times_RxN, times_RxM = (
+    times_RxN, times_RxM = (  # how often each value is drawn
         generator.multinomial(k, np.full(k, 1 / k), size=resamples) for k in (n, m)
-    )  # how often each is drawn
+    )
     drawn_R = (times_RxN @ wins_NxM * times_RxM).sum(1) / (n * m)
     low, high = np.quantile(drawn_R, (level / 2, 1 - level / 2))
     above, below = (
@@ -136,8 +145,9 @@ def superiority(a_N: Array, b_M: Array, level: float, resamples: int, seed: int)
 
 
 def variation(values_N: Array, level: float, null: float) -> Effect:
-    """Coefficient of variation (s.d. over |mean|) against `null`; the interval is the χ² interval
-    of the s.d. over the same |mean|.
+    """Tests the coefficient of variation (s.d. over |mean|) against `null`.
+
+    The interval is the χ² interval of the s.d., over the same |mean|.
     """
     n, centre = len(values_N), abs(float(np.mean(values_N)))
     if n < 2 or centre == 0:
@@ -152,37 +162,42 @@ def variation(values_N: Array, level: float, null: float) -> Effect:
 
 
 def components(
-    groups_G: Array, within: float, chains: int, draws: float = 0.0
+    shuffles_S: Array, within: float, chains: int, draws: float = 0.0
 ) -> tuple[float, float, float]:
-    """Shares of the variance of one chain's λ̂ due to the shuffle, to the chain and to its draws
-    (method of moments, none below 0).
+    """Splits the variance of one chain's λ̂ by the method of moments, no share below 0.
 
     Args:
-        groups_G: λ̂ of each shuffle, the mean of `chains` chains. within: variance across the
-        chains of a shuffle. draws: the part of `within` that the chains' own draws explain (squared
-        Monte-Carlo error of one chain).
+        shuffles_S: λ̂ of each shuffle, the mean of `chains` chains.
+        within: variance across the chains of a shuffle.
+        chains: number of chains of a shuffle.
+        draws: the part of `within` that the chains' own draws explain (the squared Monte-Carlo
+            error of one chain).
+
+    Returns:
+        The shares due to the shuffle, to the chain and to its draws.
     """
-    shuffle = max(float(np.var(groups_G, ddof=1)) - within / chains, 0.0)
+    shuffle = max(float(np.var(shuffles_S, ddof=1)) - within / chains, 0.0)
     parts = np.array([shuffle, max(within - draws, 0.0), min(draws, within)])
     shares = parts / parts.sum() if parts.sum() > 0 else parts
     return float(shares[0]), float(shares[1]), float(shares[2])
 
 
-def anova(values_GxM: Array) -> Anova:
-    """Shuffle × model without replication: F compares the models with the residual, their
-    interaction. NaN where nothing varies.
+def anova(values_SxM: Array) -> Anova:
+    """Analyses the variance of shuffle × model without replication; NaN if nothing varies.
+
+    The residual, with which F compares the models, is the interaction of shuffle and model.
     """
-    G, M = values_GxM.shape
-    centred = values_GxM - values_GxM.mean()
-    rows, columns = M * float((centred.mean(1) ** 2).sum()), G * float((centred.mean(0) ** 2).sum())
+    S, M = values_SxM.shape
+    centred = values_SxM - values_SxM.mean()
+    rows, columns = M * float((centred.mean(1) ** 2).sum()), S * float((centred.mean(0) ** 2).sum())
     residual = float(((centred - centred.mean(1, keepdims=True) - centred.mean(0)) ** 2).sum())
-    total, freedom = rows + columns + residual, (G - 1) * (M - 1)
+    total, freedom = rows + columns + residual, (S - 1) * (M - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         of_rows, of_columns, left = map(float, np.array([rows, columns, residual]) / total)
         f = float(np.float64(columns / (M - 1)) / (residual / freedom))
     return Anova(of_rows, of_columns, left, f, float(stats.f.sf(f, M - 1, freedom)))
 
 
-def correlations(values_GxM: Array) -> Array:
-    """Pearson's correlation of every two models over shuffles (M × M)."""
-    return np.atleast_2d(np.corrcoef(values_GxM, rowvar=False))
+def correlations(values_SxM: Array) -> Array:
+    """Returns Pearson's correlation over shuffles of every two models (M, M)."""
+    return np.atleast_2d(np.corrcoef(values_SxM, rowvar=False))

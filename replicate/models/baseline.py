@@ -1,4 +1,4 @@
-"""w* as the chains find it: the loss of every example, the gradient, and whether noise-free steps
+"""The baseline: the loss of every example at w*, the gradient there, and whether noise-free steps
 lower the loss.
 """
 
@@ -13,99 +13,113 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from replicate.errors import UserError
-from replicate.models import loading as models
-from replicate.models import restrictions
-from replicate.models import task as subjects
-from replicate.pipeline.config import Baseline
+from replicate.models import loading, restrictions
+from replicate.models.task import TextTask
 from replicate.progress import Advance
 
 PROMISED = (0.001, 0.003, 0.01, 0.03, 0.1)  # nats
 
 
+def losses(
+    task: TextTask, index_N: NDArray[np.int64], batch_size: int, advance: Advance
+) -> NDArray[np.float32]:
+    """Returns the label losses of some examples at w* (nats), in their order."""
+    found = []
+    with torch.no_grad():
+        for index_B in torch.from_numpy(index_N).split(batch_size):
+            found.append(task.loss(index_B).cpu())
+            advance(len(index_B))
+    return torch.cat(found).numpy()
+
+
 def examine(
-    subject: subjects.Subject, settings: Baseline, advance: Advance
+    task: TextTask,
+    gradient_N: NDArray[np.int64],
+    batch_size: int,
+    gradient_batch: int,
+    advance: Advance,
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """The label loss of every example at w* (N,), in nats, and a report of what a file of results
-    says of it. Advances by examples.
+    """Examines w*.
+
+    Args:
+        gradient_N: the examples whose gradient is computed, in two halves.
+        batch_size: examples of a forward pass.
+        gradient_batch: examples of a backward pass.
+        advance: is told of every example.
+
+    Returns:
+        The label loss of every example at w* (N,) in nats, and the fields of a
+        `replicate.study.records.Baseline` that follow from the model.
 
     Raises:
         UserError: the model cannot read its windows.
     """
-    check(subject)
-    N, size = len(subject.tokens_NxL), subject.settings.microbatch or settings.batch_size
-    with torch.no_grad():
-        found = []
-        for index in torch.arange(N).split(size):
-            found.append(subject(index).cpu())
-            advance(len(index))
-    losses = torch.cat(found).numpy()
-
+    check(task)
+    losses_N = losses(task, np.arange(task.examples), batch_size, advance)
     halves, points = [], []
-    parameters, masks = subject.space.parameters, subject.space.masks
-    used = torch.from_numpy(subject.order("gradient")[: settings.gradient_examples])
-    piece = subject.settings.microbatch or subject.settings.sampling.batch_size
-    for half in used.chunk(2):
-        for index in half.split(piece):
-            (subject(index).sum() / len(half)).backward()
-            advance(len(index))
+    for half in torch.from_numpy(gradient_N).chunk(2):
+        for index_B in half.split(gradient_batch):
+            (task.loss(index_B).sum() / len(half)).backward()
+            advance(len(index_B))
         points.append(half)
-        halves.append([gradient(*pair) for pair in zip(parameters, masks, strict=True)])
-        subject.model.zero_grad(set_to_none=True)
+        halves.append([gradient(*pair) for pair in zip(task.parameters, task.masks, strict=True)])
+        task.model.zero_grad(set_to_none=True)
     first, second = halves
-    fall, fall_error = descent(subject, parameters, first, points[1], losses, size, advance)
+    norm = inner(first, first) + 2 * inner(first, second) + inner(second, second)
+    fall, fall_error = descent(task, first, points[1], losses_N, batch_size, advance)
     report = {
-        "loss": float(losses.mean(dtype=np.float64)),
-        "standard_error": float(losses.std(dtype=np.float64) / np.sqrt(N)),
-        "gradient_norm": (inner(first, first) + 2 * inner(first, second) + inner(second, second))
-        ** 0.5
-        / 2,
+        "loss": float(losses_N.mean(dtype=np.float64)),
+        "standard_error": float(losses_N.std(dtype=np.float64) / np.sqrt(len(losses_N))),
+        "gradient_norm": norm**0.5 / 2,
         "gradient_norm_squared": inner(first, second),
         "descent": fall,
         "descent_error": fall_error,
-        "parameters": models.count(subject.model),
-        "sampled_parameters": sum(subject.space.sizes),
-        "sampled": restrictions.summary(dict(zip(subject.names, subject.space.sizes, strict=True))),
-        "examples": N,
+        "parameters": loading.count(task.model),
+        "sampled_parameters": sum(task.sizes),
+        "sampled": restrictions.summary(dict(zip(task.names, task.sizes, strict=True))),
+        "windows": task.config.hashes[0],
     }
-    return losses, report
+    return losses_N, report
 
 
-def work(examples: int, settings: Baseline) -> int:
-    """The examples that `examine` passes forward: all of them, those of the gradient, and the
-    second half of these for each step.
+def work(examples: int, gradient_examples: int) -> int:
+    """Returns how many examples `examine` passes forward: all of them, those of the gradient, and
+    the second half of these for each step along it.
     """
-    used = min(settings.gradient_examples, examples)
+    used = min(gradient_examples, examples)
     return examples + used + len(PROMISED) * (used // 2)
 
 
-def check(subject: subjects.Subject) -> None:
-    """Whether the model can read its family's windows.
+def check(task: TextTask) -> None:
+    """Checks that the model can read its family's windows.
 
     Raises:
         UserError: they hold tokens that it does not know, or are too long for it.
     """
-    highest, length = int(subject.tokens_NxL.max()), subject.tokens_NxL.shape[1] - 1
-    known = subject.model.get_input_embeddings().get_parameter("weight").shape[0]
-    longest = getattr(subject.model.config.get_text_config(), "max_position_embeddings", length)
-    key = f"families.{subject.family}"
+    name, key = task.config.model, f"families.{task.config.family}"
+    highest, length = int(task.tokens_NxL.max()), task.tokens_NxL.shape[1] - 1
+    known = task.model.get_input_embeddings().get_parameter("weight").shape[0]
+    longest = getattr(task.model.config.get_text_config(), "max_position_embeddings", length)
     if highest >= known:
         raise UserError(
-            f"{subject.name}: knows {known} tokens, and its windows hold number {highest}; {key}.tokenizer is another model's"
+            f"{name}: knows {known} tokens, and its windows hold number {highest};"
+            f" {key}.tokenizer is another model's"
         )
     if length > longest:
         raise UserError(
-            f"{subject.name}: reads {longest} tokens at most, and windows have {length} before the label; lower {key}.length"
+            f"{name}: reads {longest} tokens at most, and windows have {length} before the label;"
+            f" lower {key}.length"
         )
 
 
 def gradient(parameter: nn.Parameter, mask: Tensor | None) -> Tensor:
-    """0 where a weight is held."""
+    """Returns a parameter's gradient, 0 where a mask holds a weight."""
     found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     return found if mask is None else found * mask.to(found.device)
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Inner product, summed in float64."""
+    """Returns the inner product, summed in float64."""
     return sum(
         float(x.flatten().double() @ y.flatten().double()) for x, y in zip(a, b, strict=True)
     )
@@ -113,8 +127,7 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 
 @torch.no_grad()
 def descent(
-    subject: subjects.Subject,
-    parameters: Sequence[nn.Parameter],
+    task: TextTask,
     direction: Sequence[Tensor],
     index_B: Tensor,
     losses_N: NDArray[np.float32],
@@ -127,16 +140,16 @@ def descent(
     A noise-free step of each length in `PROMISED`: what the fall would be were the loss linear. At
     a minimum no step lowers the loss.
     """
-    origins = [parameter.detach().clone() for parameter in parameters]
+    origins = [parameter.detach().clone() for parameter in task.parameters]
     found = []
     for promised in PROMISED:
         step = promised / inner(direction, direction)
-        for parameter, origin, slope in zip(parameters, origins, direction, strict=True):
+        for parameter, origin, slope in zip(task.parameters, origins, direction, strict=True):
             parameter.copy_(origin.float() - step * slope.float())
-        after = torch.cat([subject(index).cpu() for index in index_B.split(batch_size)]).numpy()
+        after = torch.cat([task.loss(index).cpu() for index in index_B.split(batch_size)]).numpy()
         fall_B = losses_N[index_B.numpy()].astype(np.float64) - after
         found.append((float(fall_B.mean()), float(fall_B.std(ddof=1) / np.sqrt(len(fall_B)))))
         advance(len(fall_B))
-    for parameter, origin in zip(parameters, origins, strict=True):
+    for parameter, origin in zip(task.parameters, origins, strict=True):
         parameter.copy_(origin)
     return max(found)

@@ -1,14 +1,14 @@
-"""What makes torch fast on a CPU, for the rest of the process.
+"""Faster torch on a CPU, for the rest of the process.
 
-Matrix products by oneDNN where torch would take MKL, which on processors not Intel's leaves half of
-the vector unit idle: on an AMD EPYC with AVX-512, 98 against 210 GFLOP/s a core in float32. The
-products are those of IEEE single precision either way. What oneDNN is slow at, or does not know,
-goes to torch's own kernel as before. Products in bfloat16 are made in float32 and rounded where the
-processor has no instructions for them: several times faster there, and what such instructions give
-but for the order of the sums.
+oneDNN computes matrix products instead of MKL, which leaves half of the vector unit idle on
+processors that are not Intel's. On an AMD EPYC with AVX-512, oneDNN reaches 210 GFLOP/s a core in
+float32, and MKL 98. The products are those of IEEE single precision either way. torch's own kernel
+computes what oneDNN is slow at or does not know. On a processor without instructions for bfloat16,
+products in bfloat16 are computed in float32 and rounded. This is several times faster there, and
+equals what such instructions give but for the order of the sums.
 
-Memory that is freed is kept for the next step: the C library would give large pieces back and fault
-their pages in again, a tenth to a third of a step's time.
+Freed memory is kept for the next step. Otherwise the C library gives large pieces back to the
+system and has to fetch them page by page, which takes a tenth to a third of the time of a step.
 """
 
 from __future__ import annotations
@@ -22,48 +22,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LEAST = 64 * 64 * 64  # multiplications from which the way through Python pays
+LEAST = 64 * 64 * 64  # multiplications, from which the way through Python pays
 
 
 def prepare() -> None:
+    """Makes products and the reuse of memory fast for the rest of the process."""
     keep_memory()
     use_onednn()
 
 
 def keep_memory() -> None:
-    """glibc's M_MMAP_MAX = 0, M_TRIM_THRESHOLD as high as it goes and 64 MiB of M_TOP_PAD; nothing
-    where there is another C library.
+    """Tells glibc to keep freed memory; does nothing with another C library.
+
+    The options are M_MMAP_MAX = 0, the highest M_TRIM_THRESHOLD and 64 MiB of M_TOP_PAD.
     """
-    if (
-        sys.platform == "linux"
-        and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None
-    ):
-        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):
-            mallopt(option, value)
+    for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):
+        _call_libc("mallopt", option, value)
 
 
 def trim() -> None:
-    """Gives back what is free after all: what a model's loading took, once."""
-    if (
-        sys.platform == "linux"
-        and (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None
-    ):
-        malloc_trim(0)
+    """Gives free memory back to the system, as is worth while once a model is loaded."""
+    _call_libc("malloc_trim", 0)
+
+
+def _call_libc(function: str, *arguments: int) -> None:
+    found = getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
+    if found is not None:
+        found(*arguments)
 
 
 @cache
 def use_onednn() -> torch.library.Library | None:
-    """For the rest of the process; None where torch has no oneDNN."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(
-        torch.ops.mkldnn, "_linear_pointwise"
-    ):
+    """Replaces torch's products for the rest of the process; returns None without oneDNN."""
+    pointwise = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if pointwise is None or not torch.backends.mkldnn.is_available():
         return None
-    linear = torch.ops.mkldnn._linear_pointwise.default
+    linear = pointwise.default
     widens = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
-    plain_mm, plain_addmm = (
-        torch.library.get_kernel("aten::mm", "CPU"),
-        torch.library.get_kernel("aten::addmm", "CPU"),
-    )
+    plain_mm = torch.library.get_kernel("aten::mm", "CPU")
+    plain_addmm = torch.library.get_kernel("aten::addmm", "CPU")
 
     def mm(keys: Any, a: Tensor, b: Tensor) -> Tensor:
         if widens and suited(a, b, torch.bfloat16):
@@ -84,7 +81,7 @@ def use_onednn() -> torch.library.Library | None:
 
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there was a kernel before
+        warnings.simplefilter("ignore")  # torch warns that there was a kernel before
         library.impl("mm", mm, "CPU", with_keyset=True, allow_override=True)
         library.impl("addmm", addmm, "CPU", with_keyset=True, allow_override=True)
     return library
@@ -95,7 +92,8 @@ def suited(a: Tensor, b: Tensor, dtype: torch.dtype = torch.float32) -> bool:
 
 
 def dense(b: Tensor) -> Tensor:
-    """A matrix without gaps between its rows or columns: with gaps oneDNN falls back to a loop of
-    its own, 500 times slower.
+    """Returns the matrix without gaps between its rows or columns, which oneDNN is slow with.
+
+    It would use a plain loop, which is 500 times slower.
     """
     return b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()

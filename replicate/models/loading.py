@@ -25,8 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from replicate.data.json_io import read_json
 from replicate.errors import UserError, refusal
-from replicate.models import cpu_kernels as cpu
-from replicate.models import hub
+from replicate.models import cpu_kernels, hub
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -81,25 +80,24 @@ def build(
     return AutoModelForCausalLM.from_config(config)
 
 
-def device(needed: str, what: str, cards: int = 1) -> torch.device:
-    """CUDA where there is a GPU, the first of `cards` that belong to this process; else the CPU,
-    with the faster matrix products.
+def device(needed: str, what: str, gpus_per_model: int = 1) -> torch.device:
+    """Returns the first GPU that this process sees; without one the CPU, with faster products.
 
     Raises:
-        UserError: `needed` is 'cuda' and there is none, or there are too few.
+        UserError: `needed` is 'cuda' and there is no GPU, or there are fewer than one model needs.
     """
     if torch.cuda.is_available():
-        first = torch.cuda.current_device() * cards
-        if first + cards > torch.cuda.device_count():
+        if gpus_per_model > torch.cuda.device_count():
             raise UserError(
-                f"{what}: needs {cards} GPUs for a copy; lower its family's `cards`, or machine.processes"
+                f"{what}: needs {gpus_per_model} GPUs for a copy, and sees"
+                f" {torch.cuda.device_count()}; lower its family's gpus_per_model"
             )
-        return torch.device("cuda", first)
+        return torch.device("cuda", 0)
     if needed == "cuda":
         raise UserError(
             f"{what}: needs a CUDA GPU, and torch finds none here; run it on a machine that has one"
         )
-    cpu.prepare()
+    cpu_kernels.prepare()
     return torch.device("cpu")
 
 
@@ -120,30 +118,35 @@ def save_manifest(folder: Path, repository: str, revision: str) -> None:
     )
 
 
-def placed(device: torch.device, cards: int) -> dict[str, Any]:
+def placed(device: torch.device, gpus_per_model: int) -> dict[str, Any]:
     """Where `from_pretrained` puts a model: on the device, or spread over so many GPUs from it on,
     of which this process has its own.
     """
-    if cards == 1:
+    if gpus_per_model == 1:
         return {"device_map": {"": device}}
     first = device.index or 0
     return {
         "device_map": "auto",
         "max_memory": {
-            i: int(0.9 * torch.cuda.mem_get_info(i)[0]) for i in range(first, first + cards)
+            i: int(0.9 * torch.cuda.mem_get_info(i)[0])
+            for i in range(first, first + gpus_per_model)
         },
     }
 
 
 def load(
-    folder: Path, weights: str, device: torch.device, products: str = "float32", cards: int = 1
+    folder: Path,
+    weights: str,
+    device: torch.device,
+    compute_dtype: str = "float32",
+    gpus_per_model: int = 1,
 ) -> PreTrainedModel:
     """The model that stage `pretrain` left in `folder`, at w*, ready to be sampled: no dropout,
     gradients where weights are not quantised.
 
     `weights`: float32 or bfloat16; nf4 (4-bit NormalFloat, Dettmers et al. 2023) or int8 (Dettmers
     et al. 2022), of which what they leave unquantised (embeddings, norms, output head) is kept in
-    float32. `products`: the precision of the matrix products of quantised weights.
+    float32. `compute_dtype`: the precision of the products of quantised weights.
 
     Raises:
         UserError: the weights are missing, damaged, or not safetensors.
@@ -162,7 +165,7 @@ def load(
         quantisation = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=getattr(torch, products),
+            bnb_4bit_compute_dtype=getattr(torch, compute_dtype),
         )
     elif weights == "int8":
         quantisation = BitsAndBytesConfig(load_in_8bit=True)
@@ -171,7 +174,7 @@ def load(
             source,
             dtype=torch.bfloat16 if weights == "bfloat16" else torch.float32,
             quantization_config=quantisation,
-            **placed(device, cards),
+            **placed(device, gpus_per_model),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -206,7 +209,7 @@ def settle(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
-def recompute(model: PreTrainedModel) -> None:
+def checkpoint_gradients(model: PreTrainedModel) -> None:
     """Makes backward compute each block's activations again instead of keeping them: a third more
     work, a block's memory for all.
     """

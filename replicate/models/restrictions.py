@@ -1,11 +1,11 @@
-"""Which parameters chains move, in words, as devinterp's masks.
+"""Restrictions: which parameters chains move, said in words.
 
     all                        every parameter that has a gradient
     unquantised                what loading in 4 or 8 bits leaves: all but the matrices of the
                                blocks
-    embed, unembed             the embeddings; the output head, where it has a matrix of its own
+    embed, unembed             the embeddings; the output head, if it has a matrix of its own
     norms                      gains and offsets of the normalisations
-    attention, mlp             that of every layer
+    attention, mlp             those of every layer
     l3, l3 attn, l3 mlp, l3h2  layer 3, its attention, its MLP, its head 2: devinterp's own words
     model.layers.*.bias        any other word: a pattern of parameter names (fnmatch)
 
@@ -26,86 +26,72 @@ from transformers.pytorch_utils import Conv1D
 
 from replicate.errors import UserError
 
-Masks = dict[str, Tensor | None]  # by parameter name; True where a weight moves, None where all do
+Masks = dict[str, Tensor | None]  # by parameter name: True where a weight moves, None if all do
 
 
 def restrict(model: PreTrainedModel, words: Sequence[str]) -> Masks:
-    """The masks of a restriction, in the model's order; what it leaves out has no gradients from
-    then on.
+    """Restricts the model to the parameters that the words name; no others have gradients.
+
+    Args:
+        model: it is changed in place.
+        words: of the list above; several are a union.
+
+    Returns:
+        The masks of the parameters that move, in the model's order.
 
     Raises:
         UserError: a word names no parameter that has a gradient.
     """
-    trainable = {
-        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
-    chosen: list[Masks] = []
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    chosen: dict[str, list[Tensor | None]] = {name: [] for name in trainable}
     for word in words:
-        found = {
-            name: mask for name, mask in masks(model, word.strip()).items() if name in trainable
-        }
+        masks = _masks(model, word.strip())
+        found = {name: mask for name, mask in masks.items() if name in trainable}
         if not found:
-            raise UserError(
-                f"restriction {word!r}: names no parameter of this model that has a gradient; {hint(model)}"
-            )
-        chosen.append(found)
-    merged = {
-        name: union([found[name] for found in chosen if name in found])
-        for name in trainable
-        if any(name in m for m in chosen)
-    }
+            problem = "names no parameter of this model that has a gradient"
+            raise UserError(f"restriction {word!r}: {problem}; {_hint(model)}")
+        for name, mask in found.items():
+            chosen[name].append(mask)
+    merged = {name: _union(masks) for name, masks in chosen.items() if masks}
     for name, parameter in trainable.items():
         parameter.requires_grad_(name in merged)
     return merged
 
 
-def masks(model: PreTrainedModel, word: str) -> Masks:
+def _masks(model: PreTrainedModel, word: str) -> Masks:
     names = [name for name, _ in model.named_parameters()]
     layers = range(model.config.get_text_config().num_hidden_layers)
     match word:
         case "all":
             return dict.fromkeys(names)
         case "unquantised":
-            return dict.fromkeys(
-                name
-                for name, parameter in model.named_parameters()
-                if id(parameter) not in matrices(model)
-            )
+            quantised = matrices(model)
+            return dict.fromkeys(n for n, p in model.named_parameters() if id(p) not in quantised)
         case "norms":
-            return dict.fromkeys(
-                name for name in names if is_norm(model.get_submodule(name.rpartition(".")[0]))
-            )
+            modules = {name: model.get_submodule(name.rpartition(".")[0]) for name in names}
+            kinds = {name: type(module).__name__.lower() for name, module in modules.items()}
+            return dict.fromkeys(name for name in names if "norm" in kinds[name])
         case "attention" | "mlp":
             part = {"attention": "attn", "mlp": "mlp"}[word]
-            return {
-                name: mask
-                for layer in layers
-                for name, mask in theirs(model, f"l{layer} {part}").items()
-            }
+            found = [_by_devinterp(model, f"l{layer} {part}") for layer in layers]
+            return {name: mask for masks in found for name, mask in masks.items()}
         case _ if re.fullmatch(r"embed|unembed|l\d+( (attn|mlp)|[hg]\d+)?", word):
-            return theirs(model, word)
+            return _by_devinterp(model, word)
         case _:
             return dict.fromkeys(name for name in names if fnmatchcase(name, word))
 
 
-def theirs(model: PreTrainedModel, word: str) -> Masks:
-    """devinterp's masks.
-
-    Raises:
-        UserError: it does not know the word or the architecture.
-    """
+def _by_devinterp(model: PreTrainedModel, word: str) -> Masks:
     from devinterp.slt.weight_restrictions import create_param_masks
 
     try:
         return create_param_masks(model, word)
-    except ValueError as error:
-        raise UserError(f"restriction {word!r}: {error}; {hint(model)}") from None
+    except ValueError as error:  # devinterp's for an unknown word or architecture
+        raise UserError(f"restriction {word!r}: {error}; {_hint(model)}") from None
 
 
 def matrices(model: PreTrainedModel) -> set[int]:
-    """The weights (by id) that bitsandbytes quantises: those of linear layers, the output head
-    apart.
-    """
+    """Returns the weights (by id) that bitsandbytes quantises: linear layers' but the head's."""
     head = model.get_output_embeddings()
     return {
         id(module.weight)
@@ -114,22 +100,19 @@ def matrices(model: PreTrainedModel) -> set[int]:
     }
 
 
-def is_norm(module: nn.Module) -> bool:
-    return "norm" in type(module).__name__.lower()
+def _union(found: Sequence[Tensor | None]) -> Tensor | None:
+    masks = [mask for mask in found if mask is not None]
+    return None if len(masks) < len(found) else torch.stack(masks).any(0)
 
 
-def union(found: Sequence[Tensor | None]) -> Tensor | None:
-    whole = [mask for mask in found if mask is not None]
-    return None if len(whole) < len(found) else torch.stack(whole).any(0)
-
-
-def hint(model: PreTrainedModel) -> str:
+def _hint(model: PreTrainedModel) -> str:
     example = next(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-    return f"write all, unquantised, embed, unembed, norms, attention, mlp, l0, l0 attn, l0 mlp, l0h0, or a pattern such as {example}"
+    words = "all, unquantised, embed, unembed, norms, attention, mlp, l0, l0 attn, l0 mlp, l0h0"
+    return f"write {words}, or a pattern such as {example}"
 
 
 def summary(sizes: dict[str, int]) -> dict[str, int]:
-    """Weights moved by parameter name, with the layers' numbers as `*`."""
+    """Adds up the numbers of weights by parameter name, with layers' numbers replaced by `*`."""
     total: dict[str, int] = {}
     for name, size in sizes.items():
         pattern = re.sub(r"\.\d+\.", ".*.", name)

@@ -1,12 +1,11 @@
-"""What the compute stages work on: a model at w* and the windows of its family, on the device they
-run on.
-"""
+"""A language model at w*, the windows of its family, and what of the model chains move."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,111 +13,118 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from replicate.data import tensors as arrays
 from replicate.data import windows
-from replicate.errors import UserError
-from replicate.models import (
-    cpu_kernels as cpu,
-)
-from replicate.models import (
-    last_token as label,
-)
-from replicate.models import (
-    loading as models,
-)
-from replicate.models import (
-    quantised as dequantised,
-)
-from replicate.models import (
-    restrictions,
-)
-from replicate.pipeline.config import Family, Params
-from replicate.sampling import Space
+from replicate.models import cpu_kernels, last_token, loading, quantised, restrictions
+from replicate.sampling import Task
 from replicate.seeds import derive
-
-FILE = "windows.safetensors"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model and its text, and what of the model chains move. Called with indices of windows (B,),
-    it gives their label losses (B,).
+class TaskConfig:
+    """Which model, on which text, in which format, and what of it moves.
+
+    Attributes:
+        folder: of the model at w*, as stage `pretrain` left it.
+        windows: the file of the family's windows.
+        weights, compute_dtype: see `replicate.models.loading.load`.
+        restriction: what moves, in the words of `replicate.models.restrictions`.
+        hashes: SHA-256 of the windows and of the model's files.
     """
 
-    name: str
     family: str
-    settings: Family
+    model: str
+    folder: Path
+    windows: Path
+    weights: str
+    compute_dtype: str
+    restriction: tuple[str, ...]
+    device: str
+    gradient_checkpointing: bool
+    gpus_per_model: int
+    hashes: tuple[str, str]
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what results depend on, as a trace's attributes hold it."""
+        return {
+            "weights": self.weights,
+            "compute_dtype": self.compute_dtype,
+            "restriction": list(self.restriction),
+            "windows": self.hashes[0],
+            "model": self.hashes[1],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTask(Task):
+    """A loaded task. `tokens_NxL`: its windows; `names`: of the parameters that move."""
+
+    config: TaskConfig
     model: PreTrainedModel
     tokens_NxL: Tensor
-    seed: int
     names: tuple[str, ...]
-    space: Space
 
-    def __call__(self, index_B: Tensor) -> Tensor:
-        tokens = self.tokens_NxL[index_B.to(self.tokens_NxL.device)].long()
-        if self.settings.products == "float32":
-            return label.losses(self.model, tokens)
-        with torch.autocast(tokens.device.type, torch.bfloat16):
-            return label.losses(self.model, tokens)
+    @property
+    def examples(self) -> int:
+        """Number of windows, N."""
+        return len(self.tokens_NxL)
 
-    def order(self, *shuffle: str | int) -> NDArray[np.int64]:
-        return order(self.seed, self.family, len(self.tokens_NxL), *shuffle)
+    def identity(self) -> dict[str, Any]:
+        """Returns `TaskConfig.identity`, with what is known once the model is loaded."""
+        return self.config.identity() | {
+            "length": self.tokens_NxL.shape[1],
+            "parameters": loading.count(self.model),
+            "sampled_parameters": sum(self.sizes),
+            "examples": self.examples,
+        }
 
 
 def order(seed: int, family: str, examples: int, *shuffle: str | int) -> NDArray[np.int64]:
-    """The order of the examples in one shuffle: the same for every model of the family."""
+    """Returns the order (N,) of the examples in one shuffle, the same for all models of a family."""
     return np.random.default_rng(derive(seed, "shuffle", family, *shuffle)).permutation(examples)
 
 
-def load(
-    params: Params,
-    name: str,
-    windows_in: Path,
-    model_in: Path,
-    file: str = FILE,
-    weights: str | None = None,
-    restriction: Sequence[str] | None = None,
-) -> Subject:
-    """A model of params.yaml as its family has it, or with other `weights`, or with another
-    `restriction`.
+def load(config: TaskConfig) -> TextTask:
+    """Loads a model at w* and its windows onto the device that they are sampled on.
 
     Raises:
-        UserError: it cannot be loaded, or its restriction names nothing.
+        UserError: they cannot be loaded, or the restriction names nothing.
     """
-    family = params.models[name].family
-    settings = params.families[family]
-    settings = settings.model_copy(update={} if weights is None else {"weights": weights})
-    device = models.device(settings.device, name, settings.cards)
-    tokens = torch.from_numpy(windows.load(windows_in / file).tokens_NxL)
-    dtype = dequantised.FORMATS.get(settings.weights)
-    model = models.load(
-        model_in, "nf4" if dtype else settings.weights, device, settings.products, settings.cards
+    device = loading.device(config.device, config.model, config.gpus_per_model)
+    tokens_NxL = torch.from_numpy(windows.load(config.windows).tokens_NxL).to(device)
+    dtype = quantised.FORMATS.get(config.weights)
+    model = loading.load(
+        config.folder,
+        "nf4" if dtype else config.weights,
+        device,
+        config.compute_dtype,
+        config.gpus_per_model,
     )
-    anchors = dequantised.dequantise(model, dtype) if dtype else {}
-    masks = restrictions.restrict(model, restriction or settings.sampling.restriction)
-    label.focus(model)
-    if settings.activations == "recomputed":
-        models.recompute(model)
-    cpu.trim()
-    space = Space(
-        [model.get_parameter(key) for key in masks],
-        list(masks.values()),
-        [anchors.get(key) for key in masks],
-    )
-    return Subject(
-        name, family, settings, model, tokens.to(device), params.seed, tuple(masks), space
+    anchors = quantised.dequantise(model, dtype) if dtype else {}
+    masks = restrictions.restrict(model, config.restriction)
+    last_token.focus(model)
+    if config.gradient_checkpointing:
+        loading.checkpoint_gradients(model)
+    cpu_kernels.trim()
+    return TextTask(
+        loss=_label_loss(model, tokens_NxL, config.compute_dtype),
+        parameters=[model.get_parameter(name) for name in masks],
+        masks=list(masks.values()),
+        anchors=[anchors.get(name) for name in masks],
+        config=config,
+        model=model,
+        tokens_NxL=tokens_NxL,
+        names=tuple(masks),
     )
 
 
-def baseline_losses(baseline_in: Path, examples: int | None = None) -> NDArray[np.float32]:
-    """The label loss of every window at w* (N,), as stage `baseline` wrote them.
+def _label_loss(
+    model: PreTrainedModel, tokens_NxL: Tensor, compute_dtype: str
+) -> Callable[[Tensor], Tensor]:
+    def loss(index_B: Tensor) -> Tensor:
+        tokens_BxL = tokens_NxL[index_B.to(tokens_NxL.device)].long()
+        if compute_dtype == "float32":
+            return last_token.losses(model, tokens_BxL)
+        with torch.autocast(tokens_BxL.device.type, torch.bfloat16):
+            return last_token.losses(model, tokens_BxL)
 
-    Raises:
-        UserError: the file holds something else, or losses of another number than `examples`.
-    """
-    found = arrays.load(baseline_in / "losses.safetensors").get("losses")
-    if found is None or (examples is not None and found.shape != (examples,)):
-        raise UserError(
-            f"{baseline_in}: not the losses of this family's windows; delete it and run dvc repro again"
-        )
-    return found
+    return loss

@@ -1,29 +1,54 @@
-"""Trains a control model on a family's windows until its loss is flat.
+"""Training of a control model on the windows of its family, until the loss is flat.
 
-Adam at a constant rate after a warm-up; every `check` steps the mean training loss is compared with
-that of the steps before; when it improves by less than `tolerance`, or at the step limit, the rate
-descends linearly to zero over the last `descent` share of all steps. What remains at the end is the
-loss at w*, near a minimum of the loss over the very windows that are sampled later.
+Adam runs at a constant rate after a warm-up. Every `check` steps, the mean training loss is
+compared with that of the steps before. When it improves by less than `tolerance`, or near the step
+limit, the rate falls linearly to zero over the last `descent` share of all steps. The weights at
+the end are w*, near a minimum of the loss over the same windows that the chains read later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from replicate.progress import Advance, Rest, Restless
+from replicate.progress import Advance
 
-EVALUATED = 4096  # windows, the first ones, that the final losses are means over
+EVALUATED = 4096  # windows, the first ones, over which the final losses are means
+
+
+class Checkpoint(Protocol):
+    """Keeps the state of a training, so that it can be resumed."""
+
+    def load(self) -> dict[str, Tensor] | None:
+        """Returns the last state that was kept, None if there is none."""
+        ...
+
+    def offer(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Keeps a state if it is time to."""
+        ...
 
 
 @dataclass(frozen=True)
 class Schedule:
+    """How a model is trained.
+
+    Attributes:
+        lr: of Adam.
+        batch_size: windows of a step.
+        warmup: steps over which the rate rises.
+        check: steps between two checks of the loss.
+        tolerance: the improvement between checks (nats per token) below which the loss is flat.
+        descent: the share of all steps over which the rate falls to zero.
+        steps: at most.
+    """
+
     lr: float
     batch_size: int
     warmup: int
@@ -35,8 +60,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Steps taken, whether the loss was flat at the constant rate, and the final losses (nats per
-    token; at the last position).
+    """How far a training got.
+
+    Attributes:
+        steps: that were taken.
+        flat: whether the loss was flat at the constant rate.
+        loss: over all positions (nats per token).
+        label_loss: at the last position.
     """
 
     steps: int
@@ -46,7 +76,7 @@ class Outcome:
 
 
 def token_losses(model: PreTrainedModel, tokens_BxL: Tensor) -> Tensor:
-    """Cross-entropy (nats) of every token but the first, shape (B, L − 1)."""
+    """Returns the cross-entropy (nats) of every token but the first (B, L − 1)."""
     logits = model(input_ids=tokens_BxL[:, :-1], use_cache=False).logits
     return cross_entropy(
         logits.float().flatten(0, 1), tokens_BxL[:, 1:].flatten(), reduction="none"
@@ -59,17 +89,23 @@ def train(
     schedule: Schedule,
     generator: torch.Generator,
     advance: Advance,
-    rest: Rest | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
-    """Trains the model in place. `generator` orders the windows; `advance` is told of every step;
-    training that was interrupted goes on from where it rests.
+    """Trains a model in place.
+
+    Args:
+        model: with its initial weights.
+        tokens_NxL: the windows.
+        schedule: of the training.
+        generator: orders the windows.
+        advance: reports each step.
+        checkpoint: from which the training is resumed if it holds a state.
     """
     N, B = len(tokens_NxL), min(schedule.batch_size, len(tokens_NxL))
     weights = list(model.parameters())
     optimizer = torch.optim.Adam(weights, lr=schedule.lr, betas=(0.9, 0.98), fused=True)
     course = Course(schedule)
-    rest = rest or Restless()
-    if (found := rest.load()) is not None:
+    if checkpoint is not None and (found := checkpoint.load()) is not None:
         course.restore(found, weights, optimizer)
         advance(course.step)
     batch = islice(batches(N, B, generator), course.step, None)
@@ -85,43 +121,45 @@ def train(
         value = loss.item()
         course.record(value)
         advance(note=f"loss {value:.3f}")
-        rest.offer(lambda: course.state(weights, optimizer))
+        if checkpoint is not None:
+            checkpoint.offer(lambda: course.state(weights, optimizer))
     loss, label_loss = evaluate(model.eval(), tokens_NxL[:EVALUATED])
     return Outcome(course.step, course.flat, loss, label_loss)
 
 
 class Course:
-    """How far a training is, and where it descends and ends."""
+    """Decides from the losses so far at which rate a training goes on and when it ends."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.step, self.last = 0, schedule.steps
-        self.descend = int(self.last * (1 - schedule.descent))
+        self.descend = int(self.last * (1 - schedule.descent))  # the step at which the rate falls
         self.flat, self.before = False, float("inf")
         self.window: list[float] = []  # losses since the last check
 
     @property
     def rate(self) -> float:
-        """Of the next step, relative to the schedule's."""
+        """The rate of the next step as a share of the schedule's."""
         if self.step >= self.descend:
             return (self.last - self.step) / (self.last - self.descend)
         return min(1.0, (self.step + 1) / max(self.schedule.warmup, 1))
 
     def record(self, loss: float) -> None:
+        """Counts a step and its loss, and lets the rate fall if the loss is flat."""
         self.step += 1
         self.window.append(loss)
         if len(self.window) == self.schedule.check:
             mean, self.window = sum(self.window) / len(self.window), []
             if self.step < self.descend and self.before - mean < self.schedule.tolerance:
                 self.flat, self.descend = True, self.step
-                self.last = self.step + int(
-                    self.step * self.schedule.descent / (1 - self.schedule.descent)
-                )
+                share = self.schedule.descent
+                self.last = self.step + int(self.step * share / (1 - share))
             self.before = mean
 
     def state(
         self, weights: Sequence[Tensor], optimizer: torch.optim.Optimizer
     ) -> dict[str, Tensor]:
+        """Returns all that `restore` needs to go on to the same bits."""
         state = {
             "course": torch.tensor([self.step, self.last, self.descend, self.flat]),
             "losses": torch.tensor([self.before, *self.window], dtype=torch.float64),
@@ -137,6 +175,7 @@ class Course:
         weights: Sequence[Tensor],
         optimizer: torch.optim.Optimizer,
     ) -> None:
+        """Puts a state back, into the weights and the optimizer too."""
         self.step, self.last, self.descend, flat = state["course"].tolist()
         self.flat = bool(flat)
         self.before, *self.window = state["losses"].tolist()
@@ -151,19 +190,16 @@ class Course:
 
 
 def batches(windows: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Indices of whole batches, epoch after epoch, each in an order of its own."""
+    """Yields the indices of whole batches, epoch after epoch, each in an order of its own."""
+    whole = windows // batch_size
     while True:
-        yield from torch.randperm(windows, generator=generator).split(batch_size)[
-            : windows // batch_size
-        ]
+        yield from torch.randperm(windows, generator=generator).split(batch_size)[:whole]
 
 
 @torch.no_grad()
 def evaluate(
     model: PreTrainedModel, tokens_NxL: Tensor, batch_size: int = 64
 ) -> tuple[float, float]:
-    """Mean loss over all positions of the windows, and over their last positions (nats per
-    token).
-    """
+    """Returns the mean loss over all positions and over the last positions (nats per token)."""
     losses = torch.cat([token_losses(model, batch) for batch in tokens_NxL.split(batch_size)])
     return losses.mean().item(), losses[:, -1].mean().item()

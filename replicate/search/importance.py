@@ -1,5 +1,6 @@
-"""Which hyperparameter of a grid λ̂ depends on: fANOVA (Hutter et al. 2014), by Optuna, with a
-bootstrap over the trials.
+"""Importance: which hyperparameter of a grid λ̂ depends on.
+
+fANOVA (Hutter et al. 2014), by Optuna, with a bootstrap over the trials.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 from scipy import stats
 
-from replicate.search.trials import Attempt
+from replicate.search.trials import Trial
 from replicate.seeds import derive
 
 RESAMPLES = 50  # of the trials
@@ -26,8 +27,14 @@ TREES = 16  # of each forest
 
 @dataclass(frozen=True)
 class Importance:
-    """Share of the variance of λ̂ over a grid that one hyperparameter explains, its 95 % bootstrap
-    interval, and every resample's.
+    """The share of the variance of λ̂ over a grid that one hyperparameter explains.
+
+    Attributes:
+        sampler: whose grid it is.
+        hyperparameter: its name.
+        importance: the share.
+        interval: 95 % bootstrap interval.
+        resamples: the share in each resample of the trials.
     """
 
     sampler: str
@@ -37,56 +44,46 @@ class Importance:
     resamples: list[float]
 
 
-def explain(attempts: Sequence[Attempt], seed: int) -> list[Importance]:
-    """The share of every hyperparameter with more than one value in each sampler's grid; what is
-    left are their interactions.
+def explain(trials: Sequence[Trial], seed: int) -> list[Importance]:
+    """Returns the share of each hyperparameter with more than one value in its sampler's grid.
 
-    What is explained is the rank of λ̂, so that a few exploding settings do not decide it; one that
-    lost a chain ranks as an infinite λ̂.
+    What no share explains are interactions. The ranks of λ̂ are explained rather than λ̂ itself, so
+    that a few exploding settings do not decide; a trial with a diverged chain ranks as infinite λ̂.
     """
     rows: list[Importance] = []
-    grid = [attempt for attempt in attempts if attempt.proposed_by == "grid"]
-    for sampler in dict.fromkeys(attempt.setting.sampler for attempt in grid):
-        mine = [attempt for attempt in grid if attempt.setting.sampler == sampler]
-        columns = {
-            name: levels([asdict(attempt.setting)[name] for attempt in mine])
-            for name in asdict(mine[0].setting)
-        }
+    grid = [trial for trial in trials if trial.proposed_by == "grid"]
+    for sampler in dict.fromkeys(trial.sampler.sampler for trial in grid):
+        mine = [trial for trial in grid if trial.sampler.sampler == sampler]
+        configs = [asdict(trial.sampler) for trial in mine]
+        columns = {name: _levels([config[name] for config in configs]) for name in configs[0]}
         columns = {name: level_N for name, level_N in columns.items() if level_N.any()}
         rank_N = stats.rankdata(
-            [
-                math.inf if attempt.outcome.failed_chains else attempt.outcome.mean
-                for attempt in mine
-            ]
+            [math.inf if t.outcome.diverged_chains else t.outcome.mean for t in mine]
         )
-        draws = np.random.default_rng(derive(seed, "importances", sampler)).integers(
-            len(mine), size=(RESAMPLES, len(mine))
-        )
-        whole = fanova(columns, rank_N, seed)
+        generator = np.random.default_rng(derive(seed, "importances", sampler))
+        draws = generator.integers(len(mine), size=(RESAMPLES, len(mine)))
+        shares = fanova(columns, rank_N, seed)
         again = [
             fanova({name: level_N[draw] for name, level_N in columns.items()}, rank_N[draw], seed)
             for draw in draws
         ]
         for name in columns:
-            resamples = [shares[name] for shares in again]
+            resamples = [found[name] for found in again]
             low, high = np.quantile(resamples, [0.025, 0.975])
-            rows.append(
-                Importance(sampler, name, whole[name], (float(low), float(high)), resamples)
-            )
+            interval = float(low), float(high)
+            rows.append(Importance(sampler, name, shares[name], interval, resamples))
     return rows
-
-
-def levels(values: Sequence[object]) -> NDArray[np.int64]:
-    """Each value's place among the different ones, in the grid's order."""
-    different = list(dict.fromkeys(values))
-    return np.array([different.index(value) for value in values])
 
 
 def fanova(
     levels: Mapping[str, NDArray[np.int64]], values_N: NDArray[np.float64], seed: int
 ) -> dict[str, float]:
-    """Share of the variance of N values that each hyperparameter explains alone, given their levels
-    (N,); 0 where there is none.
+    """Returns the share of the variance of N values that each hyperparameter explains alone.
+
+    Args:
+        levels: of each hyperparameter (N,).
+        values_N: what is explained; if they are all equal, each share is 0.
+        seed: of the random forest.
     """
     if not np.ptp(values_N):
         return dict.fromkeys(levels, 0.0)
@@ -99,7 +96,12 @@ def fanova(
         study.add_trial(create_trial(params=params, distributions=space, value=float(value)))
     forest = FanovaImportanceEvaluator(n_trees=TREES, seed=seed % 2**32)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # that shares which need not add up to 1 are an experimental feature
+        # Optuna calls shares that need not add up to 1 an experimental feature
+        warnings.simplefilter("ignore")
         return get_param_importances(study, evaluator=forest, normalize=False)
+
+
+def _levels(values: Sequence[object]) -> NDArray[np.int64]:
+    """Returns each value's place among the different values, in the grid's order."""
+    different = list(dict.fromkeys(values))
+    return np.array([different.index(value) for value in values])

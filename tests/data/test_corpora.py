@@ -1,4 +1,4 @@
-"""The same reviews come out of every format, and a file that cannot serve is told in one line."""
+"""Every format gives the same texts, and nothing is skipped, filled in or guessed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pyarrow import csv, parquet
 from replicate.data import corpora
 from replicate.errors import UserError
 
-TEXTS = ['A "fine" film,\nin two lines.', "Ünïcode, and <br /> too.", "Short."]
+TEXTS = ['A "fine" film,\nin two lines.', "Ünïcode, and <br /> too.", "2020-01-01", "NA", "3.50"]
 
 
 def written(folder: Path, suffix: str) -> Path:
     path = folder / f"reviews{suffix}"
-    table = pa.table({"label": [0, 1, 1], "text": TEXTS})
-    lines = "".join(json.dumps({"text": text, "label": 1}) + "\n" for text in TEXTS)
+    table = pa.table({"label": range(len(TEXTS)), "text": TEXTS})
+    lines = "".join(json.dumps({"text": text, "label": {"a": 1}}) + "\n" for text in TEXTS)
     match suffix:
         case ".jsonl":
             path.write_text(lines)
@@ -27,33 +27,69 @@ def written(folder: Path, suffix: str) -> Path:
             path.write_bytes(gzip.compress(lines.encode()))
         case ".csv":
             csv.write_csv(table, path)
+        case ".csv.gz":
+            csv.write_csv(table, folder / "reviews.csv")
+            path.write_bytes(gzip.compress((folder / "reviews.csv").read_bytes()))
         case ".parquet":
             parquet.write_table(table, path)
         case "tree":
             path = folder / "aclImdb"
-            for name, text in zip(("neg/2_1", "neg/10_3", "pos/0_9"), TEXTS, strict=True):
+            names = ("neg/2_1", "neg/10_3", "pos/0_9", "pos/1_8", "pos/11_7")
+            for name, text in zip(names, TEXTS, strict=True):
                 file = path / "train" / f"{name}.txt"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text, encoding="utf-8")
     return path
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".parquet", "tree"])
-def test_every_format_gives_the_same_reviews(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet", "tree"])
+def test_every_format_gives_the_same_texts(tmp_path: Path, suffix: str) -> None:
     assert corpora.read(written(tmp_path, suffix)) == TEXTS
+
+
+def parquet_of(column: object) -> bytes:
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.table({"text": column}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+WHOLE = parquet_of(TEXTS)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("reviews.txt", b"x", "unknown format"),
-        ("reviews.jsonl", b'{"review": "x"}\n', "no column 'text' among review"),
-        ("reviews.jsonl", b'{"text": "x"}\n{"text": null}\n', "row 2 has no text"),
-        ("reviews.jsonl", b'{"text": 3}\n', "row 1 has no text"),
-        ("reviews.jsonl", b"not json\n", "cannot be read"),
-        ("reviews.jsonl.gz", b"\x1f\x8bcut off", "cannot be read"),
-        ("reviews.parquet", b"PAR1 and no more", "cannot be read"),
-        ("reviews.csv", b"text\na,b,c\n", "cannot be read"),
+        ("a.txt", b"x", "unknown format"),
+        ("no ending", b"x", "unknown format"),
+        ("a.jsonl", b'{"review": "x"}\n', "row 1 has no text"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": null}\n', "row 2 has no text"),
+        ("a.jsonl", b'{"text": "x"}\n{"label": 1}\n', "row 2 has no text"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": ""}\n', "row 2 has no text"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', "from string to number in row 1"),
+        ("a.jsonl", b'{"text": 3}\n', "from string to number"),
+        ("a.jsonl", b'{"text": {"a": "x"}}\n', "from string to object"),
+        ("a.jsonl", b'{"text": ["x"]}\n', "from string to array"),
+        ("a.jsonl", b'{"text": "a", "text": "b"}\n', "specified twice"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', "surrogate"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": "cut o', "cannot be read"),
+        ("a.jsonl", b'{"label": ' + b"[" * 100_000, "cannot be read"),
+        ("a.jsonl", b"[1, 2]\n", "cannot be read"),
+        ("a.jsonl", b"", "cannot be read"),
+        ("a.jsonl", '{"text": "é"}\n'.encode("latin-1"), "not UTF-8"),
+        ("a.jsonl.gz", b"\x1f\x8bcut off", "cannot be read"),
+        ("a.csv", b"text\na,b,c\n", "Expected 1 columns, got 3"),
+        ("a.csv", b"label,text\n1,x\n2\n", "Expected 2 columns, got 1"),
+        ("a.csv", b'label,text\n1,"x\n2,y\n', "a quote is not closed"),
+        ("a.csv", b"text\nx\n\ny\n", "row 2 has no text"),
+        ("a.csv", b"text,text\na,b\n", "needs one column `text`"),
+        ("a.csv", b"a\x1b[31mb\nx\n", "needs one column `text`, and has a\\x1b[31mb"),
+        ("a.csv", "text\né\n".encode("latin-1"), "invalid UTF8"),
+        ("a.csv", "text\na".encode("utf-16"), "not UTF-8"),
+        ("a.parquet", b"PAR1 and no more", "cannot be read"),
+        ("a.parquet", WHOLE[:-100], "cannot be read"),
+        ("a.parquet", WHOLE[:200] + b"\xff" * 20 + WHOLE[220:], "cannot be read"),
+        ("a.parquet", parquet_of([1, 2]), "holds int64"),
+        ("a.parquet", parquet_of([b"x"]), "holds binary"),
     ],
 )
 def test_a_file_that_cannot_serve_is_told_in_one_line(
@@ -66,11 +102,30 @@ def test_a_file_that_cannot_serve_is_told_in_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_long_text_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "x" * (20 << 20)}))
+    assert [len(text) for text in corpora.read(tmp_path / "a.jsonl")] == [20 << 20]
+
+
 def test_a_missing_file_and_another_folder_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file; put it there"):
         corpora.read(tmp_path / "none.jsonl")
-    with pytest.raises(UserError, match="give the folder aclImdb"):
+    with pytest.raises(UserError, match="give the unpacked folder aclImdb"):
         corpora.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", None])
+def test_a_review_of_the_archive_that_cannot_be_read_is_named(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "aclImdb" / "train" / "neg" / "0_1.txt"
+    file.parent.mkdir(parents=True)
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"0_1\.txt"):
+        corpora.read(tmp_path / "aclImdb")
 
 
 def test_the_imdb_reviews_are_25000(imdb: Path) -> None:

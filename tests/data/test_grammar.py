@@ -28,9 +28,7 @@ def test_a_review_depends_on_the_seed_and_its_number_alone() -> None:
 
 
 def test_no_alternative_is_the_beginning_of_another() -> None:
-    """Else a text could be written in two ways, and the product of its choices would not be its
-    probability.
-    """
+    """Otherwise a text could be written in two ways, with another probability."""
     tables = {options for review in REVIEWS for options, _ in review}
     assert len(tables) > 1000
     for options in tables:
@@ -51,9 +49,7 @@ def test_surprisals_of_the_tokens_sum_to_that_of_the_review() -> None:
 
 
 def test_token_probabilities_by_hand() -> None:
-    """ab: 1/2, ac: 1/4, a: 1/4, then certainly '.', letter by letter: p(a) = 1, p(b|a) = 1/2,
-    p(c|a) = 1/4, and the end of a: 1/4.
-    """
+    """Letters of ab (1/2), ac and a (1/4) have p(a) = 1, p(b|a) = 1/2, p(c|a) = p(end|a) = 1/4."""
     options = grammar.table(("ab", 2), ("ac", 1), ("a", 1))
     end = grammar.table((".", 1))
     floor = grammar.Floor(lambda text: [ord(letter) for letter in text])
@@ -63,22 +59,17 @@ def test_token_probabilities_by_hand() -> None:
 
 
 def test_the_floor_is_the_entropy_of_what_is_written() -> None:
-    """Mean surprisal of the first choice over many reviews against its entropy, in standard
-    errors.
-    """
+    """The mean surprisal of the first choice is its entropy, within four standard errors."""
     first = [review[0] for review in REVIEWS]
     options = first[0][0]
-    p = np.array([options.weight(i) / options.cumulative[-1] for i in range(len(options.options))])
+    p = np.diff(options.cumulative, prepend=0) / options.cumulative[-1]
     surprisal = -np.log(p[[taken for _, taken in first]])
-    assert abs(surprisal.mean() + (p * np.log(p)).sum()) < 4 * surprisal.std() / math.sqrt(
-        len(first)
-    )
+    error = surprisal.std() / math.sqrt(len(first))
+    assert abs(surprisal.mean() + (p * np.log(p)).sum()) < 4 * error
 
 
 def test_dropping_short_reviews_drops_no_long_one() -> None:
-    """The length is decided before the first word, so that selection by length cannot tilt the
-    floor.
-    """
+    """So selection by length cannot bias the floor."""
     lengths = np.array([len(TOKENIZER.encode(text).ids) for text in TEXTS])
     short = np.array([" with " not in text for text in TEXTS])
     assert 0.1 < short.mean() < 0.2
@@ -88,27 +79,19 @@ def test_dropping_short_reviews_drops_no_long_one() -> None:
 
 def test_agreement_reaches_across_nested_clauses() -> None:
     """A singular noun has its verb 'is', a plural one 'are', whatever stands between."""
-    nested = [
-        text
-        for text in TEXTS
-        for text in text.split(". ")
-        if text.startswith("The ") and text.count(" that ") > 1
-    ]
+    sentences = [sentence for text in TEXTS for sentence in text.split(". ")]
+    nested = [s.split() for s in sentences if s.startswith("The ") and s.count(" that ") > 1]
     assert len(nested) > 20
-    for sentence in nested:
-        noun, rest = sentence.split()[1], sentence.split()
-        verb = next(word for word in rest if word in ("is", "are"))
+    for words in nested:
+        noun = words[1]
+        verb = next(word for word in words if word in ("is", "are"))
         assert verb == ("is" if noun in grammar.SINGULAR else "are")
 
 
 def test_words_are_zipfian() -> None:
-    """Rank against frequency falls on a line of slope about −1 in logarithms over the middle
-    ranks.
-    """
-    counts = np.array(
-        sorted(Counter(word for text in TEXTS for word in text.split()).values(), reverse=True),
-        float,
-    )
+    """ln frequency falls with ln rank with a slope of about −1 over the middle ranks."""
+    words = Counter(word for text in TEXTS for word in text.split())
+    counts = np.array(sorted(words.values(), reverse=True), float)
     ranks = np.arange(1, len(counts) + 1)
     middle = slice(5, 300)
     slope = np.polyfit(np.log(ranks[middle]), np.log(counts[middle]), 1)[0]

@@ -1,237 +1,138 @@
-"""The real loading code on small repositories in the hub's cache layout, and against a server in
-the hub's place.
-"""
+"""Files come from the hub's cache or from a server in the hub's place; a lack is one clear line."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import random
+import os
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
-import torch
-import yaml
-from pyarrow import parquet
 
-from replicate.data import windows
-from replicate.models import loading as models
-from tests.conftest import ROOT, replicate
+from replicate.models.hub import sha256
+from tests.conftest import ROOT
 
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-TEXTS = [
-    f"The film number {i} is long, and the story of it is {word}. " * 30
-    for i, word in enumerate(["dull", "warm", "odd"] * 20)
-]
+GPT2, COMMIT = "openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+IMDB, TABLE = "stanfordnlp/imdb", "plain_text/train-00000-of-00001.parquet"
 TOKEN = "hf_" + "secret" * 5
-LLAMA = "meta-llama/Llama-2-7b-hf"
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+INDEX = "model.safetensors.index.json"
+CALL = """
+import sys
+from replicate.errors import UserError
+from replicate.models import hub
+try:
+    print(getattr(hub, sys.argv[1])(*sys.argv[2:]))
+except UserError as error:
+    sys.exit(f"error: {error}")
+"""
 
 
-def repository(cache: Path, kind: str, name: str, revision: str) -> Path:
-    """An empty snapshot folder where huggingface_hub looks for it."""
-    folder = cache / f"{kind}s--{name.replace('/', '--')}"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(revision)
-    snapshot = folder / "snapshots" / revision
-    snapshot.mkdir(parents=True)
-    return snapshot
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    """HF_HOME with GPT-2's repository (a tiny model of its architecture, and a tokenizer) and
-    IMDB's.
-    """
-    hub = tmp_path / "home" / "hub"
-    gpt2 = PARAMS["models"]["gpt2"]
-    snapshot = repository(hub, "model", gpt2["repository"], gpt2["revision"])
-    tokenizer = windows.train_tokenizer(TEXTS, 300)
-    tokenizer.save(str(snapshot / "tokenizer.json"))
-    torch.manual_seed(0)
-    models.build("gpt2", layers=1, width=32, heads=2, vocabulary=300, length=200).save_pretrained(
-        snapshot
+def call(
+    function: str, *arguments: str, home: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Calls a function of `hub` in a process whose HF_HOME is `home`."""
+    defaults = {"PYTHONPATH": str(ROOT), "HF_HOME": str(home), "HF_TOKEN": TOKEN}
+    defaults["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    return subprocess.run(
+        [sys.executable, "-c", CALL, function, *arguments],
+        env=os.environ | defaults | {"HF_ENDPOINT": "http://127.0.0.1:9"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    (snapshot / "pytorch_model.bin").write_bytes(b"never read")
-    imdb = PARAMS["corpora"]["imdb"]
-    snapshot = repository(hub, "dataset", imdb["repository"], imdb["revision"])
-    (snapshot / imdb["file"]).parent.mkdir(parents=True)
-    parquet.write_table(
-        pa.table({"text": TEXTS, "label": [0] * len(TEXTS)}), snapshot / imdb["file"]
-    )
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    (tmp_path / "project" / "none").mkdir(parents=True)
-    (tmp_path / "project" / "params.yaml").write_text(
-        (ROOT / "params.yaml").read_text(encoding="utf-8")
-    )
-    return tmp_path / "project"
 
 
 def told(done: subprocess.CompletedProcess[str], says: str) -> None:
-    """The command failed, and all it printed, but for progress, is one line that begins with
-    this.
-    """
-    assert done.returncode == 2, done.stderr
-    said = [line for line in done.stderr.splitlines() if not line.startswith("extract ")]
-    assert said[0].startswith(f"error: {says}")
-    assert (done.stdout, len(said)) == ("", 1)
+    """All that was printed is one line, which begins with this and holds no token."""
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.startswith(f"error: {says}")
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert TOKEN not in done.stderr
 
 
-def secret(token: str, done: subprocess.CompletedProcess[str], folder: Path) -> None:
-    """The token is neither in what the command printed nor in a file that it left."""
-    assert token not in done.stdout + done.stderr
-    assert not [
-        file for file in folder.rglob("*") if file.is_file() and token.encode() in file.read_bytes()
-    ]
+def without_token(folder: Path) -> bool:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return not any(TOKEN.encode() in file.read_bytes() for file in files)
 
 
-def test_a_filled_cache_serves_the_paper_study_offline(cache: Path, project: Path) -> None:
-    """extract, pretrain and baseline of gpt2, from the pinned revisions, without network."""
-    offline = {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
-    for arguments in (
-        ("extract", "gpt2", "windows"),
-        ("pretrain", "gpt2", "windows", "weights", "log"),
-        ("baseline", "gpt2", "windows", "weights", "baseline"),
-    ):
-        done = replicate(*arguments, cwd=project, **offline)
-        assert done.returncode == 0, done.stderr
-    statistics = json.loads((project / "windows" / "statistics.json").read_text())
-    assert (statistics["reviews"], statistics["length"]) == (60, 200)
-    manifest = json.loads((project / "weights" / "manifest.json").read_text())
-    assert manifest["revision"] == PARAMS["models"]["gpt2"]["revision"]
-    assert "model.safetensors" in manifest["files"]
-    report = json.loads((project / "baseline" / "baseline.json").read_text())
-    assert 0 < report["loss"] < 12
-    assert (
-        report["parameters"]
-        == report["sampled_parameters"]
-        == 300 * 32 + 200 * 32 + 12 * 32 * 32 + 13 * 32 + 2 * 32
-    )
+def snapshot(home: Path, files: dict[str, str], kind: str = "model", name: str = GPT2) -> Path:
+    """Makes a repository in the layout of the hub's cache."""
+    folder = home / "hub" / f"{kind}s--{name.replace('/', '--')}" / "snapshots" / COMMIT
+    for file, content in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(content)
+    return folder
 
 
-def test_another_revision_in_the_cache_is_not_taken(cache: Path, project: Path) -> None:
-    old = PARAMS["models"]["gpt2"]["revision"]
-    params = project / "params.yaml"
-    params.write_text(params.read_text().replace(old, "f" * 40))
-    done = replicate(
-        "pretrain",
-        "gpt2",
-        "none",
-        "weights",
-        "log",
-        cwd=project,
-        HF_HOME=str(cache),
-        HF_HUB_OFFLINE="1",
-    )
-    told(
-        done,
-        "openai-community/gpt2@ffffffff: not in the local cache, and the hub cannot be reached while HF_HUB_OFFLINE is set",
-    )
-    assert not (project / "weights").exists()
+def index(*shards: object) -> str:
+    return json.dumps({"weight_map": {f"weight {i}": shard for i, shard in enumerate(shards)}})
+
+
+@pytest.mark.parametrize(
+    "files", [["model.safetensors"], [INDEX, *SHARDS]], ids=["one file", "shards"]
+)
+def test_what_the_cache_holds_is_used_without_asking(tmp_path: Path, files: list[str]) -> None:
+    folder = snapshot(tmp_path, {name: index(*SHARDS) for name in ["config.json", *files]})
+    assert call("weights", GPT2, COMMIT, home=tmp_path).stdout.strip() == str(folder)
+    assert call("cached", GPT2, COMMIT, home=tmp_path).stdout.strip() == "True"
+    folder = snapshot(tmp_path, {TABLE: ""}, "dataset", IMDB)
+    found = call("file", IMDB, COMMIT, TABLE, "dataset", home=tmp_path)
+    assert found.stdout.strip() == str(folder / TABLE)
 
 
 NETWORKS = [
-    (
-        {"HF_HUB_OFFLINE": "1"},
-        "while HF_HUB_OFFLINE is set; unset it and run the same command again",
-    ),
-    ({"HF_HUB_OFFLINE": "0"}, "(127.0.0.1: ConnectError); connect and run the same command again"),
+    ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set; unset it, or copy the cache"),
+    ({}, "the hub cannot be reached (ConnectError); check the network"),
 ]
 
 
 @pytest.mark.parametrize(("network", "says"), NETWORKS, ids=["offline", "unreachable"])
 def test_a_hub_that_cannot_be_reached_is_told(
-    project: Path, tmp_path: Path, network: dict[str, str], says: str
+    tmp_path: Path, network: dict[str, str], says: str
 ) -> None:
-    home = str(tmp_path / "home")
-    done = replicate(
-        "extract",
-        "gpt2",
-        "out",
-        cwd=project,
-        HF_ENDPOINT="http://127.0.0.1:9",
-        HF_HOME=home,
-        HF_TOKEN=TOKEN,
-        **network,
-    )
-    told(
-        done,
-        f"stanfordnlp/imdb@e6281661: not in the local cache, and the hub cannot be reached {says}, or copy the cache",
-    )
-    secret(TOKEN, done, tmp_path)
-
-
-def sharded(cache: Path, shards: list[str]) -> None:
-    """GPT-2's repository again, with an index of these shards in the place of the weights."""
-    gpt2 = PARAMS["models"]["gpt2"]
-    snapshot = (
-        cache
-        / "hub"
-        / f"models--{gpt2['repository'].replace('/', '--')}"
-        / "snapshots"
-        / gpt2["revision"]
-    )
-    (snapshot / "model.safetensors").rename(snapshot / "model-00001-of-00002.safetensors")
-    index = {"weight_map": {f"weight {i}": shard for i, shard in enumerate(shards)}}
-    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    lack = f"not in the local cache, and {says}"
+    done = call("file", IMDB, COMMIT, TABLE, "dataset", home=tmp_path, **network)
+    told(done, f"{IMDB}@607a30d7: {TABLE}: {lack}")
+    snapshot(tmp_path, {"config.json": "", "model.safetensors": ""})
+    other = call("weights", GPT2, "f" * 40, home=tmp_path, **network)  # another revision
+    told(other, f"{GPT2}@ffffffff: config.json: {lack}")
+    assert call("cached", GPT2, "f" * 40, home=tmp_path).stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(("network", "says"), NETWORKS, ids=["offline", "unreachable"])
 def test_a_shard_that_the_cache_lacks_is_named(
-    cache: Path, project: Path, network: dict[str, str], says: str
+    tmp_path: Path, network: dict[str, str], says: str
 ) -> None:
-    sharded(cache, ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"])
-    environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(cache), **network}
-    done = replicate("pretrain", "gpt2", "none", "weights", "log", cwd=project, **environment)
-    lack = "only partly in the local cache (model-00002-of-00002.safetensors is missing), and the hub cannot be reached"
-    told(done, f"openai-community/gpt2@607a30d7: {lack} {says}, it resumes")
-    assert not (project / "weights").exists()
+    snapshot(tmp_path, {"config.json": "", INDEX: index(*SHARDS), SHARDS[0]: ""})
+    done = call("weights", GPT2, COMMIT, home=tmp_path, **network)
+    told(done, f"{GPT2}@607a30d7: {SHARDS[1]}: not in the local cache, and {says}")
 
 
-def test_a_file_of_which_the_cache_has_a_part_is_named(project: Path, tmp_path: Path) -> None:
-    blobs = tmp_path / "home" / "hub" / "datasets--stanfordnlp--imdb" / "blobs"
-    blobs.mkdir(parents=True)
-    (blobs / f"{'0' * 64}.incomplete").write_bytes(b"some")
-    done = replicate(
-        "extract", "gpt2", "out", cwd=project, HF_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="1"
-    )
-    lack = "only partly in the local cache (plain_text/train-00000-of-00001.parquet is missing)"
-    told(
-        done,
-        f"stanfordnlp/imdb@e6281661: {lack}, and the hub cannot be reached while HF_HUB_OFFLINE is set; unset it",
-    )
-    assert "it resumes" in done.stderr
-
-
-def test_a_shard_outside_the_folder_is_refused(cache: Path, project: Path) -> None:
-    outside = "../607a30d783dfa663caf39e06633721c8d4cfcd7e/model-00001-of-00002.safetensors"
-    sharded(cache, ["model-00001-of-00002.safetensors", outside])
-    done = replicate(
-        "pretrain",
-        "gpt2",
-        "none",
-        "weights",
-        "log",
-        cwd=project,
-        HF_HOME=str(cache),
-        HF_HUB_OFFLINE="1",
-    )
-    told(
-        done,
-        f"openai-community/gpt2@607a30d7: model.safetensors.index.json names {outside!r}, no safetensors beside it",
-    )
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (index(SHARDS[0], f"../{COMMIT}/{SHARDS[1]}"), f"names '../{COMMIT}/{SHARDS[1]}', which"),
+        (index("pytorch_model.bin"), "names 'pytorch_model.bin', which is no safetensors file"),
+        ("{", "is no index of weights; remove it"),
+        ("[]", "is no index of weights; remove it"),
+        (index(3), "names '3', which is no safetensors file"),
+    ],
+)
+def test_an_index_that_names_other_files_is_refused(
+    tmp_path: Path, content: str, says: str
+) -> None:
+    files = {"config.json": "", INDEX: content, "pytorch_model.bin": "", SHARDS[0]: ""}
+    folder = snapshot(tmp_path, files)
+    told(call("weights", GPT2, COMMIT, home=tmp_path), f"{folder / INDEX}: {says}")
 
 
 @contextmanager
@@ -245,7 +146,7 @@ def serving(respond: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
         do_HEAD = do_GET
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            """No line per request."""
+            """Prints no line per request."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -257,10 +158,13 @@ def serving(respond: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
 
 
 def answer(
-    request: BaseHTTPRequestHandler, status: int, headers: dict[str, str | None], body: bytes = b""
+    request: BaseHTTPRequestHandler,
+    status: int,
+    headers: Mapping[str, str | None],
+    body: bytes = b"",
 ) -> None:
     request.send_response(status)
-    for name, value in ({"Content-Length": str(len(body))} | headers).items():
+    for name, value in ({"Content-Length": str(len(body)), **headers}).items():
         if value is not None:
             request.send_header(name, value)
     request.end_headers()
@@ -268,235 +172,118 @@ def answer(
         request.wfile.write(body)
 
 
-@pytest.mark.parametrize(
-    ("token", "status", "code", "message", "says"),
-    [
-        (
-            "",
-            401,
-            "GatedRepo",
-            "Please log in.",
-            f"access is gated, and no token is given; accept the licence on the page of {LLAMA}",
-        ),
-        (
-            TOKEN,
-            401,
-            None,
-            "Invalid credentials in Authorization header",
-            "the hub does not accept the token, it is wrong or expired",
-        ),
-        (
-            TOKEN,
-            401,
-            "GatedRepo",
-            "Invalid user token.",
-            "the hub does not accept the token, it is wrong or expired",
-        ),
-        ("hf_sécret", 200, None, None, "the hub does not accept the token, it is wrong or expired"),
-        (
-            TOKEN,
-            403,
-            "GatedRepo",
-            "You are not in the authorized list.",
-            "access is gated, and the account of the token has not accepted",
-        ),
-        (
-            TOKEN,
-            403,
-            "GatedRepo",
-            "Your request is awaiting a review from the repo authors.",
-            "access is asked for, but not granted yet",
-        ),
-        (
-            TOKEN,
-            403,
-            None,
-            "Please enable access to public gated repositories.",
-            "the token may not read it",
-        ),
-        (
-            "",
-            401,
-            "RepoNotFound",
-            "Invalid username or password.",
-            "no such repository, or a private one",
-        ),
-        (
-            TOKEN,
-            404,
-            "RepoNotFound",
-            "Repository not found",
-            "no such repository, or a private one",
-        ),
-        (
-            TOKEN,
-            404,
-            "RevisionNotFound",
-            "Invalid rev id",
-            "no such revision; pin one that the repository has",
-        ),
-        (
-            TOKEN,
-            404,
-            "EntryNotFound",
-            "Entry not found",
-            "no such file at this revision, tokenizer.json; pin one that has it",
-        ),
-        (TOKEN, 503, None, None, "the hub answers 503; run the same command again later"),
-    ],
-)
+LICENCE = f"accept the licence on the page of {GPT2}"
+REFUSALS = [
+    ("", 401, "GatedRepo", "Please log in.", f"access is gated; {LICENCE}"),
+    (TOKEN, 401, None, "Invalid credentials", "the hub does not accept the token"),
+    (TOKEN, 401, "GatedRepo", "Invalid user token.", "the hub does not accept the token"),
+    ("hf_sécret", 200, None, None, "the hub does not accept the token"),
+    (TOKEN, 403, "GatedRepo", "Not authorized.", "access is gated, and the token's account"),
+    (TOKEN, 403, "GatedRepo", "It is awaiting a review.", "access is asked for, but not granted"),
+    (TOKEN, 403, None, "Please enable access.", "the token may not read it"),
+    ("", 401, "RepoNotFound", "Invalid password.", "no such repository, or a private one"),
+    (TOKEN, 404, "RepoNotFound", "Not found", "no such repository, or a private one"),
+    (TOKEN, 404, "RevisionNotFound", "Invalid rev id", "no such revision; pin one"),
+    (TOKEN, 404, "EntryNotFound", "Not found", "no file config.json at this revision; pin one"),
+    (TOKEN, 500, None, None, "the hub answers 500; run the same command again later"),
+]
+
+
+@pytest.mark.parametrize(("token", "status", "code", "message", "says"), REFUSALS)
+@pytest.mark.parametrize("function", ["file", "weights"])
 def test_what_the_hub_refuses_is_one_line_with_the_remedy(
-    project: Path,
     tmp_path: Path,
+    function: str,
     token: str,
     status: int,
     code: str | None,
     message: str | None,
     says: str,
 ) -> None:
-    params = project / "params.yaml"
-    imdb = "corpus: imdb\n    tokenizer: llama2"
-    params.write_text(
-        params.read_text()
-        .replace(imdb, "corpus: films\n    tokenizer: llama2")
-        .replace("reviews: 25000", "reviews: 10")
-    )
-    home = str(tmp_path / "home")
-    with serving(
-        lambda request: answer(request, status, {"X-Error-Code": code, "X-Error-Message": message})
-    ) as endpoint:
-        done = replicate(
-            "extract",
-            "llama2",
-            "out",
-            cwd=project,
-            HF_ENDPOINT=endpoint,
-            HF_HOME=home,
-            HF_TOKEN=token,
-        )
-    told(done, f"{LLAMA}@01c7f73d: {says}")
-    secret(token or TOKEN, done, tmp_path)
-    assert not (project / "out").exists()
+    name = ["config.json"] if function == "file" else []
+    headers = {"X-Error-Code": code, "X-Error-Message": message}
+    with serving(lambda request: answer(request, status, headers)) as endpoint:
+        environment = {"HF_ENDPOINT": endpoint, "HF_TOKEN": token}
+        done = call(function, GPT2, COMMIT, *name, home=tmp_path, **environment)
+    told(done, f"{GPT2}@607a30d7: {says}")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"ALL_PROXY": "socks5://127.0.0.1:9"},
+        {"HTTPS_PROXY": "odd://127.0.0.1:9"},
+        {"SSL_CERT_FILE": "/none.pem"},
+    ],
+    ids=str,
+)
+def test_a_network_that_no_client_can_use_is_told(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    told(call("weights", GPT2, COMMIT, home=tmp_path, **environment), f"{GPT2}@607a30d7: the hub")
+    snapshot(tmp_path, {"config.json": "", "model.safetensors": ""})
+    assert call("weights", GPT2, COMMIT, home=tmp_path, **environment).returncode == 0
+
+
+def test_a_name_that_no_repository_can_have_is_told(tmp_path: Path) -> None:
+    done = call("weights", "a--b/c", COMMIT, home=tmp_path)
+    told(done, "a--b/c: Cannot have -- or .. in repo_id")
 
 
 class Hub:
-    """Serves files of one commit as the hub does: large ones from another host, which while
-    `broken` stops half-way, then answers 503.
+    """Serves the files of one commit as the hub does, the large ones from another host.
+
+    While `broken`, that host stops in the middle of a file.
     """
 
-    def __init__(self, commit: str, files: dict[str, bytes]) -> None:
-        self.commit, self.files, self.broken = commit, files, False
-        self.seen: list[tuple[str, str, Message]] = []
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files, self.broken = files, False
+        self.seen: list[tuple[str, str | None]] = []
 
     def __call__(self, request: BaseHTTPRequestHandler) -> None:
-        self.seen.append((request.command, request.path, request.headers))
-        name = request.path.rsplit("/", 1)[1]
-        data = self.files.get(name)
-        if data is None:
-            return answer(request, 404, {"X-Error-Code": "EntryNotFound"})
+        path = request.path.partition("?")[0]
+        self.seen.append((path, request.headers["Authorization"]))
+        if "/tree/" in path:
+            tree = [
+                {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}
+                for name, data in self.files.items()
+            ]
+            answer(request, 200, {"Content-Type": "application/json"}, json.dumps(tree).encode())
+            return
+        name = path.partition(f"{COMMIT}/")[2]
+        data = self.files[name]
         tag = f'"{hashlib.sha256(data).hexdigest()}"'
-        if not name.endswith((".safetensors", ".parquet")):
-            return answer(request, 200, {"ETag": tag, "X-Repo-Commit": self.commit}, data)
-        if not request.path.startswith("/elsewhere/"):
-            elsewhere = (
-                f"http://localhost:{request.headers['Host'].rsplit(':', 1)[1]}/elsewhere/{name}"
-            )
-            linked = {
-                "X-Linked-Etag": tag,
-                "X-Linked-Size": str(len(data)),
-                "X-Repo-Commit": self.commit,
-            }
-            return answer(request, 302, {"Location": elsewhere, **linked})
-        if self.broken and len(self.ranges()) > 1:
-            return answer(request, 503, {})
-        if self.broken:
-            return answer(request, 200, {"Content-Length": str(len(data))}, data[: len(data) // 2])
-        start = int(
-            (request.headers["Range"] or "bytes=0-").removeprefix("bytes=").removesuffix("-")
-        )
-        span: dict[str, str | None] = (
-            {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
-        )
-        return answer(request, 206 if start else 200, span, data[start:])
-
-    def ranges(self) -> list[str | None]:
-        """What was asked for of the large files, in order."""
-        return [
-            headers["Range"]
-            for command, path, headers in self.seen
-            if command == "GET" and path.startswith("/elsewhere/")
-        ]
+        commit = {"X-Repo-Commit": COMMIT}
+        if path.startswith("/elsewhere/"):
+            sent = data[: len(data) // 2] if self.broken else data
+            answer(request, 200, {"Content-Length": str(len(data))}, sent)
+        elif name.endswith(".safetensors"):
+            port = request.headers["Host"].rsplit(":", 1)[1]
+            linked = {"X-Linked-Etag": tag, "X-Linked-Size": str(len(data))}
+            to = {"Location": f"http://localhost:{port}/elsewhere/{COMMIT}/{name}"}
+            answer(request, 302, commit | linked | to)
+        else:
+            answer(request, 200, commit | {"ETag": tag}, data)
 
 
-def test_a_download_that_was_cut_resumes_and_the_token_stays_with_the_hub(
-    project: Path, tmp_path: Path
-) -> None:
-    gpt2 = PARAMS["models"]["gpt2"]
-    weights = random.Random(0).randbytes(24 << 20)  # huggingface_hub writes pieces of 10 MiB
-    hub = Hub(gpt2["revision"], {"config.json": b"{}", "model.safetensors": weights})
-    command = ("pretrain", "gpt2", "none", "weights", "log")
+def test_a_download_that_was_cut_is_told_and_the_token_stays_with_the_hub(tmp_path: Path) -> None:
+    weights = os.urandom(3 << 20)
+    wanted = {"config.json": b"{}", "model.safetensors": weights}
+    others = dict.fromkeys(["pytorch_model.bin", "onnx/model.safetensors", "run.py"], b"no")
+    hub = Hub(wanted | others)
     with serving(hub) as endpoint:
-        environment = {
-            "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_TOKEN": TOKEN,
-        }
         hub.broken = True
-        done = replicate(*command, cwd=project, **environment)
-        told(
-            done,
-            "openai-community/gpt2@607a30d7: the download of model.safetensors failed (the hub answers 503); run the same command again",
-        )
-        assert not (project / "weights").exists()
-        secret(TOKEN, done, tmp_path)
-        hub.broken, hub.seen = False, []
-        done = replicate(*command, cwd=project, **environment)
-    assert done.returncode == 0, done.stderr
-    assert hub.ranges() == [f"bytes={10 << 20}-"]
-    (path,) = (tmp_path / "home").rglob("model.safetensors")
-    assert path.read_bytes() == weights
-    noted = json.loads((project / "weights" / "manifest.json").read_text())["files"][
-        "model.safetensors"
-    ]
-    assert noted == {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
-    secret(TOKEN, done, tmp_path)
-    told_to = {
-        (path, headers["Authorization"])
-        for _, path, headers in hub.seen
-        if headers["Authorization"]
-    }
-    files = ("model.safetensors.index.json", "model.safetensors")
-    assert told_to == {
-        (f"/{gpt2['repository']}/resolve/{gpt2['revision']}/{name}", f"Bearer {TOKEN}")
-        for name in files
-    }
-
-
-def test_a_part_that_does_not_fit_is_fetched_anew(
-    cache: Path, project: Path, tmp_path: Path
-) -> None:
-    imdb = PARAMS["corpora"]["imdb"]
-    table = io.BytesIO()
-    parquet.write_table(pa.table({"text": TEXTS}), table)
-    hub = Hub(imdb["revision"], {Path(imdb["file"]).name: table.getvalue()})
-    (cached,) = cache.rglob("*.parquet")
-    cached.unlink()
-    blobs = cached.parents[3] / "blobs"
-    blobs.mkdir()
-    (blobs / f"{hashlib.sha256(table.getvalue()).hexdigest()}.incomplete").write_bytes(
-        b"of another file"
-    )
-    with serving(hub) as endpoint:
-        done = replicate(
-            "extract",
-            "gpt2",
-            "out",
-            cwd=project,
-            HF_ENDPOINT=endpoint,
-            HF_HOME=str(cache),
-            HF_TOKEN=TOKEN,
-        )
-    assert done.returncode == 0, done.stderr
-    assert hub.ranges() == ["bytes=15-", None]
-    assert cached.read_bytes() == table.getvalue()
-    secret(TOKEN, done, tmp_path)
+        done = call("weights", GPT2, COMMIT, home=tmp_path, HF_ENDPOINT=endpoint)
+        told(done, f"{GPT2}@607a30d7: weights: not in the local cache, and the hub cannot be")
+        hub.broken = False
+        done = call("weights", GPT2, COMMIT, home=tmp_path, HF_ENDPOINT=endpoint)
+        assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())
+    assert {str(file.relative_to(folder)) for file in folder.rglob("*")} == set(wanted)
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert sha256(folder / "model.safetensors") == hashlib.sha256(weights).hexdigest()
+    assert {token for path, token in hub.seen if path.startswith("/elsewhere/")} == {None}
+    assert {token for path, token in hub.seen if "/resolve/" in path} == {f"Bearer {TOKEN}"}
+    assert without_token(tmp_path)
+    again = call("weights", GPT2, COMMIT, home=tmp_path)  # the server is gone
+    assert again.stdout == done.stdout

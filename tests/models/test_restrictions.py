@@ -11,10 +11,10 @@ from devinterp.slt.weight_restrictions import create_param_masks
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedModel
 
 from replicate.errors import UserError
-from replicate.models import last_token as label
-from replicate.models import loading as models
+from replicate.models import last_token, loading
 from replicate.models.restrictions import restrict, summary
-from replicate.sampling import Plan, Setting, Space, sample
+from replicate.progress import silent
+from replicate.sampling import SamplerConfig, SamplingConfig, Task, sample
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,21 @@ def small(architecture: str) -> PreTrainedModel:
             hidden_dropout=0.0,
         )
         return AutoModelForCausalLM.from_config(config).eval()
-    return models.build(architecture, layers=2, width=64, heads=2, vocabulary=300, length=16).eval()
+    return loading.build(
+        architecture, layers=2, width=64, heads=2, vocabulary=300, length=16
+    ).eval()
+
+
+def run_chain(task: Task, draws: int) -> None:
+    sample(
+        task,
+        SamplerConfig("sgld", 1e-4),
+        SamplingConfig(1.0, 2, shuffles=1, chains=1, burn_in=0, draws=draws),
+        np.zeros(20, np.float32),
+        order=lambda shuffle: np.arange(20),
+        noise=lambda shuffle, chain: 3,
+        advance=silent,
+    )
 
 
 def moved(model: PreTrainedModel, *words: str) -> set[str]:
@@ -41,26 +55,16 @@ def moved(model: PreTrainedModel, *words: str) -> set[str]:
     masks = restrict(model, words)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     tokens = torch.randint(0, 300, (20, 16), generator=torch.Generator().manual_seed(1))
-    space = Space([model.get_parameter(name) for name in masks], list(masks.values()))
-    after: dict[str, torch.Tensor] = {}
+    changed: set[str] = set()
 
     def loss(index_B: torch.Tensor) -> torch.Tensor:
-        after.update(
-            {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        )
-        return label.losses(model, tokens[index_B])
+        for name, parameter in model.named_parameters():
+            if not torch.equal(parameter, before[name]):
+                changed.add(name)
+        return last_token.losses(model, tokens[index_B])
 
-    sample(
-        space,
-        loss,
-        np.zeros(20, np.float32),
-        Setting("sgld", 1e-4),
-        Plan(1.0, batch_size=5, groups=1, chains=1, burn_in=0, draws=4),
-        order=lambda group: np.arange(20),
-        noise=lambda group, chain: 3,
-        advance=lambda steps=1, note="": None,
-    )
-    return {name for name in before if not torch.equal(before[name], after[name])}
+    run_chain(Task(loss, [model.get_parameter(name) for name in masks], list(masks.values())), 4)
+    return changed
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
@@ -70,9 +74,9 @@ def test_unquantised_is_what_loading_in_4_and_8_bits_leaves(
 ) -> None:
     """So that λ̂ of a full-precision model can be compared with a quantised one's."""
     small(architecture).save_pretrained(tmp_path)
-    left = set(models.sampled(models.load(tmp_path, weights, CPU)))
-    assert set(restrict(models.load(tmp_path, "float32", CPU), ["unquantised"])) == left
-    assert set(restrict(models.load(tmp_path, weights, CPU), ["all"])) == left
+    left = set(loading.sampled(loading.load(tmp_path, weights, CPU)))
+    assert set(restrict(loading.load(tmp_path, "float32", CPU), ["unquantised"])) == left
+    assert set(restrict(loading.load(tmp_path, weights, CPU), ["all"])) == left
 
 
 @pytest.mark.parametrize(
@@ -100,9 +104,7 @@ def test_what_is_named_moves_and_the_rest_stays(words: tuple[str, ...], held: st
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neox"])
 def test_parts_are_known_in_every_architecture(architecture: str) -> None:
-    """Attention, MLP, embeddings, head and norms: each is found, none overlaps another, and the
-    layers' words add up.
-    """
+    """Each part is found, none overlaps another, and the layers' words add up."""
     found = {
         word: set(restrict(small(architecture), [word]))
         for word in ("attention", "mlp", "embed", "norms")
@@ -117,33 +119,21 @@ def test_parts_are_known_in_every_architecture(architecture: str) -> None:
 
 
 def test_one_head_is_held_by_a_mask_as_devinterp_has_it() -> None:
-    """Head 1's rows of Q, K and V, and its columns of the output projection, move; the other head's
-    stay to the bit.
-    """
+    """The rows of Q that belong to head 1 move; those of head 0 stay to the bit."""
     model = small("llama")
     theirs = create_param_masks(model, "l0h1")
     masks = restrict(model, ["l0h1"])
     assert masks.keys() == theirs.keys()
     weight = model.get_parameter("model.layers.0.self_attn.q_proj.weight")
-    space = Space([weight], [masks["model.layers.0.self_attn.q_proj.weight"]])
-    assert space.sizes == [32 * 64]
-    start = weight.detach().clone()
-    ends = []
+    start, ends = weight.detach().clone(), []
 
     def loss(index_B: torch.Tensor) -> torch.Tensor:
         ends.append(weight.detach().clone())
         return weight.square().sum().expand(len(index_B))
 
-    sample(
-        space,
-        loss,
-        np.zeros(4, np.float32),
-        Setting("sgld", 1e-4),
-        Plan(1.0, batch_size=1, groups=1, chains=1, burn_in=0, draws=3),
-        order=lambda group: np.arange(4),
-        noise=lambda group, chain: 1,
-        advance=lambda steps=1, note="": None,
-    )
+    task = Task(loss, [weight], [masks["model.layers.0.self_attn.q_proj.weight"]])
+    assert task.sizes == [32 * 64]
+    run_chain(task, 3)
     assert torch.equal(ends[-1][:32], start[:32])
     assert (ends[-1][32:] != start[32:]).float().mean() > 0.99
     assert torch.equal(weight.detach(), start)
@@ -161,7 +151,7 @@ def test_quantised_matrices_cannot_be_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="'mlp': names no parameter of this model that has a gradient"
     ):
-        restrict(models.load(tmp_path, "nf4", CPU), ["mlp"])
+        restrict(loading.load(tmp_path, "nf4", CPU), ["mlp"])
 
 
 def test_the_summary_counts_weights_by_pattern() -> None:

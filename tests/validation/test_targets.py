@@ -1,6 +1,4 @@
-"""The targets: their λ against other derivations of it, their finite-nβ values against other
-integrations, their data against K.
-"""
+"""λ against other derivations of it, values at a finite nβ against other integrations."""
 
 from __future__ import annotations
 
@@ -12,14 +10,17 @@ import pytest
 import torch
 from scipy import integrate, special
 
-from replicate.sampling import Setting
+from replicate.sampling import SamplerConfig
 from replicate.validation.targets import (
     Bigram,
     DeepLinear,
     LinearRegression,
+    Model,
     NormalCrossing,
     Quadratic,
     Target,
+)
+from replicate.validation.theory import (
     Truth,
     deep_linear,
     normal_crossing,
@@ -29,9 +30,7 @@ from replicate.validation.targets import (
 
 
 def flags(widths: list[int], rank: int) -> float:
-    """λ of a deep linear network as a minimum over the ranks ρ that partial products keep: a
-    search, not a formula.
-    """
+    """λ of a deep linear network by a search for the ranks ρ that partial products keep."""
     surplus = [width - rank for width in widths]
 
     @cache
@@ -70,18 +69,17 @@ def test_llc_of_worked_examples() -> None:
     assert normal_crossing((1, 1)) == Truth(1 / 2, 2)
     assert normal_crossing((1, 2)) == Truth(1 / 4, 1)
     assert normal_crossing((3,)) == Truth(1 / 6, 1)
+    assert NormalCrossing((1, 1, 1), 5).truth == Truth(5 / 2, 11)  # of copies
 
 
-def test_copies_add_their_llc_and_their_surplus_multiplicity() -> None:
-    assert NormalCrossing((1, 1, 1), 5).truth == Truth(5 / 2, 11)
-
-
-def test_a_network_narrower_than_its_rank_is_refused() -> None:
+def test_impossible_targets_are_refused() -> None:
     with pytest.raises(ValueError, match="no such network"):
         deep_linear([3, 1, 3], 2)
+    with pytest.raises(ValueError, match="no posterior without localisation"):
+        NormalCrossing((1, 1), 1).expected(SamplerConfig("sgld", 0.1), 10.0)
 
 
-FINE = Setting("sgld", 1e-12, localization=1.0)
+FINE = SamplerConfig("sgld", 1e-12, localization=1.0)
 
 
 @pytest.mark.parametrize("t", [1.0, 20.0, 300.0])
@@ -100,49 +98,38 @@ def test_other_normal_crossings_by_direct_integration() -> None:
         return above / integrate.dblquad(density, 0, 9, 0, 9)[0]
 
     assert NormalCrossing((1, 2), 1).expected(FINE, 5.0) == pytest.approx(mean(5.0), rel=1e-3)
-    assert NormalCrossing((3,), 1).expected(Setting("sgld", 1e-12), 7.0) == pytest.approx(
-        1 / 6, rel=1e-3
-    )
+    w6 = NormalCrossing((3,), 1).expected(SamplerConfig("sgld", 1e-12), 7.0)
+    assert w6 == pytest.approx(1 / 6, rel=1e-3)
 
 
 def test_step_size_correction_is_exact_to_first_order_on_a_quadratic() -> None:
     """w² has curvature 2: λ̂ = nβ/(a(1 − εa/4)), a = 2nβ + γ."""
     a = 2 * 10 + 1
     for lr in (1e-3, 4e-3):
+        found = NormalCrossing((1,), 1).expected(SamplerConfig("sgld", lr, localization=1.0), 10.0)
         exact = 10 / (a * (1 - lr * a / 4))
-        assert NormalCrossing((1,), 1).expected(
-            Setting("sgld", lr, localization=1.0), 10.0
-        ) == pytest.approx(exact, rel=2 * (lr * a / 4) ** 2 + 1e-6)
-
-
-def test_a_product_without_localisation_has_no_posterior() -> None:
-    with pytest.raises(ValueError, match="no posterior"):
-        NormalCrossing((1, 1), 1).expected(Setting("sgld", 0.1), 10.0)
+        assert found == pytest.approx(exact, rel=2 * (lr * a / 4) ** 2 + 1e-6)
 
 
 @pytest.mark.parametrize(
     ("inputs", "hidden", "outputs"), [(3, 2, 4), (2, 3, 3), (4, 3, 4), (3, 5, 2)]
 )
 def test_reduced_rank_values_by_random_matrices(inputs: int, hidden: int, outputs: int) -> None:
-    """True rank 0: λ̂ = (N/2)·E tr[tAAᵀ(1 + tAAᵀ)⁻¹] with the weights det(1 + tAAᵀ)^(−N/2), A
-    Gaussian.
-    """
+    """True rank 0: λ̂ = (N/2)·E tr[tAAᵀ(1 + tAAᵀ)⁻¹], weighted by det(1 + tAAᵀ)^(−N/2)."""
     t, rng = 3.0, np.random.default_rng(1)
     a = rng.standard_normal((200_000, hidden, inputs))
     x = np.clip(np.linalg.eigvalsh(a @ a.transpose(0, 2, 1)), 0, None)
     weight = np.exp(-outputs / 2 * np.log1p(t * x).sum(1))
-    value = (weight * (outputs / 2 * t * x / (1 + t * x)).sum(1)).sum() / weight.sum()
-    assert two_layers(4 * t, 2.0, (inputs, hidden, outputs), 0, 1.0) == pytest.approx(
-        value, rel=0.02
-    )
+    value = np.average((outputs / 2 * t * x / (1 + t * x)).sum(1), weights=weight)
+    found = two_layers(4 * t, 2.0, (inputs, hidden, outputs), 0, 1.0)
+    assert found == pytest.approx(value, rel=0.02)
 
 
 def test_reduced_rank_values_tend_to_the_llc() -> None:
-    """Far from a tie of the exponents the finite-nβ value is soon λ itself."""
-    for widths, rank in (((4, 3, 24), 1), ((24, 3, 4), 1), ((3, 40, 3), 1)):
-        assert two_layers(3000.0, 10.0, widths, rank, 1.5) == pytest.approx(
-            reduced_rank(*widths, rank).llc, rel=0.01
-        )
+    """Far from a tie of the exponents, the value at a finite nβ is soon λ itself."""
+    for widths in ((4, 3, 24), (24, 3, 4), (3, 40, 3)):
+        found = two_layers(3000.0, 10.0, widths, 1, 1.5)
+        assert found == pytest.approx(reduced_rank(*widths, 1).llc, rel=0.01)
 
 
 TARGETS: list[Target] = [
@@ -155,6 +142,14 @@ TARGETS: list[Target] = [
 ]
 
 
+@torch.no_grad()
+def shake(model: Model, size: float) -> None:
+    """Moves all parameters away from w*."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters:
+        parameter += size * torch.randn(parameter.shape, generator=generator)
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_w_star_is_a_minimum_of_the_empirical_loss(target: Target) -> None:
     model = target.model(1)
@@ -165,11 +160,7 @@ def test_w_star_is_a_minimum_of_the_empirical_loss(target: Target) -> None:
     for parameter in model.parameters:
         assert parameter.grad is not None
         assert parameter.grad.abs().max() < 1e-5
-    with torch.no_grad():
-        for parameter in model.parameters:
-            parameter += 0.3 * torch.randn(
-                parameter.shape, generator=torch.Generator().manual_seed(0)
-            )
+    shake(model, 0.3)
     assert model.losses().mean(dtype=np.float64) > base
 
 
@@ -179,11 +170,7 @@ def test_loss_of_a_network_is_its_distance_from_the_truth() -> None:
     model = target.model(4)
     base = model.losses().mean(dtype=np.float64)
     star = [parameter.detach().clone() for parameter in model.parameters]
-    with torch.no_grad():
-        for parameter in model.parameters:
-            parameter += 0.5 * torch.randn(
-                parameter.shape, generator=torch.Generator().manual_seed(2)
-            )
+    shake(model, 0.5)
     chains = [
         torch.linalg.multi_dot([layer[copy] for layer in layers])
         for layers in (model.parameters, star)

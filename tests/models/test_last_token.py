@@ -1,6 +1,4 @@
-"""What the label does not need can be left out: the same losses, the same gradients, whatever the
-architecture.
-"""
+"""The focused model has the same losses and gradients as the whole one, in each architecture."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from replicate.models import last_token as label
+from replicate.models import last_token
 
 SMALL = {
     "hidden_size": 32,
@@ -54,9 +52,9 @@ def tokens() -> torch.Tensor:
     return torch.randint(1, 50, (5, 13), generator=torch.Generator().manual_seed(1))
 
 
-def gradients(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+def gradients(model: PreTrainedModel, losses_B: torch.Tensor) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    label.losses(model, tokens()).mean().backward()
+    losses_B.mean().backward()
     return {
         name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
         for name, p in model.named_parameters()
@@ -65,43 +63,31 @@ def gradients(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_losses_and_all_gradients_are_those_of_the_whole_model(architecture: str) -> None:
-    """The reference makes all logits of all positions, of a model that nobody touched."""
+    """The reference computes all logits of all positions, before the model is focused."""
     model = build(architecture)
     logits = model(input_ids=tokens()).logits[:, -2].float()
     reference = torch.nn.functional.cross_entropy(logits, tokens()[:, -1], reduction="none")
-    model.zero_grad()
-    reference.mean().backward()
-    whole = {
-        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
-        for name, p in model.named_parameters()
-    }
-    label.focus(model)
-    torch.testing.assert_close(label.losses(model, tokens()), reference, rtol=1e-4, atol=1e-5)
+    whole = gradients(model, reference)
+    last_token.focus(model)
+    losses = last_token.losses(model, tokens())
+    torch.testing.assert_close(losses, reference, rtol=1e-4, atol=1e-5)
     largest = max(float(gradient.abs().max()) for gradient in whole.values())
-    for name, gradient in gradients(model).items():
-        torch.testing.assert_close(
-            gradient,
-            whole[name],
-            rtol=1e-3,
-            atol=1e-5 * largest,
-            msg=lambda text, name=name: f"{name}: {text}",
-        )
+    focused = gradients(model, losses)
+    torch.testing.assert_close(focused, whole, rtol=1e-3, atol=1e-5 * largest)
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neox"])
 def test_the_last_block_works_at_one_position(architecture: str) -> None:
-    """Rows that each linear layer sees: 12 positions of 5 windows, but in the last block's MLP and
-    output projection 1 of each.
-    """
+    """Linear layers see 12 positions of 5 windows, but MLP and projection of the last block 1."""
     model = build(architecture)
-    label.focus(model)
+    last_token.focus(model)
     rows: dict[str, int] = {}
     for name, module in model.named_modules():
         if type(module).__name__ in ("Linear", "Conv1D"):
             module.register_forward_hook(
                 lambda _, inputs, out, name=name: rows.update({name: out[..., 0].numel()})
             )
-    label.losses(model, tokens())
+    last_token.losses(model, tokens())
     once = {name for name, count in rows.items() if count == 5}
     assert all(".2." in name or "head" in name or "embed_out" in name for name in once)
     assert {count for name, count in rows.items() if ".0." in name or ".1." in name} == {60}
@@ -109,12 +95,10 @@ def test_the_last_block_works_at_one_position(architecture: str) -> None:
 
 
 def test_a_label_that_is_seen_does_not_matter() -> None:
-    """The context's logits never see the label: changing it changes the loss's row of the softmax,
-    not the softmax.
-    """
+    """The probabilities of all labels after one context sum to 1, so no logit sees the label."""
     model = build("llama")
-    label.focus(model)
+    last_token.focus(model)
     window = tokens()[:1].repeat(50, 1)
     window[:, -1] = torch.arange(50)
     with torch.no_grad():
-        assert float((-label.losses(model, window)).exp().sum()) == pytest.approx(1, abs=1e-5)
+        assert float((-last_token.losses(model, window)).exp().sum()) == pytest.approx(1, abs=1e-5)

@@ -1,6 +1,4 @@
-"""fANOVA finds the hyperparameter that λ̂ depends on, says how sure that is, and is the same each
-time.
-"""
+"""fANOVA finds the hyperparameter that λ̂ depends on, and says how sure that is."""
 
 from __future__ import annotations
 
@@ -10,39 +8,36 @@ from itertools import product
 
 import pytest
 
-from replicate.sampling import Setting
-from replicate.search import importance as importances
-from replicate.search.trials import Attempt, Outcome
+from replicate.sampling import SamplerConfig
+from replicate.search import importance
+from replicate.search.trials import Outcome, Trial
 
 LRS, BOXES, PULLS = (1e-7, 1e-5, 1e-3, 1e-1), (None, 0.5, 1.0), (0.0, 0.1, 1.0)
+Llc = Callable[[float, float | None, float], float]
 
 
-def grid(
-    llc: Callable[[float, float | None, float], float],
-    failed: Callable[[float], int] = lambda lr: 0,
-) -> list[Attempt]:
+def grid(llc: Llc, diverged: Callable[[float], int] = lambda lr: 0) -> list[Trial]:
     """36 trials of ε × box × γ."""
     return [
-        Attempt(
+        Trial(
             "grid",
-            Setting("sgld", lr, localization=pull, bounding_box=box),
-            Outcome(llc(lr, box, pull), 1.0, 0.1, 0.1, 1.0, 1.0, 0.0, failed(lr)),
+            SamplerConfig("sgld", lr, localization=pull, bounding_box=box),
+            Outcome(llc(lr, box, pull), 1.0, 0.1, 0.1, 1.0, 1.0, 0.0, diverged(lr)),
         )
         for lr, box, pull in product(LRS, BOXES, PULLS)
     ]
 
 
-def shares(attempts: list[Attempt], seed: int = 0) -> dict[str, importances.Importance]:
-    return {row.hyperparameter: row for row in importances.explain(attempts, seed)}
+def shares(trials: list[Trial]) -> dict[str, importance.Importance]:
+    return {row.hyperparameter: row for row in importance.explain(trials, 0)}
 
 
 def test_the_hyperparameter_that_matters_has_nearly_all_the_importance() -> None:
     found = shares(grid(lambda lr, box, pull: math.log(lr) + 0.1 * pull))
     assert set(found) == {"lr", "bounding_box", "localization"}
     assert found["lr"].importance > 0.85
-    assert found["lr"].interval[0] > max(
-        found["bounding_box"].interval[1], found["localization"].interval[1]
-    )
+    others = (found[name].interval[1] for name in ("bounding_box", "localization"))
+    assert found["lr"].interval[0] > max(others)
 
 
 def test_none_is_a_value_like_another() -> None:
@@ -51,7 +46,7 @@ def test_none_is_a_value_like_another() -> None:
 
 
 def test_what_two_hyperparameters_do_only_together_is_the_share_of_neither() -> None:
-    """Exclusive or of ε and γ: its main effects are nil."""
+    """Exclusive or of ε and γ has no main effects."""
     found = shares(grid(lambda lr, box, pull: float((lr in LRS[::2]) ^ (pull > 0.05))))
     assert sum(row.importance for row in found.values()) < 0.7
 
@@ -66,26 +61,21 @@ def test_equal_effects_share_equally_and_the_interval_shows_the_doubt() -> None:
         assert min(found[name].resamples) <= low < high <= max(found[name].resamples)
 
 
-def test_a_setting_that_failed_counts_as_an_infinite_lambda() -> None:
-    """λ̂ is constant where the chains survive; only ε says where they do, so ε explains all."""
+def test_a_trial_with_a_diverged_chain_counts_as_an_infinite_lambda() -> None:
+    """λ̂ is constant where the chains survive, so ε alone explains where they do."""
     found = shares(
         grid(lambda lr, box, pull: math.nan if lr == 1e-1 else 5.0, lambda lr: int(lr == 1e-1))
     )
     assert found["lr"].importance > 0.95
 
 
-def test_a_grid_whose_settings_all_agree_explains_nothing() -> None:
+def test_a_grid_whose_trials_all_agree_explains_nothing() -> None:
     assert {row.importance for row in shares(grid(lambda lr, box, pull: 5.0)).values()} == {0.0}
 
 
-def test_tpe_trials_and_constant_hyperparameters_are_left_out() -> None:
-    attempts = grid(lambda lr, box, pull: lr)
-    extra = Attempt("tpe", Setting("rmsprop", 1e-4), attempts[0].outcome)
-    assert importances.explain([*attempts, extra], 0) == importances.explain(attempts, 0)
-
-
-def test_the_same_seed_gives_the_same_importances_and_another_others() -> None:
-    attempts = grid(lambda lr, box, pull: LRS.index(lr) + PULLS.index(pull))
-    found = importances.explain(attempts, 3)
-    assert importances.explain(attempts, 3) == found
-    assert importances.explain(attempts, 4) != found
+def test_tpe_trials_are_left_out_and_seeds_tell() -> None:
+    trials = grid(lambda lr, box, pull: LRS.index(lr) + PULLS.index(pull))
+    extra = Trial("tpe", SamplerConfig("rmsprop", 1e-4), trials[0].outcome)
+    found = importance.explain(trials, 3)
+    assert importance.explain([*trials, extra], 3) == found
+    assert importance.explain(trials, 4) != found

@@ -1,0 +1,242 @@
+"""Weights are loaded as they were, quantised gradients are true, and nothing is executed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from torch import nn
+from transformers import PreTrainedModel
+
+from replicate.errors import UserError
+from replicate.models import last_token, loading, quantised
+
+CPU = torch.device("cpu")
+DEQUANTISED = {"dequantised": (torch.bfloat16, 0.05), "dequantised-float32": (torch.float32, 1e-4)}
+
+
+def saved(folder: Path, architecture: str = "llama", layers: int = 2) -> Path:
+    torch.manual_seed(0)
+    shape = {"layers": layers, "width": 64, "heads": 2, "vocabulary": 300, "length": 16}
+    loading.build(architecture, **shape).save_pretrained(folder)
+    return folder
+
+
+def loaded(folder: Path, weights: str) -> PreTrainedModel:
+    if weights not in DEQUANTISED:
+        return loading.load(folder, weights, CPU)
+    model = loading.load(folder, "nf4", CPU)
+    quantised.dequantise(model, DEQUANTISED[weights][0])
+    return model
+
+
+def tokens(batch: int = 5) -> torch.Tensor:
+    return torch.randint(0, 300, (batch, 16), generator=torch.Generator().manual_seed(1))
+
+
+def moving(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    last_token.losses(model, tokens()).mean().backward()
+    found = {name: weight.grad for name, weight in moving(model).items()}
+    return {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
+
+
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.float() - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("weights", ["float32", "nf4", "int8"])
+def test_what_is_not_quantised_has_gradients(tmp_path: Path, weights: str) -> None:
+    whole, model = loaded(saved(tmp_path), "float32"), loaded(tmp_path, weights)
+    kept = ("norm", "embed", "lm_head")
+    assert set(moving(model)) == {
+        name
+        for name, _ in whole.named_parameters()
+        if weights == "float32" or any(word in name for word in kept)
+    }
+    assert loading.count(model) == sum(weight.numel() for weight in whole.parameters())
+    assert not model.training
+
+
+def in_full(packed: nn.Module, folder: Path) -> nn.Module:
+    """Returns the same model in full precision, with the values of its 4-bit weights."""
+    model, state = loaded(folder, "float32"), {}
+    for name, weight in packed.named_parameters():
+        code = getattr(weight, "quant_state", None)
+        state[name] = weight.data if code is None else dequantize_4bit(weight.data, code).float()
+    model.load_state_dict(state)
+    return model
+
+
+@pytest.mark.parametrize(("weights", "error"), [("nf4", 1e-4), ("int8", 0.1)])
+def test_quantised_gradients_are_true_even_after_a_pass_without_gradients(
+    tmp_path: Path, weights: str, error: float
+) -> None:
+    """bitsandbytes may repack weights in a pass without gradients; backward is then silently wrong.
+    Rounding weights and activations to 8 bits costs a few per cent.
+    """
+    model = loaded(saved(tmp_path), weights)
+    exact = in_full(model, tmp_path) if weights == "nf4" else loaded(tmp_path, "float32")
+    reference = gradients(exact)
+    with torch.no_grad():
+        last_token.losses(model, tokens(64))
+    for name, gradient in gradients(model).items():
+        assert distance(gradient, reference[name]) < error, name
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("weights", DEQUANTISED)
+def test_a_dequantised_model_is_the_quantised_one_with_all_its_gradients(
+    tmp_path: Path, architecture: str, weights: str
+) -> None:
+    """Its w* is the same, and is kept in 4 bits."""
+    packed = loaded(saved(tmp_path, architecture), "nf4")
+    reference, losses_B = gradients(packed), last_token.losses(packed, tokens())
+    dtype, error = DEQUANTISED[weights]
+    model = loading.load(tmp_path, "nf4", CPU)
+    anchors = quantised.dequantise(model, dtype)
+    found = gradients(model)
+    assert {weight.dtype for weight in model.parameters()} == {dtype}
+    assert set(found) == set(dict(model.named_parameters()))
+    assert loading.count(model) == loading.count(packed)
+    assert set(anchors) == set(found) - set(reference)
+    for name, anchor in anchors.items():
+        assert torch.equal(anchor.dense(), model.get_parameter(name).data)
+        assert anchor.packed.numel() * 2 == model.get_parameter(name).numel()
+    torch.testing.assert_close(last_token.losses(model, tokens()), losses_B, rtol=0, atol=error)
+    for name, gradient in reference.items():
+        assert distance(found[name], gradient) < error, name
+
+
+@pytest.mark.parametrize("weights", ["float32", "nf4", "dequantised"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_gradient_checkpointing_gives_the_same_gradients_and_keeps_less(
+    tmp_path: Path, architecture: str, weights: str
+) -> None:
+    """In eval mode, in which Hugging Face's own switch does nothing."""
+    saved(tmp_path, architecture, layers=6)
+    found, kept = [], []
+    for checkpointing in (False, True):
+        model = loaded(tmp_path, weights)
+        last_token.focus(model)
+        if checkpointing:
+            loading.checkpoint_gradients(model)
+        sizes: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            if not isinstance(tensor, nn.Parameter):
+                sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            last_token.losses(model, tokens()).mean()
+        kept.append(sum(sizes.values()))
+        found.append(gradients(model))
+    assert kept[1] < kept[0] / 3
+    for name, gradient in found[0].items():
+        assert torch.equal(gradient, found[1][name]), name
+
+
+def test_dropout_is_off_even_in_training_mode(tmp_path: Path) -> None:
+    model = loading.build("gpt2", layers=1, width=32, heads=2, vocabulary=300, length=16)
+    model.config.resid_pdrop = model.config.embd_pdrop = model.config.attn_pdrop = 0.1
+    model.save_pretrained(tmp_path)
+    found = loaded(tmp_path, "float32")
+    before = last_token.losses(found, tokens())
+    torch.testing.assert_close(last_token.losses(found.train(), tokens()), before)
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Iterator[Path]:
+    """The file that hostile files would make; it must not be there in the end."""
+    yield tmp_path / "pwned"
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return saved(tmp_path / "model", "gpt2", layers=1)
+
+
+def refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="no usable weights") as error:
+        loading.load(folder, "float32", CPU)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_pickled_weights_are_not_read(folder: Path, mark: Path, name: str) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"x": Payload(mark)}, folder / name)
+    refused(folder)
+
+
+def test_an_index_that_leads_to_a_pickle_is_refused(folder: Path, mark: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"x": Payload(mark)}, folder / "pytorch_model.bin")
+    index = {"metadata": {}, "weight_map": {"transformer.wte.weight": "pytorch_model.bin"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(folder)
+
+
+def edited(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_code_of_a_repository_is_not_run(folder: Path, mark: Path) -> None:
+    """It is ignored in a model that transformers knows, and refused in another one."""
+    lines = f"from pathlib import Path\nPath({str(mark)!r}).touch()\n"
+    (folder / "evil.py").write_text(f"{lines}class Config: pass\nclass Model: pass\n")
+    named = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    edited(folder, auto_map=named)
+    assert type(loaded(folder, "float32")).__module__.startswith("transformers.models.gpt2")
+    edited(folder, model_type="evil")
+    refused(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n_layer": "x"}, {"n_head": 0}, {"n_embd": 32}, {"model_type": ["gpt2"]}]
+)
+def test_a_configuration_that_does_not_fit_is_told(folder: Path, changes: dict[str, Any]) -> None:
+    edited(folder, **changes)
+    refused(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"cut off", b"\xff" * 64])
+def test_damaged_weights_are_told(folder: Path, content: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    refused(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "{"])
+def test_a_manifest_that_names_no_model_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match="manifest"):
+        loading.load(tmp_path, "float32", CPU)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_model_that_needs_a_gpu_says_so() -> None:
+    assert loading.device("any", "mini") == CPU
+    with pytest.raises(UserError, match="llama-2-7b: needs a CUDA GPU"):
+        loading.device("cuda", "llama-2-7b")

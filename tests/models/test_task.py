@@ -1,0 +1,120 @@
+"""The type of matrix products is not seen in λ̂, and a task moves what its restriction names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from replicate.data import windows
+from replicate.estimation import estimators
+from replicate.models import loading, task, training
+from replicate.models.task import TaskConfig, TextTask
+from replicate.progress import silent
+from replicate.sampling import SamplerConfig, SamplingConfig, sample
+
+N = 2000
+
+
+def text() -> np.ndarray:
+    """Most tokens are one more than the one two places before."""
+    rng = np.random.default_rng(0)
+    tokens_NxL = rng.integers(0, 12, (N, 9), dtype=np.int32)
+    for i in range(2, 9):
+        rule = (tokens_NxL[:, i - 2] + 1) % 12
+        tokens_NxL[:, i] = np.where(rng.random(N) < 0.8, rule, tokens_NxL[:, i])
+    return tokens_NxL
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TaskConfig:
+    """A small trained model and its windows, as the stages leave them."""
+    folder, tokens_NxL = tmp_path_factory.mktemp("task"), text()
+    numbers = np.arange(N, dtype=np.int32)
+    found = windows.Windows(tokens_NxL, numbers, np.zeros(N, bool), None, {})
+    found.save(folder / "windows.safetensors")
+    torch.manual_seed(0)
+    model = loading.build("gpt2", layers=2, width=32, heads=2, vocabulary=12, length=9)
+    schedule = training.Schedule(
+        lr=5e-3, batch_size=64, warmup=20, check=50, tolerance=0.0, descent=0.5, steps=400
+    )
+    generator = torch.Generator().manual_seed(0)
+    training.train(model, torch.from_numpy(tokens_NxL).long(), schedule, generator, silent)
+    model.save_pretrained(folder / "model")
+    return TaskConfig(
+        family="small",
+        model="small",
+        folder=folder / "model",
+        windows=folder / "windows.safetensors",
+        weights="float32",
+        compute_dtype="float32",
+        restriction=("all",),
+        device="any",
+        gradient_checkpointing=False,
+        gpus_per_model=1,
+        hashes=("of the windows", "of the model"),
+    )
+
+
+def losses(found: TextTask) -> np.ndarray:
+    with torch.no_grad():
+        return found.loss(torch.arange(N)).numpy()
+
+
+def llc(found: TextTask) -> estimators.Result:
+    losses_N = losses(found)
+    sampling = SamplingConfig(30.0, 32, shuffles=4, chains=1, burn_in=50, draws=50)
+    trace = sample(
+        found,
+        SamplerConfig("sgld", 1e-3, localization=30.0),
+        sampling,
+        losses_N,
+        order=lambda shuffle: task.order(1, "small", N, shuffle),
+        noise=lambda shuffle, chain: shuffle,
+        advance=silent,
+    )
+    mean = float(losses_N.mean(dtype=np.float64))
+    return estimators.summarise(estimators.controlled(trace, 30.0, mean))
+
+
+def test_lambda_in_bfloat16_is_that_of_float32_within_its_error(config: TaskConfig) -> None:
+    """Batches and noise are the same; each type has a baseline of its own."""
+    a, b = (task.load(replace(config, compute_dtype=name)) for name in ("float32", "bfloat16"))
+    assert losses(b).dtype == np.float32
+    assert not np.array_equal(losses(a), losses(b))
+    np.testing.assert_allclose(losses(b), losses(a), rtol=0.05, atol=0.05)
+    x, y = llc(a), llc(b)
+    assert x.llc > 10 * x.standard_error
+    assert abs(x.llc - y.llc) < max(x.standard_error, y.standard_error)
+
+
+def test_a_task_says_what_it_is_and_how_much_of_it_moves(config: TaskConfig) -> None:
+    whole = task.load(config)
+    part = task.load(replace(config, restriction=("l0",)))
+    assert whole.identity()["parameters"] == sum(p.numel() for p in whole.model.parameters())
+    assert whole.identity()["sampled_parameters"] == whole.identity()["parameters"]
+    assert part.identity()["sampled_parameters"] == sum(part.sizes) < sum(whole.sizes)
+    assert part.identity()["restriction"] == ["l0"]
+    assert (part.identity()["examples"], part.identity()["length"]) == (N, 9)
+
+
+def test_the_order_of_examples_is_that_of_the_family_and_the_shuffle() -> None:
+    first = task.order(1, "small", 50, 0)
+    assert sorted(first) == list(range(50))
+    np.testing.assert_array_equal(first, task.order(1, "small", 50, 0))
+    for other in (task.order(2, "small", 50, 0), task.order(1, "big", 50, 0)):
+        assert not np.array_equal(first, other)
+    assert not np.array_equal(first, task.order(1, "small", 50, 1))
+
+
+def test_dequantised_weights_have_their_anchors_in_four_bits(config: TaskConfig) -> None:
+    shape = {"layers": 1, "width": 64, "heads": 2, "vocabulary": 12, "length": 9}
+    folder = Path(config.folder).with_name("llama")
+    loading.build("llama", **shape).save_pretrained(folder)
+    found = task.load(replace(config, folder=folder, weights="dequantised"))
+    packed = {name for name, x in zip(found.names, found.anchors, strict=True) if x is not None}
+    assert packed == {name for name in found.names if "proj" in name}
+    assert sum(found.sizes) == loading.count(found.model)
