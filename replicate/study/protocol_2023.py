@@ -1,14 +1,13 @@
-"""What the original protocol's one baseline minibatch does to λ̂, from traces of that protocol.
-Pure.
+"""What the single baseline minibatch of the protocol of 2023 does to λ̂, from traces of that
+protocol.
 
-Its λ̂ of a shuffle is F·(mean_t L_t(B_t) − L(B₀)), F = n/ln n, with B₀ the minibatch of the first
-draw of chain 0. While the chain is still close to w* (it is: ε = 1e-7) that is F·(L̄₀ − L₀(B₀))
-plus little: the luck of one minibatch, which all models of a family share.
+Its λ̂ of a shuffle is F·(mean_t L_t(B_t) − L(B₀)) with F = n/ln n, where B₀ is the minibatch of the
+first draw of chain 0. As long as the chain is close to w* (it is: ε = 1e-7), λ̂ is F·(L̄₀ − L₀(B₀))
+and little more. The models of a family share B₀, and so nearly share this *baseline error*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,18 +21,25 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
-class Reexamination:
-    """groups: λ̂ as published of each shuffle; deviations: its standard deviation across chains;
-    luck: F·(L̄₀ − L₀(B₀)); controlled: λ̂ of the same draws by `controlled` at the sampler's nβ,
-    all (group,). r_squared: squared correlation of groups and luck. explained: ρ² of the control
-    variate. spread: standard deviation over shuffles with the mean of each of `BATCHES` minibatches
-    for a baseline. padded_variance: squared correlation of a minibatch's loss at w* with its number
-    of padded labels, 0 where none is padded.
+class Analysed:
+    """What the traces of one model show.
+
+    Attributes:
+        shuffles: λ̂ as published, of each shuffle (S,).
+        deviations: its standard deviation across chains (S,).
+        baseline_errors: F·(L̄₀ − L₀(B₀)) of each shuffle (S,).
+        controlled: λ̂ of the same draws by `controlled`, at the sampler's nβ (S,).
+        r_squared: squared correlation of `shuffles` and `baseline_errors`.
+        explained: ρ² of the control variate.
+        spread: standard deviation over shuffles, if the baseline is the mean of so many minibatches
+            as each of `BATCHES` says.
+        padded_variance: squared correlation of a minibatch's loss at w* with its number of padded
+            labels; 0 where none is padded.
     """
 
-    groups: Array
+    shuffles: Array
     deviations: Array
-    luck: Array
+    baseline_errors: Array
     controlled: Array
     r_squared: float
     explained: float
@@ -42,69 +48,61 @@ class Reexamination:
 
 
 def factor(texts: int) -> float:
-    """n/ln n."""
+    """Returns n/ln n."""
     return float(texts / np.log(texts))
 
 
-def reexamine(
+def analyse(
     trace: xr.Dataset, *, nbeta: float, texts: int, loss: float, quantile: float
-) -> Reexamination:
-    """`trace`: chains of the original protocol with `padded`, the number of padded labels of each
-    minibatch; `loss`: L̄₀ (nats).
+) -> Analysed:
+    """Analyses the chains of one model.
+
+    Args:
+        trace: chains with `padded`, the number of padded labels of each minibatch.
+        nbeta: of the sampler.
+        texts: n.
+        loss: L̄₀, the mean loss at w* (nats per label).
+        quantile: at which each chain's losses are clipped.
     """
-    draws = trace.where(~trace.failed).sel(draw=slice(0, None))
-    chains_GxC = estimators.published(trace, texts, quantile).mean("draw").values
-    groups = chains_GxC.mean(axis=1)
-    luck = factor(texts) * (loss - draws.init_loss.isel(chain=0, draw=0).values)
+    draws = trace.where(~trace.diverged).sel(draw=slice(0, None))
+    llc_SxC = estimators.published(trace, texts, quantile).mean("draw").values
+    shuffles = llc_SxC.mean(axis=1)
+    errors = factor(texts) * (loss - draws.init_loss.isel(chain=0, draw=0).values)
     padded, init = trace.padded.values.ravel(), trace.init_loss.values.ravel()
-    return Reexamination(
-        groups=groups,
-        deviations=chains_GxC.std(axis=1, ddof=1),
-        luck=luck,
+    return Analysed(
+        shuffles=shuffles,
+        deviations=llc_SxC.std(axis=1, ddof=1),
+        baseline_errors=errors,
         controlled=estimators.controlled(trace, nbeta, loss).mean(("chain", "draw")).values,
-        r_squared=squared_correlation(groups, luck),
+        r_squared=_squared_correlation(shuffles, errors),
         explained=estimators.explained(trace, loss),
-        spread=spread(draws, texts, quantile, BATCHES),
-        padded_variance=squared_correlation(padded, init) if padded.any() else 0.0,
+        spread=_spread(draws, texts, quantile),
+        padded_variance=_squared_correlation(padded, init) if padded.any() else 0.0,
     )
 
 
-def spread(draws: xr.Dataset, texts: int, quantile: float, batches: Sequence[int]) -> Array:
-    """Standard deviation over shuffles of λ̂ when the baseline is the mean loss at w* of k
-    minibatches, for each k of `batches`.
+def _spread(draws: xr.Dataset, texts: int, quantile: float) -> Array:
+    """Returns the standard deviation of λ̂ over shuffles for each number of baseline minibatches.
 
-    Root mean square over the disjoint sets of k minibatches that a shuffle's draws hold; NaN where
-    they do not hold one.
+    It is the root mean square over the disjoint sets of that many minibatches that a shuffle's
+    draws hold, and NaN where they hold none.
     """
-    clipped = np.minimum(
-        draws.loss, draws.loss.quantile(quantile, dim="draw").drop_vars("quantile")
-    )
-    mean_G = clipped.mean(("chain", "draw")).values
-    init_GxT = draws.init_loss.values.reshape(len(mean_G), -1)
+    top = draws.loss.quantile(quantile, dim="draw").drop_vars("quantile")
+    mean_S = np.minimum(draws.loss, top).mean(("chain", "draw")).values
+    init_SxT = draws.init_loss.values.reshape(len(mean_S), -1)
     found = []
-    for k in batches:
-        sets = init_GxT.shape[1] // k
+    for size in BATCHES:
+        sets = init_SxT.shape[1] // size
         if not sets:
             found.append(np.nan)
             continue
-        baselines_GxS = init_GxT[:, : sets * k].reshape(len(mean_G), sets, k).mean(axis=2)
-        found.append(
-            factor(texts) * np.sqrt((mean_G[:, None] - baselines_GxS).var(axis=0, ddof=1).mean())
-        )
+        baseline_SxK = init_SxT[:, : sets * size].reshape(len(mean_S), sets, size).mean(axis=2)
+        variance_K = (mean_S[:, None] - baseline_SxK).var(axis=0, ddof=1)
+        found.append(factor(texts) * np.sqrt(variance_K.mean()))
     return np.array(found)
 
 
-def sign_agreement(groups_MxG: Array) -> float:
-    """Share of shuffles in which λ̂ of all models has one sign; by chance alone it would be 2^(1 −
-    models).
-    """
-    signs = np.sign(groups_MxG)
-    return float((signs == signs[0]).all(axis=0).mean())
-
-
-def squared_correlation(x: Array, y: Array) -> float:
-    return (
-        float(np.corrcoef(x, y)[0, 1] ** 2)
-        if len(x) > 2 and np.ptp(x) and np.ptp(y)
-        else float("nan")
-    )
+def _squared_correlation(x: Array, y: Array) -> float:
+    if len(x) < 3 or not np.ptp(x) or not np.ptp(y):
+        return float("nan")
+    return float(np.corrcoef(x, y)[0, 1] ** 2)

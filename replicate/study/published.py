@@ -1,6 +1,4 @@
-"""The figures of the study of November 2023, as data, and what they give when they are analysed as
-its own protocol would not.
-"""
+"""The figures of the study of November 2023; their averages and their variance are recomputed."""
 
 from __future__ import annotations
 
@@ -14,14 +12,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from replicate.errors import UserError
-from replicate.estimation import statistics as inference
+from replicate.estimation import statistics
 from replicate.study.records import Aggregate, Analysis
 
-ESTIMATOR = "original protocol"
+ORIGINAL = "original protocol"  # the write-up's estimator, on traces of its own protocol
 
 Array = NDArray[np.float64]
-
-
 Several = Annotated[tuple[float, ...], Field(min_length=2)]
 
 
@@ -30,8 +26,14 @@ class Row(BaseModel):
 
 
 class Published(Row):
-    """λ̂ of one model: mean and standard deviation across chains of each shuffle, and the average
-    over positive means that was reported.
+    """λ̂ of one model.
+
+    Attributes:
+        parameters: of the whole model.
+        sampled: parameters that its chains moved.
+        mean: over chains, of each shuffle.
+        deviation: standard deviation over chains, of each shuffle.
+        reported: the average over the positive means.
     """
 
     parameters: PositiveInt
@@ -51,7 +53,7 @@ class Published(Row):
 
 
 class Family(Row):
-    """Models that shared their shuffles. `batches`: N of the sampler's nβ = N/ln N."""
+    """Models that shared their shuffles; `batches` is N of the sampler's nβ = N/ln N."""
 
     source: str
     parameters_source: str
@@ -69,11 +71,13 @@ class Family(Row):
         return self
 
     @property
-    def sizes(self) -> Array:
+    def sizes_M(self) -> Array:  # noqa: N802
+        """Parameters of each model."""
         return np.array([model.parameters for model in self.models.values()], float)
 
     @property
-    def llc_GxM(self) -> Array:  # noqa: N802
+    def llc_SxM(self) -> Array:  # noqa: N802
+        """λ̂ (shuffle, model)."""
         return np.array([model.mean for model in self.models.values()]).T
 
 
@@ -88,8 +92,8 @@ class Counts(Row):
 
 
 class Medians(Row):
-    """Of one sampler, by step size: the median stability, and how many of the `trials` were not
-    finite (null: not told).
+    """The search with one sampler, by step size: the median stability, and how many of the `trials`
+    were not finite (null where it was not told).
     """
 
     trials: int
@@ -119,117 +123,120 @@ class Search(Row):
 
     @model_validator(mode="after")
     def steps_match(self) -> Search:
-        counts = [
+        counts = {
             len(values)
             for found in (self.sgld, self.sgnht)
             for values in (found.stability, found.not_finite)
-        ]
-        if set(counts) != {len(self.lr)} or len(self.diffusion.diffusion) != len(
-            self.diffusion.llc
-        ):
+        }
+        diffusion = self.diffusion
+        if counts != {len(self.lr)} or len(diffusion.diffusion) != len(diffusion.llc):
             raise ValueError("a value for every lr and every diffusion is needed")
         return self
 
 
 class Figures(Row):
-    """All that was published; `families`: first the full-precision one, then the one in 4 bits."""
+    """All that was published; of `families` the first is at full precision, the other in 4 bits."""
 
-    families: dict[str, Family]
+    families: Annotated[dict[str, Family], Field(min_length=2, max_length=2)]
     counts: Counts
     search: Search
 
     @property
     def models(self) -> dict[str, dict[str, Published]]:
-        """Family → model → its figures."""
+        """The figures of each model, by family."""
         return {name: family.models for name, family in self.families.items()}
-
-    @model_validator(mode="after")
-    def two_families(self) -> Figures:
-        if len(self.families) != 2:
-            raise ValueError("two families are needed, one at full precision and one in 4 bits")
-        return self
 
 
 def read(path: Path) -> Figures:
-    """The figures in `path`.
+    """Reads the published figures.
 
     Raises:
-        UserError: the file is missing, or a figure is.
+        UserError: the file is missing, or a figure is missing or malformed.
     """
     try:
         return Figures.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {where}: {first['msg']}; take the file from git again") from None
+        cause = f"{where}: {first['msg']}"
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}); take the file from git again"
-        ) from None
+        cause = f"cannot be read ({type(error).__name__})"
+    raise UserError(f"{path}: {cause}; take the file from git again")
 
 
 def aggregates(figures: Figures) -> list[Aggregate]:
-    """Every reported average beside its recomputation.
+    """Recomputes every reported average.
 
-    A mean was averaged where it is positive, but its deviation was averaged over all shuffles: the
-    ± 2.84 of Llama-2-13B has the deviation of a shuffle in it whose mean was dropped.
+    Only positive means were averaged, but the deviations were averaged over all shuffles: the
+    ± 2.84 of Llama-2-13B holds the deviation of a shuffle whose mean was dropped.
     """
-    records = []
-    for family, models in figures.models.items():
-        for name, model in models.items():
-            kept = [i for i, value in enumerate(model.mean) if value > 0]
-            mean = average([model.mean[i] for i in kept])
-            every, of_kept = (
-                average(list(model.deviation)),
-                average([model.deviation[i] for i in kept]),
-            )
-            reported = model.reported_deviation
-            agrees = to_the_last_digit(mean, model.reported) and (
-                reported is None or to_the_last_digit(every, reported)
-            )
-            record = Aggregate(
-                family=family,
-                model=name,
-                shuffles=len(model.mean),
-                kept=len(kept),
-                reported=model.reported,
-                recomputed=float(mean),
-                reported_deviation=reported,
-                deviation_of_all=float(every),
-                deviation_of_kept=float(of_kept),
-                agrees=agrees,
-            )
-            records.append(record)
-    return records
+    return [
+        _aggregate(family, name, model)
+        for family, models in figures.models.items()
+        for name, model in models.items()
+    ]
 
 
-def average(values: list[float]) -> Decimal:
-    """Exact in the published digits, where a binary 640.985 is neither 640.98 nor 640.99."""
+def _aggregate(family: str, name: str, model: Published) -> Aggregate:
+    kept = [i for i, value in enumerate(model.mean) if value > 0]
+    mean = _average([model.mean[i] for i in kept])
+    of_all = _average(model.deviation)
+    reported = model.reported_deviation
+    return Aggregate(
+        family=family,
+        model=name,
+        shuffles=len(model.mean),
+        kept=len(kept),
+        reported=model.reported,
+        recomputed=float(mean),
+        reported_deviation=reported,
+        deviation_of_all=float(of_all),
+        deviation_of_kept=float(_average([model.deviation[i] for i in kept])),
+        agrees=_to_the_last_digit(mean, model.reported)
+        and (reported is None or _to_the_last_digit(of_all, reported)),
+    )
+
+
+def _average(values: list[float] | tuple[float, ...]) -> Decimal:
+    """Averages the digits as published, where a binary 640.985 is neither 640.98 nor 640.99."""
     return sum(Decimal(str(value)) for value in values) / Decimal(len(values))
 
 
-def to_the_last_digit(value: Decimal, reported: float, unit: str = "0.01") -> bool:
-    """Whether `reported` is `value` rounded to `unit`, halves either way: the terms of an average
-    are rounded themselves.
+def _to_the_last_digit(value: Decimal, reported: float) -> bool:
+    """Tells whether `reported` is `value` rounded to 0.01; halves may go either way, because the
+    terms of an average are rounded themselves.
     """
-    return abs(value - Decimal(str(reported))) <= Decimal(unit) / 2
+    return abs(value - Decimal(str(reported))) <= Decimal("0.01") / 2
 
 
-def analysis(
-    family: str, models: list[str], llc_GxM: Array, estimator: str = ESTIMATOR
-) -> Analysis:
-    """Where the variance of λ̂ lies, shuffle or model; `models` in order of size."""
-    found = inference.anova(llc_GxM)
+def analyses(figures: Figures) -> list[Analysis]:
+    """Returns where the variance of the published λ̂ lies: in the shuffles or in the models."""
+    return [
+        analysis(name, list(family.models), family.llc_SxM)
+        for name, family in figures.families.items()
+    ]
+
+
+def analysis(family: str, models: list[str], llc_SxM: Array, estimator: str = ORIGINAL) -> Analysis:
+    """Returns where the variance of λ̂ lies, by a two-way analysis of variance.
+
+    Args:
+        family: its name.
+        models: in order of size.
+        llc_SxM: λ̂ (shuffle, model).
+        estimator: of λ̂.
+    """
+    found = statistics.anova(llc_SxM)
     return Analysis(
         family=family,
         estimator=estimator,
         models=models,
-        shuffles=len(llc_GxM),
+        shuffles=len(llc_SxM),
         shuffle=found.rows,
         model=found.columns,
         residual=found.residual,
         f=found.f,
         p_value=found.p,
-        page_p=inference.page(llc_GxM) if len(models) > 2 else None,
-        correlations=inference.correlations(llc_GxM).tolist(),
+        page_p=statistics.page(llc_SxM) if len(models) > 2 else None,
+        correlations=statistics.correlations(llc_SxM).tolist(),
     )

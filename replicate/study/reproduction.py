@@ -1,209 +1,171 @@
-"""Whether results reproduce a reference, estimate by estimate, within each one's own error. Pure.
+"""Compares two sets of results: each λ̂, loss at w*, sampler setting, verdict and calibration row.
 
-*reproduced*        the two numbers are the same (then it is *identical*), or no further apart than
-                    their errors let two runs be;
-*differs*           they are further apart; or a verdict is the opposite one;
-*changed*           not the same, and nothing says how far apart chance may bring them: a number
-                    without an error, another setting, a
-                    verdict that one side leaves open;
-*other parameters*  params.yaml asked for something else: no reproduction, whatever the numbers are;
-*not run*           on one side, or on either.
+A comparison has one of five outcomes:
+
+- *reproduced*: both sides have the same number (then it is *identical*), or numbers that are no
+  further apart than their errors let two runs be.
+- *differs*: the numbers are further apart than that, or the verdicts are opposite.
+- *changed*: the two are not the same, and nothing says how far chance may bring them apart. This
+  holds for a number without an error, a sampler setting, and a verdict that one side leaves open.
+- *not comparable*: the two are estimates of different quantities; the notes say why.
+- *not run*: one side, or each side, does not have it.
 
 Two estimates with standard errors sₐ, s_b of νₐ, ν_b degrees of freedom are |a − b|/√(sₐ² + s_b²)
-standard errors apart, which is judged by Student's t with Welch's degrees of freedom (Welch 1947):
-a λ̂ rests on few shuffles, and 3 standard errors mean little. Holm's rule (1979) over all
-comparisons that are not identical keeps the probability that a rerun with other random numbers is
-said to differ anywhere below `level`, as long as neither side scatters more than twice as much as
-the other.
+standard errors apart. This is judged by Student's t with Welch's (1947) degrees of freedom, because
+λ̂ rests on few shuffles. Holm's rule (1979) over all comparisons that are not identical keeps the
+probability of a false alarm anywhere in a rerun below the level, as long as neither side scatters
+more than twice as much as the other.
 
-The error of a λ̂ is that of chains around one w*. A control model that was trained on another kind
-of machine ends at another w*, and its λ̂ may then differ by more: the note says so.
+The error of λ̂ is that of chains around one w*. A control model that was trained on another kind of
+machine ends at another w*, and its λ̂ may then differ by more: a note says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
-from typing import Literal
+from typing import Any, Literal
 
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtridf
 
-from replicate.study import findings
-from replicate.study.findings import Found, Read
-from replicate.study.records import Estimate, Provenance, Record
+from replicate.study import records
 
-Status = Literal["reproduced", "differs", "changed", "other parameters", "not run"]
-Side = Mapping[
-    str, Sequence[Record]
-]  # records by the name of their file; what is not there was not run
-Reader = Callable[[Sequence[Record]], Read]
-SETTING = "sampler setting"
-STUDY: dict[
-    str, tuple[str, Reader]
-] = {  # what is compared, the file it stands in, and how it is read from that
-    "λ̂": ("estimates", findings.estimates),
-    "loss at w*": ("baselines", findings.baselines),
-    "loss after training": ("training", findings.trainings),
-    SETTING: ("search", findings.settings),
-    "claims": ("claims", findings.claims),
+Status = Literal["reproduced", "differs", "changed", "not comparable", "not run"]
+Records = Mapping[str, Sequence[Any]]
+"""Records by the name of their file, without `.json`."""
+
+LLC, LOSS = "λ̂", "loss at w*"
+KINDS = {  # of comparisons, with the file that each reads
+    "sampler setting": "search",
+    LLC: "estimates",
+    LOSS: "baselines",
+    "verdict": "claims",
+    "calibration": "calibration",
+    "coverage": "coverage",
+    "negative control": "controls",
 }
-CALIBRATION: dict[str, tuple[str, Reader]] = {
-    "calibration": ("calibration", findings.calibrated),
-    "coverage": ("coverage", findings.coverage),
-    "controls": ("controls", findings.controls),
-}
-OPPOSITE = ({"supported", "not supported"}, {"caught", "not caught"})
-ELSEWHERE = ("original", "transfer")  # parameters that no comparison here depends on
+READ = (*KINDS.values(), "provenance")
+SAMPLER = ("lr", "localization", "weight_decay", "bounding_box", "diffusion", "noise_diffusion")
+UNRELATED = {"original", "transfer"}  # parts of params.yaml that nothing compared depends on
+BOTH = (LLC, LOSS)
+DIFFERENT_QUANTITIES = (  # kinds, file, field, and what it means if the sides have not the same
+    (BOTH, "baselines", "windows", "another text"),
+    (BOTH, "baselines", "parameters", "models of {:,} and {:,} parameters"),
+    ((LLC,), "estimates", "nbeta", "nβ {:g} and {:g}"),
+    ((LLC,), "estimates", "sampled_parameters", "other parameters are sampled"),
+    ((LLC,), "baselines", "sampled", "other parameters are sampled"),
+)
+NOTES = (
+    (BOTH, "provenance", "weights", "at another w*"),
+    (BOTH, "provenance", "revision", "at another w*"),
+    (BOTH, "estimates", "weights", "weights in {} and {}"),
+    (BOTH, "provenance", "device", "on {} and {}"),
+    ((LLC,), "estimates", "localization", "γ {:g} and {:g}"),
+    ((LLC,), "provenance", "seed", "seeds {} and {}"),
+    ((LLC,), "provenance", "code", "other code"),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one side has.
+
+    Attributes:
+        value: a number, or words; None where it is not finite.
+        error: the number's standard error.
+        freedom: degrees of freedom of that error.
+    """
+
+    value: float | str | None
+    error: float | None = None
+    freedom: float | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`apart`: standard errors of the difference between the two."""
+    """One thing that either side has; a side is None if it does not have it.
+
+    Attributes:
+        kind: one of `KINDS`.
+        name: of the model, family, claim or target.
+        part: the estimator, or what else tells two comparisons of one name apart.
+        apart: difference, in its standard errors.
+        p_value: two-sided, of a difference at least as large between two runs of the same.
+    """
 
     study: str
-    group: str
+    kind: str
     name: str
     part: str
-    here: Found | None
-    reference: Found | None
+    a: Outcome | None
+    b: Outcome | None
     status: Status = "not run"
     identical: bool = False
     apart: float | None = None
-    freedom: float | None = None
     p_value: float | None = None
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What the two sides' results are from, where it is not the same."""
+def compare(study: str, a: Records, b: Records, planned: Collection[str] = ()) -> list[Comparison]:
+    """Compares two sides of a study, or of the calibration; `judge` then says what differs.
 
-    study: str
-    what: str
-    models: tuple[str, ...]
-    here: str | None = None
-    reference: str | None = None
-
-
-def study(name: str, here: Side, reference: Side) -> list[Comparison]:
-    """Of a study's results, not yet judged together."""
-    found = pairs(name, here, reference, STUDY)
-    moved = {pair.name for pair in found if pair.group == SETTING and pair.status == "changed"}
-    families = {
-        row.model: row.family
-        for side in (here, reference)
-        for row in side.get("estimates", ())
-        if isinstance(row, Estimate)
-    }
-    other = other_parameters(here, reference)
-    anew = {
-        model
-        for difference in provenance(name, here, reference)
-        if difference.what == "weights"
-        for model in difference.models
-    }
-    for i, pair in enumerate(found):
-        if pair.status == "not run":
-            continue
-        models = [
-            model
-            for model in other
-            if pair.group == "claims" or pair.name in (model, families.get(model))
-        ]
-        if models:
-            note = "; ".join(f"{model}: {', '.join(other[model])}" for model in models)
-            found[i] = replace(pair, status="other parameters", p_value=None, notes=(note,))
-        elif not pair.identical and pair.group != "claims":
-            elsewhere = pair.group == "λ̂" and families.get(pair.name) in moved
-            notes = ["at another w*"] * (pair.name in anew) + ["at another setting"] * elsewhere
-            found[i] = replace(pair, notes=(*pair.notes, *notes))
-    return found
-
-
-def calibration(here: Side, reference: Side) -> list[Comparison]:
-    """Of models whose λ is known, not yet judged together."""
-    return pairs("calibration", here, reference, CALIBRATION)
-
-
-def published(here: Side, reference: Side) -> list[Comparison]:
-    """Of the verdicts on the published figures."""
-    return pairs("published", here, reference, {"claims": STUDY["claims"]})
-
-
-def pairs(
-    study: str, here: Side, reference: Side, groups: Mapping[str, tuple[str, Reader]]
-) -> list[Comparison]:
-    """What stands on either side, in the order of the reference."""
-    found = []
-    for group, (file, read) in groups.items():
-        mine, theirs = read(here.get(file, ())), read(reference.get(file, ()))
-        for name, part in dict.fromkeys([*theirs, *mine]):
-            found.append(
-                compared(
-                    Comparison(
-                        study, group, name, part, mine.get((name, part)), theirs.get((name, part))
-                    )
-                )
-            )
+    Args:
+        planned: the models that the study asks for. They are listed even if neither side has them.
+    """
+    found: list[Comparison] = []
+    for kind, file in KINDS.items():
+        mine, theirs = (_outcomes(side.get(file, ())) for side in (a, b))
+        keys = list(dict.fromkeys([*theirs, *mine]))
+        if kind == LLC:
+            keys += [(model, "controlled") for model in planned if model not in dict(keys)]
+        for key in keys:
+            pair = Comparison(study, kind, *key, mine.get(key), theirs.get(key))
+            found.append(_of_model(pair, a, b) if kind in BOTH else compared(pair))
     return found
 
 
 def compared(pair: Comparison) -> Comparison:
-    """With all that the two sides alone decide; whether two numbers differ is judged later, with
-    all others.
+    """Returns the comparison with all that its two sides alone decide.
+
+    Whether two numbers with errors differ is decided by `judge`, together with all others.
     """
-    here, reference = pair.here, pair.reference
-    if here is None or reference is None:
-        lacking = (
-            "on either side"
-            if here is reference
-            else "here"
-            if here is None
-            else "in the reference"
-        )
-        return replace(pair, notes=(lacking,))
-    if (here.value, here.error) == (reference.value, reference.error):
+    a, b = pair.a, pair.b
+    if a is None or b is None:
+        return replace(pair, status="not run")
+    if (a.value, a.error) == (b.value, b.error):
         return replace(pair, status="reproduced", identical=True)
-    if isinstance(here.value, str) or isinstance(reference.value, str):
-        return replace(
-            pair, status="differs" if {here.value, reference.value} in OPPOSITE else "changed"
-        )
-    if here.value is None or reference.value is None:
-        return replace(
-            pair,
-            status="changed",
-            notes=(f"no finite value {'here' if here.value is None else 'in the reference'}",),
-        )
-    if None in (here.error, here.freedom, reference.error, reference.freedom):
-        change = (here.value / reference.value - 1) if reference.value else inf
-        return replace(pair, status="changed", notes=(f"{change:+.2%}, without an error",))
-    apart, degrees, p = welch(here, reference)
-    return replace(pair, status="reproduced", apart=apart, freedom=degrees, p_value=p)
+    if isinstance(a.value, str) or isinstance(b.value, str):
+        opposite = {a.value, b.value} in ({"supported", "not supported"}, {"caught", "not caught"})
+        return replace(pair, status="differs" if opposite else "changed")
+    if None in (a.value, a.error, a.freedom, b.value, b.error, b.freedom):
+        return replace(pair, status="changed", notes=("without a standard error",))
+    apart, _, p = welch(a, b)
+    return replace(pair, status="reproduced", apart=apart, p_value=p)
 
 
-def welch(a: Found, b: Found) -> tuple[float, float, float]:
-    """How many standard errors two estimates are apart, its degrees of freedom, and the two-sided p
-    of that, were they of the same.
+def welch(a: Outcome, b: Outcome) -> tuple[float, float, float]:
+    """Compares two numbers with errors by Welch's t test.
+
+    Returns:
+        The difference in standard errors, its degrees of freedom, and the two-sided p value.
     """
-    assert isinstance(a.value, float | int)
-    assert isinstance(b.value, float | int)
-    parts = [((side.error or 0.0) ** 2, side.freedom or 1.0) for side in (a, b)]
-    total = sum(square for square, _ in parts)
+    assert isinstance(a.value, float | int) and isinstance(b.value, float | int)
+    squares = [((side.error or 0.0) ** 2, side.freedom or 1.0) for side in (a, b)]
+    total = sum(square for square, _ in squares)
     if total == 0:
         return inf, inf, 0.0
     apart = abs(a.value - b.value) / sqrt(total)
-    spread = sum(square**2 / degrees for square, degrees in parts)
-    degrees = total**2 / spread if spread else inf
-    return apart, degrees, 2 * float(stdtr(min(degrees, 1e9), -apart))
+    spread = sum(square**2 / freedom for square, freedom in squares)
+    freedom = total**2 / spread if spread else inf
+    return apart, freedom, 2 * float(stdtr(min(freedom, 1e9), -apart))
 
 
 def judge(comparisons: Sequence[Comparison], level: float) -> list[Comparison]:
-    """The same, with those that are too far apart by Holm's rule said to differ."""
-    tested = sorted(
-        (pair.p_value, i) for i, pair in enumerate(comparisons) if pair.p_value is not None
-    )
+    """Returns the same comparisons; those that are too far apart by Holm's rule now *differ*."""
     found = list(comparisons)
+    tested = sorted((pair.p_value, i) for i, pair in enumerate(found) if pair.p_value is not None)
     for rank, (p, i) in enumerate(tested):
         if p >= level / (len(tested) - rank):
             break
@@ -211,93 +173,77 @@ def judge(comparisons: Sequence[Comparison], level: float) -> list[Comparison]:
     return found
 
 
-def by_model(side: Side) -> dict[str, Provenance]:
-    return {row.model: row for row in side.get("provenance", ()) if isinstance(row, Provenance)}
+def answer(comparisons: Sequence[Comparison], a: str, b: str) -> str:
+    """Says in short how `a` compares with `b`."""
+    count = Counter("identical" if pair.identical else pair.status for pair in comparisons)
+    told = ", ".join(f"{n} {status}" for status, n in count.most_common())
+    names = [f"{pair.kind} of {pair.name}" for pair in comparisons if pair.status == "differs"]
+    which = f" What differs: {', '.join(dict.fromkeys(names))}." if names else ""
+    return f"{a} against {b}: {told or 'nothing to compare'}.{which}"
 
 
-def other_parameters(here: Side, reference: Side) -> dict[str, list[str]]:
-    """The parts of params.yaml that were not the same, by model."""
-    found = {}
-    mine, theirs = by_model(here), by_model(reference)
-    for model in mine.keys() & theirs.keys():
-        a, b = mine[model].parameters, theirs[model].parameters
-        parts = sorted(
-            part
-            for part in a.keys() | b.keys()
-            if a.get(part) != b.get(part) and part not in ELSEWHERE
-        )
-        if parts:
-            found[model] = parts
-    return found
+def _outcomes(rows: Sequence[records.Record]) -> dict[tuple[str, str], Outcome | None]:
+    """Returns what records say, by name and part; None where that was not run."""
+    return dict(_read(row) for row in rows if not isinstance(row, records.Trial) or row.chosen)
 
 
-def provenance(name: str, here: Side, reference: Side) -> list[Difference]:
-    """What is not the same of models that were run on both sides; of hashes only that they
-    differ.
-    """
-    mine, theirs = by_model(here), by_model(reference)
-    models: dict[tuple[str, str | None, str | None], list[str]] = {}
-    for model in theirs:
-        if model not in mine or "not run" in (mine[model].status, theirs[model].status):
-            continue
-        a, b = mine[model], theirs[model]
-        for field in ("seed", "device", "threads", "revision"):
-            if getattr(a, field) != getattr(b, field):
-                models.setdefault(
-                    (field, told(getattr(a, field)), told(getattr(b, field))), []
-                ).append(model)
-        versions, others = a.versions or {}, b.versions or {}
-        for package in sorted(versions.keys() & others.keys()):
-            if versions[package] != others[package]:
-                models.setdefault((package, versions[package], others[package]), []).append(model)
-        for field in ("windows", "weights", "traces"):
-            if getattr(a, field) != getattr(b, field) and None not in (
-                getattr(a, field),
-                getattr(b, field),
-            ):
-                models.setdefault((field, None, None), []).append(model)
-    return [Difference(name, what, tuple(names), a, b) for (what, a, b), names in models.items()]
+def _read(row: records.Record) -> tuple[tuple[str, str], Outcome | None]:
+    match row:
+        case records.Trial():
+            knobs = [f"{key} {value:.6g}" for key in SAMPLER if (value := getattr(row, key))]
+            return (row.family, row.model), Outcome(", ".join([row.sampler, *knobs]))
+        case records.Estimate():
+            return (row.model, row.estimator), _with_interval(row)
+        case records.Calibrated():
+            return (row.target, f"λ {row.true_llc:.4g}"), _with_interval(row)
+        case records.Baseline():
+            return (row.model, ""), Outcome(row.loss, row.standard_error, inf)
+        case records.JudgedClaim():
+            return (row.id, ""), None if row.verdict == "not run" else Outcome(row.verdict)
+        case records.NegativeControl():
+            return (row.control, row.target), Outcome("caught" if row.caught else "not caught")
+        case records.Coverage():
+            # the error of Agresti and Coull (1998) is not 0 if all intervals hold λ
+            share = (row.covered + 2) / (row.repeats + 4)
+            error = sqrt(share * (1 - share) / (row.repeats + 4))
+            return (row.target, "95 % intervals"), Outcome(row.share, error, inf)
+    raise TypeError(type(row))
 
 
-def told(value: object) -> str:
-    return "not noted" if value is None else str(value)
+def _with_interval(row: records.Estimate | records.Calibrated) -> Outcome:
+    """Finds the degrees of freedom of the Student's t that the 95 % interval was made with."""
+    value, error, interval = row.llc, row.standard_error, row.interval
+    if interval is None or error is None:
+        return Outcome(value, error)
+    t = (interval[1] - interval[0]) / (2 * error) if error else 0.0
+    return Outcome(value, error, max(1.0, float(stdtridf(0.975, t))) if t > 1.96 else inf)
 
 
-def answer(comparisons: Sequence[Comparison], reference: str) -> str:
-    """In one sentence."""
-    count = {
-        status: [pair for pair in comparisons if pair.status == status]
-        for status in ("reproduced", "differs", "changed", "not run")
-    }
-    other = sorted(
-        {
-            pair.name
-            for pair in comparisons
-            if pair.status == "other parameters" and pair.group not in ("claims", SETTING)
-        }
-    )
-    identical = sum(pair.identical for pair in count["reproduced"])
-    asides = [
-        f"{len(count[status])} {words}"
-        for status, words in (("changed", "changed"), ("not run", "not run"))
-        if count[status]
-    ]
-    aside = f" ({', '.join(asides)})" if asides else ""
-    if other:
-        return f"Not a reproduction of {reference}: other parameters were asked for, for {', '.join(other)}{aside}."
-    if count["differs"]:
-        first = max(count["differs"], key=lambda pair: pair.apart or 0.0)
-        apart = "" if first.apart is None else f" by {first.apart:.1f} standard errors"
-        most = "which is" if len(count["differs"]) == 1 else "the most of them"
-        head = f"Not reproduced: {len(count['differs'])} of {len(count['differs']) + len(count['reproduced'])} differ from {reference}"
-        return f"{head}, {most} {first.group} of {first.name}, {first.part}{apart}{aside}."
-    if not count["reproduced"]:
-        return f"Nothing to compare with {reference}{aside}."
-    how = (
-        "all of them identical"
-        if identical == len(count["reproduced"])
-        else f"{identical} identical, the others within their errors"
-    )
-    if identical == len(count["reproduced"]):
-        aside += f"; so they are, too, where nothing has been rerun since {reference}"
-    return f"Reproduced: {len(count['reproduced'])} estimates and verdicts of {reference}, {how}{aside}."
+def _of_model(pair: Comparison, a: Records, b: Records) -> Comparison:
+    """Compares two numbers of a model if they are comparable, and notes what is not the same."""
+    reasons = _changes(pair, a, b, DIFFERENT_QUANTITIES)
+    if reasons and pair.a and pair.b:
+        return replace(pair, status="not comparable", notes=reasons)
+    pair = compared(pair)
+    if pair.identical or pair.status == "not run":
+        return pair
+    notes = pair.notes + _changes(pair, a, b, NOTES)
+    x, y = (_field(side, "provenance", pair.name, "parameters") or {} for side in (a, b))
+    if parts := {part for part in x.keys() & y.keys() if x[part] != y[part]} - UNRELATED:
+        notes += (f"other parameters: {', '.join(sorted(parts))}",)
+    return replace(pair, notes=notes)
+
+
+def _changes(pair: Comparison, a: Records, b: Records, fields: Sequence[Any]) -> tuple[str, ...]:
+    """Says of fields that both sides know, and that are not the same, what that means."""
+    found = []
+    for kinds, file, field, words in fields:
+        x, y = (_field(side, file, pair.name, field) for side in (a, b))
+        if pair.kind in kinds and x is not None and y is not None and x != y:
+            found.append(words.format(x, y))
+    return tuple(dict.fromkeys(found))
+
+
+def _field(side: Records, file: str, model: str, field: str) -> Any:
+    rows = (row for row in side.get(file, ()) if row.model == model)
+    return getattr(next(rows, None), field, None)

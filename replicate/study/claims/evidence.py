@@ -1,23 +1,37 @@
-"""What the claims are judged from, and the rules of params.yaml that judge them."""
+"""What claims are judged from, and the rules that judge them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from replicate.study import records as results
+from replicate.study.published import ORIGINAL, Figures
+from replicate.study.records import Importance, Quantised, Transferred, Trial
 
-ORIGINAL = "original protocol"  # the write-up's estimator, on traces of its own protocol
+__all__ = ["ORIGINAL", "Array", "Evidence", "Family", "Rules", "Spread"]
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """`claims` and `diagnostics` of params.yaml, and the seed of the bootstraps."""
+    """The rules of the verdicts, fixed before the data are seen.
+
+    Attributes:
+        level: of every test; every interval has the level 1 − `level`.
+        bootstrap: number of resamples.
+        descent: by how much (nats) noise-free steps may lower the loss at a minimum.
+        negligible: relative change of λ̂ that counts as none.
+        stable: greatest coefficient of variation over shuffles that counts as stable.
+        rhat: R-hat from which on chains are not healthy.
+        drift: p value of the drift below which chains are not healthy.
+        local: rise of the loss from which on chains are not local, as a share of that to guessing.
+        seed: of the bootstraps.
+    """
 
     level: float
     bootstrap: int
@@ -32,12 +46,17 @@ class Rules:
 
 @dataclass(frozen=True)
 class Family:
-    """The models of a family that were run, smallest first; `missing`: those that were not.
+    """The models of a family that were run, the smallest first.
 
-    llc_GxM: λ̂ by the `estimator` that claims are judged by, one row a shuffle, NaN where all its
-    chains failed; others: the same by other estimators, with shuffles of their own. parameters_M,
-    sampled_M: of the whole model, and those that its chains move. loss_M: at w* (nats per label),
-    NaN where unknown. nbeta, localization, tokenizer: what λ̂ depends on besides the model.
+    Attributes:
+        parameters_M: of the whole model.
+        sampled_M: parameters that its chains move.
+        loss_M: at w* (nats per label); NaN where it is unknown.
+        estimator: the one that claims are judged by.
+        llc_SxM: λ̂ by that estimator (shuffle, model); NaN where all chains of a shuffle diverged.
+        nbeta, localization, tokenizer: what λ̂ depends on besides the model.
+        others: λ̂ by other estimators, with shuffles of their own.
+        missing: models of the family that were not run.
     """
 
     name: str
@@ -46,7 +65,7 @@ class Family:
     sampled_M: Array
     loss_M: Array
     estimator: str
-    llc_GxM: Array
+    llc_SxM: Array
     nbeta: float
     localization: float
     tokenizer: str
@@ -55,17 +74,22 @@ class Family:
 
     @property
     def estimates(self) -> dict[str, Array]:
-        """λ̂ by every estimator, the one that decides first."""
-        return {self.estimator: self.llc_GxM, **self.others}
+        """λ̂ by every estimator, the one that claims are judged by first."""
+        return {self.estimator: self.llc_SxM, **self.others}
 
 
 @dataclass(frozen=True)
 class Spread:
-    """λ̂ of each shuffle, the variance across the `chains` of a shuffle, and the part of it that
-    their draws explain (None: not known).
+    """What the components of the variance of λ̂ are computed from.
+
+    Attributes:
+        llc_S: λ̂ of each shuffle.
+        within: variance across the chains of a shuffle.
+        chains: of each shuffle.
+        draws: the part of `within` that the chains' own draws explain; None where it is unknown.
     """
 
-    groups_G: Array
+    llc_S: Array
     within: float
     chains: int
     draws: float | None
@@ -73,17 +97,28 @@ class Spread:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a study obtained; None or empty where it did not.
+    """What a study obtained, or what was published; a field is None or empty where there is
+    nothing.
 
-    descents: model → fall of the held-out loss along minus the gradient at w*, and its standard
-    error (nats). gradients: model → unbiased squared gradient norm there. provenance: family → a
-    sentence on what its models were trained on, None where nobody says. trials: of the full
-    family's search. medians: sampler → stability by step size, where no more was published.
-    diffusion_BxA: the same of SGNHT's λ̂ by diffusion factor, ascending, a row a setting.
-    noise_follows: whether SGNHT's noise had that factor too. clipping: model → relative change of
-    each shuffle's λ̂ by clipping, NaN where a chain failed. spreads: name → what components of
-    variance are from. quantisation: models in several weight formats. open: claim → why what is at
-    hand cannot be tested. sources: claim → where it stands.
+    Attributes:
+        descents: model → fall of the held-out loss along minus the gradient at w*, and its standard
+            error (nats).
+        gradients: model → unbiased squared gradient norm at w*.
+        provenance: family → a sentence on what its models were trained on; None where nobody says.
+        cited: keys of the bibliography that this rests on.
+        trials: of the search on the full-precision family.
+        medians: sampler → median stability by step size, where no more was published.
+        diffusion_BxA: SGNHT's λ̂ by ascending diffusion factor, one row a setting, where no more was
+            published.
+        noise_follows: whether SGNHT's noise followed its diffusion factor.
+        transfer_missing: models of which not every planned step size was run.
+        clipping: model → relative change of each shuffle's λ̂ by clipping; NaN where a chain
+            diverged.
+        spreads: model and estimator → what components of variance are computed from.
+        quantisation: models in several weight formats.
+        published: the published figures, where the evidence is they alone.
+        place: their file, or the folder of the study's results.
+        names: the names of the families `full` and `quantised`.
     """
 
     full: Family | None = None
@@ -91,18 +126,22 @@ class Evidence:
     descents: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     gradients: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, str | None] = field(default_factory=dict)
-    trials: Sequence[results.Trial] = ()
+    cited: Sequence[str] = ()
+    trials: Sequence[Trial] = ()
     medians: Mapping[str, Array] = field(default_factory=dict)
     diffusion_BxA: Array | None = None
     noise_follows: bool = True
-    importances: Sequence[results.Importance] = ()
-    transfer: Sequence[results.Transferred] = ()
+    importances: Sequence[Importance] = ()
+    transfer: Sequence[Transferred] = ()
+    transfer_missing: Sequence[str] = ()
     clipping: Mapping[str, Array] = field(default_factory=dict)
     spreads: Mapping[str, Spread] = field(default_factory=dict)
-    quantisation: Sequence[results.Quantised] = ()
-    open: Mapping[str, str] = field(default_factory=dict)
-    sources: Mapping[str, Sequence[results.Evidence]] = field(default_factory=dict)
+    quantisation: Sequence[Quantised] = ()
+    published: Figures | None = None
+    place: Path | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def families(self) -> list[Family]:
+        """The families that were run."""
         return [family for family in (self.full, self.quantised) if family is not None]

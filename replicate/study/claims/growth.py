@@ -1,191 +1,209 @@
-"""C1, C2, C9: how λ̂ goes with size."""
+"""C1, C2, C9: how λ̂ changes with model size."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from replicate.estimation import statistics as inference
+from replicate.estimation import statistics
 from replicate.estimation.statistics import Effect
 from replicate.seeds import derive
+from replicate.study.claims.base import Claim, Finding
 from replicate.study.claims.evidence import ORIGINAL, Array, Evidence, Family, Rules
 from replicate.study.claims.verdicts import (
-    Finding,
     complete,
-    directed,
-    few,
+    directed_part,
     left_out,
-    more,
+    more_shuffles,
     number,
-    piece,
+    part,
     probability,
     span,
+    too_few,
 )
 from replicate.study.records import Part
 
+FULL = (("estimates", "{full}: shuffles"), ("original", "{full}: shuffles"))
 
-def rises(evidence: Evidence, rules: Rules) -> Finding | None:
-    """C1. Supported where Page's test (shuffles as blocks, exact) is significant and the t interval
-    of λ̂ per doubling lies above 0; not supported where both say so of a fall. Beside it: the
-    bootstrap of the rank correlation, the analysis of variance, other estimators.
-    """
-    family = evidence.full
-    if family is None:
-        return None
-    llc_GxM, sizes_M = complete(family.llc_GxM, family.parameters_M)
-    if (finding := few(llc_GxM, 3)) is not None:
-        return finding
-    effect = trend(llc_GxM, sizes_M, rules)
-    verdict = directed(effect, rules.level)
-    parts = []
-    for estimator, other_GxM in family.estimates.items():
-        rows, sizes = complete(other_GxM, family.parameters_M)
-        if few(rows, 3) is None:
-            parts += trend_parts(estimator, rows, sizes, rules)
-    why = f"λ̂ changes by {number(effect.value)} per doubling of size ({span(effect.interval, rules)}; "
-    why += f"Page's test {probability(effect.above)})"
-    if verdict != "inconclusive":
-        why += f" in {len(llc_GxM)} shuffles of {len(sizes_M)} models: it {'falls' if effect.value < 0 else 'grows'}."
-    else:
-        if effect.above is not None and effect.above < rules.level:
-            shared = (
-                ", where the models share the baseline minibatch,"
-                if family.estimator == ORIGINAL
-                else ""
-            )
-            why += f". Page's test uses only the order within a shuffle{shared} and that follows size; but the differences are not large "
-            why += f"against their scatter over shuffles (analysis of variance {probability(inference.anova(llc_GxM).p)})"
-        why += f"; {more(inference.slopes(llc_GxM, np.log2(sizes_M)), rules)}."
-    return Finding(
-        verdict, why + left_out(family), effect.value, effect.interval, effect.above, tuple(parts)
+
+class GrowsWithSize(Claim):
+    id = "C1"
+    title = "λ̂ grows with model size"
+    rule = (
+        "Supported where Page's test (shuffles as blocks, exact) is significant and the t interval "
+        "of λ̂ per doubling lies above 0; not supported where both say so of a fall. Beside it: the "
+        "bootstrap of the rank correlation, the analysis of variance, other estimators."
+    )
+    measure = "λ̂ per doubling of size"
+    needs = "λ̂ of the full-precision family"
+    sources = FULL
+    published_source = "families.gpt2.models.*.mean"
+
+    def judge(self, evidence: Evidence, rules: Rules) -> Finding | None:
+        family = evidence.full
+        if family is None:
+            return None
+        llc_SxM, sizes_M = complete(family.llc_SxM, family.parameters_M)
+        if (finding := too_few(llc_SxM, 3)) is not None:
+            return finding
+        chief = directed_part("", _trend(llc_SxM, sizes_M, rules), rules.level)
+        parts = [p for found in _by_estimator(family) for p in _trend_parts(*found, rules)]
+        why = (
+            f"λ̂ changes by {number(chief.effect)} per doubling of size "
+            f"({span(chief.interval, rules)}; Page's test {probability(chief.p_value)})"
+        )
+        if chief.verdict != "inconclusive":
+            falls = chief.effect is not None and chief.effect < 0
+            way = "falls" if falls else "grows"
+            why += f" in {len(llc_SxM)} shuffles of {len(sizes_M)} models: it {way}."
+        else:
+            if chief.p_value is not None and chief.p_value < rules.level:
+                why += _only_in_order(family, llc_SxM)
+            slopes_S = statistics.slopes(llc_SxM, np.log2(sizes_M))
+            why += f"; {more_shuffles(slopes_S, rules)}."
+        return Finding.on(chief, why + left_out(family), parts)
+
+
+def _only_in_order(family: Family, llc_SxM: Array) -> str:
+    """Says why the order of the models is significant and the size of the differences is not."""
+    shared = ", where the models share the baseline minibatch,"
+    return (
+        ". Page's test uses only the order within a shuffle"
+        f"{shared if family.estimator == ORIGINAL else ''} and that follows size; but the "
+        "differences are not large against their scatter over shuffles (analysis of variance "
+        f"{probability(statistics.anova(llc_SxM).p)})"
     )
 
 
-def trend(llc_GxM: Array, sizes_M: Array, rules: Rules) -> Effect:
-    """λ̂ per doubling of size with its t interval, and Page's tests instead of Student's."""
-    slope = inference.mean(inference.slopes(llc_GxM, np.log2(sizes_M)), rules.level)
-    return Effect(
-        slope.value, slope.interval, inference.page(llc_GxM), inference.page(llc_GxM[:, ::-1])
-    )
+def _by_estimator(family: Family) -> Iterator[tuple[str, Array, Array]]:
+    """Yields the estimators with enough data, with λ̂ (shuffle, model) and the models' sizes."""
+    for estimator, llc_SxM in family.estimates.items():
+        rows, sizes_M = complete(llc_SxM, family.parameters_M)
+        if too_few(rows, 3) is None:
+            yield estimator, rows, sizes_M
 
 
-def trend_parts(estimator: str, llc_GxM: Array, sizes_M: Array, rules: Rules) -> list[Part]:
-    """The slope, the rank correlation and the analysis of variance of one estimator."""
-    slope = trend(llc_GxM, sizes_M, rules)
-    ranks_G = inference.rank_correlations(llc_GxM, sizes_M)
-    resampled = inference.bootstrap(
-        ranks_G, rules.level, rules.bootstrap, derive(rules.seed, "claims", "C1", estimator)
+def _trend(llc_SxM: Array, sizes_M: Array, rules: Rules) -> Effect:
+    """Returns λ̂ per doubling of size with its t interval, and Page's tests instead of Student's."""
+    slope = statistics.mean(statistics.slopes(llc_SxM, np.log2(sizes_M)), rules.level)
+    rises, falls = statistics.page(llc_SxM), statistics.page(llc_SxM[:, ::-1])
+    return Effect(slope.value, slope.interval, rises, falls)
+
+
+def _trend_parts(estimator: str, llc_SxM: Array, sizes_M: Array, rules: Rules) -> list[Part]:
+    """Returns the slope, the rank correlation and the analysis of variance of one estimator."""
+    ranks_S = statistics.rank_correlations(llc_SxM, sizes_M)
+    seed = derive(rules.seed, "claims", "C1", estimator)
+    resampled = statistics.bootstrap(ranks_S, rules.level, rules.bootstrap, seed)
+    variance = statistics.anova(llc_SxM)
+    slope, rank, share = (
+        f"{estimator}: {name}"
+        for name in (
+            "λ̂ per doubling, Page's test",
+            "rank correlation with size, bootstrap over shuffles",
+            "models' share of the variance, analysis of variance",
+        )
     )
-    variance = inference.anova(llc_GxM)
     return [
-        piece(
-            f"{estimator}: λ̂ per doubling, Page's test",
-            directed(slope, rules.level),
-            slope.value,
-            slope.interval,
-            slope.above,
-        ),
-        piece(
-            f"{estimator}: rank correlation with size, bootstrap over shuffles",
-            None,
-            float(ranks_G.mean()),
-            resampled,
-        ),
-        piece(
-            f"{estimator}: models' share of the variance, analysis of variance",
-            None,
-            variance.columns,
-            None,
-            variance.p,
-        ),
+        directed_part(slope, _trend(llc_SxM, sizes_M, rules), rules.level),
+        part(rank, None, float(ranks_S.mean()), resampled),
+        part(share, None, variance.columns, None, variance.p),
     ]
 
 
-def diminishes(evidence: Evidence, rules: Rules) -> Finding | None:
-    """C2. The second difference of λ̂ over a doubling (least squares over all models), by shuffle:
-    supported where its t interval and test say that it is below 0, not supported where above.
-    Beside it the exponent of λ̂ ~ sizeᵃ against 1, where all λ̂ are above 0.
-    """
-    family = evidence.full
-    if family is None:
-        return None
-    llc_GxM, sizes_M = complete(family.llc_GxM, family.parameters_M)
-    if (finding := few(llc_GxM, 3)) is not None:
-        return finding
-    bends_G = inference.curvatures(llc_GxM, np.log2(sizes_M))
-    effect = inference.mean(bends_G, rules.level)
-    verdict = directed(effect, rules.level, below=True)
-    parts = []
-    for estimator, other_GxM in family.estimates.items():
-        rows, sizes = complete(other_GxM, family.parameters_M)
-        if few(rows, 3) is not None:
-            continue
-        bend = inference.mean(inference.curvatures(rows, np.log2(sizes)), rules.level)
-        parts.append(
-            piece(
-                f"{estimator}: change of the gain",
-                directed(bend, rules.level, below=True),
-                bend.value,
-                bend.interval,
-                bend.below,
-            )
+class Diminishes(Claim):
+    id = "C2"
+    title = "The gain of λ̂ per doubling of size diminishes"
+    rule = (
+        "The second difference of λ̂ over a doubling (least squares over all models), by shuffle: "
+        "supported where its t interval and test say that it is below 0, not supported where "
+        "above. Beside it the exponent of λ̂ ~ sizeᵃ against 1, where all λ̂ are above 0."
+    )
+    measure = "change of that gain from one doubling to the next"
+    needs = "λ̂ of the full-precision family"
+    sources = FULL
+    published_source = "families.gpt2.models.*.mean"
+
+    def judge(self, evidence: Evidence, rules: Rules) -> Finding | None:
+        family = evidence.full
+        if family is None:
+            return None
+        llc_SxM, sizes_M = complete(family.llc_SxM, family.parameters_M)
+        if (finding := too_few(llc_SxM, 3)) is not None:
+            return finding
+        chief = _bend("", llc_SxM, sizes_M, rules)
+        parts = []
+        for estimator, rows, sizes in _by_estimator(family):
+            parts.append(_bend(f"{estimator}: change of the gain", rows, sizes, rules))
+            if (rows > 0).all():
+                powers_S = statistics.slopes(np.log(rows), np.log(sizes))
+                power = statistics.mean(powers_S, rules.level, null=1.0)
+                name = f"{estimator}: exponent a of λ̂ ~ sizeᵃ, below 1"
+                parts.append(directed_part(name, power, rules.level, null=1.0, below=True))
+        why = (
+            f"The gain per doubling changes by {number(chief.effect)} from one doubling to the "
+            f"next ({span(chief.interval, rules)})"
         )
-        if (rows > 0).all():
-            power = inference.mean(
-                inference.slopes(np.log(rows), np.log(sizes)), rules.level, null=1.0
-            )
-            less = directed(power, rules.level, null=1.0, below=True)
-            parts.append(
-                piece(
-                    f"{estimator}: exponent a of λ̂ ~ sizeᵃ, below 1",
-                    less,
-                    power.value,
-                    power.interval,
-                    power.below,
-                )
-            )
-    why = f"The gain per doubling changes by {number(effect.value)} from one doubling to the next ({span(effect.interval, rules)})"
-    why += {"supported": ": it diminishes.", "not supported": ": it grows."}.get(
-        verdict
-    ) or f"; {more(bends_G, rules)}."
-    return Finding(
-        verdict, why + left_out(family), effect.value, effect.interval, effect.below, tuple(parts)
+        if chief.verdict == "inconclusive":
+            bends_S = statistics.curvatures(llc_SxM, np.log2(sizes_M))
+            why += f"; {more_shuffles(bends_S, rules)}."
+        else:
+            why += ": it diminishes." if chief.verdict == "supported" else ": it grows."
+        return Finding.on(chief, why + left_out(family), parts)
+
+
+def _bend(name: str, llc_SxM: Array, sizes_M: Array, rules: Rules) -> Part:
+    """Judges the second difference of λ̂ over a doubling of size."""
+    bend = statistics.mean(statistics.curvatures(llc_SxM, np.log2(sizes_M)), rules.level)
+    return directed_part(name, bend, rules.level, below=True)
+
+
+class LargerHasMore(Claim):
+    id = "C9"
+    title = "Of the quantised models the larger has the greater λ̂ (Llama-2-13B over 7B)"
+    rule = (
+        "The difference of λ̂ between a quantised model and the next smaller one, paired over "
+        "shuffles: supported where its t interval and test say that it is above 0, not supported "
+        "where below. The verdict is that of the two smallest (13B − 7B), other pairs stand beside "
+        "it."
     )
+    measure = "difference of λ̂, larger minus smaller"
+    needs = "λ̂ of two quantised models"
+    sources = (("estimates", "{quantised}: shuffles"), ("original", "{quantised}: shuffles"))
+    published_source = "families.llama2.models.*.mean"
+
+    def judge(self, evidence: Evidence, rules: Rules) -> Finding | None:
+        family = evidence.quantised
+        if family is None:
+            return None
+        both_Sx2 = _paired(family.llc_SxM, 1)
+        if (finding := too_few(both_Sx2, 2)) is not None:
+            return finding
+        models, parts = family.models, []
+        for estimator, llc_SxM in family.estimates.items():
+            for i in range(1, len(models)):
+                pair_Sx2 = _paired(llc_SxM, i)
+                if too_few(pair_Sx2, 2) is None:
+                    name = f"{models[i]} − {models[i - 1]}, {estimator}"
+                    parts.append(_difference(name, pair_Sx2, rules))
+        chief = _difference("", both_Sx2, rules)
+        why = (
+            f"λ̂ of {models[1]} minus that of {models[0]} is {number(chief.effect)} "
+            f"({span(chief.interval, rules)}; {probability(chief.p_value)}, "
+            f"{len(both_Sx2)} shuffles)"
+        )
+        if chief.verdict == "inconclusive":
+            why += f"; {more_shuffles(np.diff(both_Sx2)[:, 0], rules)}"
+        return Finding.on(chief, f"{why}.{left_out(family)}", parts)
 
 
-def larger_is_more(evidence: Evidence, rules: Rules) -> Finding | None:
-    """C9. The difference of λ̂ between a quantised model and the next smaller one, paired over
-    shuffles: supported where its t interval and test say that it is above 0, not supported where
-    below. The verdict is that of the two smallest (13B − 7B), other pairs stand beside it.
-    """
-    family = evidence.quantised
-    if family is None:
-        return None
-    if (finding := few(paired(family, family.llc_GxM, 1), 2)) is not None:
-        return finding
-    first_G = np.diff(paired(family, family.llc_GxM, 1))[:, 0]
-    effect = inference.mean(first_G, rules.level)
-    verdict = directed(effect, rules.level)
-    parts = []
-    for estimator, llc_GxM in family.estimates.items():
-        for i in range(1, len(family.models)):
-            both = paired(family, llc_GxM, i)
-            if few(both, 2) is None:
-                found = inference.mean(np.diff(both)[:, 0], rules.level)
-                name = f"{family.models[i]} − {family.models[i - 1]}, {estimator}"
-                parts.append(
-                    piece(
-                        name, directed(found, rules.level), found.value, found.interval, found.above
-                    )
-                )
-    why = f"λ̂ of {family.models[1]} minus that of {family.models[0]} is {number(effect.value)} ({span(effect.interval, rules)}; "
-    why += f"{probability(effect.above)}, {len(first_G)} shuffles)"
-    why += f"; {more(first_G, rules)}." if verdict == "inconclusive" else "."
-    return Finding(
-        verdict, why + left_out(family), effect.value, effect.interval, effect.above, tuple(parts)
-    )
+def _difference(name: str, pair_Sx2: Array, rules: Rules) -> Part:
+    """Judges whether λ̂ of the second model is the greater."""
+    return directed_part(name, statistics.mean(np.diff(pair_Sx2)[:, 0], rules.level), rules.level)
 
 
-def paired(family: Family, llc_GxM: Array, i: int) -> Array:
-    """The shuffles of model `i` and the one before it (shuffle, 2) that have both."""
-    both = llc_GxM[:, i - 1 : i + 1]
+def _paired(llc_SxM: Array, i: int) -> Array:
+    """Returns the shuffles of model `i` and the one before it (shuffle, 2) that have both."""
+    both = llc_SxM[:, i - 1 : i + 1]
     return both[np.isfinite(both).all(1)]

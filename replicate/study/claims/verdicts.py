@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from replicate.estimation import statistics as inference
+from replicate.estimation import statistics
 from replicate.estimation.statistics import Effect, Interval
+from replicate.study.claims.base import Finding
 from replicate.study.claims.evidence import Array, Family, Rules
 from replicate.study.records import Part, Verdict
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What a claim's test found; `p` is of the one-sided test in the claim's direction."""
-
-    verdict: Verdict
-    why: str
-    effect: float | None = None
-    interval: Interval | None = None
-    p: float | None = None
-    parts: tuple[Part, ...] = ()
-
-
 def directed(effect: Effect, level: float, null: float = 0.0, below: bool = False) -> Verdict:
-    """Of a claim that the effect is above `null`, or below it: its test and its interval must say
-    so, for either verdict.
+    """Judges the claim that an effect is above `null` (or below it). The one-sided test and the
+    interval must agree, for either verdict.
     """
     if effect.interval is None or effect.above is None or effect.below is None:
         return "inconclusive"
@@ -39,8 +27,8 @@ def directed(effect: Effect, level: float, null: float = 0.0, below: bool = Fals
 
 
 def equivalent(interval: Interval | None, margin: float) -> Verdict:
-    """Of a claim that the effect is none: the interval lies within ± `margin`, or wholly
-    outside.
+    """Judges the claim that there is no effect: is the interval within ± `margin`, or wholly
+    outside?
     """
     if interval is None:
         return "inconclusive"
@@ -51,8 +39,8 @@ def equivalent(interval: Interval | None, margin: float) -> Verdict:
 
 
 def together(verdicts: Sequence[Verdict | None]) -> Verdict:
-    """Of a claim about every model: supported where it is for all, not supported where it fails for
-    one; None does not count.
+    """Judges a claim about every model: it is supported where it holds for all of them, and not
+    supported where it fails for one. None does not count.
     """
     counted = {verdict for verdict in verdicts if verdict is not None}
     if "not supported" in counted:
@@ -60,80 +48,101 @@ def together(verdicts: Sequence[Verdict | None]) -> Verdict:
     return "supported" if counted == {"supported"} else "inconclusive"
 
 
-def deciding(parts: Sequence[Part], verdict: Verdict) -> Part:
-    """What the verdict on every model rests on: of the parts with that verdict, the one with the
-    greatest effect in size.
+def deciding(parts: Sequence[Part]) -> Part:
+    """Returns the part that the verdict on every model rests on: of those that have the verdict,
+    the one with the greatest effect in size.
     """
-    return max(
-        (part for part in parts if part.verdict == verdict),
-        key=lambda part: abs(part.effect or 0.0),
-    )
+    verdict = together([part.verdict for part in parts])
+    same = (part for part in parts if part.verdict == verdict)
+    return max(same, key=lambda part: abs(part.effect or 0.0))
 
 
-def piece(
+def part(
     name: str,
     verdict: Verdict | None,
     effect: float | None,
     interval: Interval | None = None,
     p: float | None = None,
 ) -> Part:
+    """Returns a part; a verdict of None reports it without judging it."""
     return Part(name=name, verdict=verdict, effect=effect, interval=interval, p_value=p)
 
 
-def complete(llc_GxM: Array, sizes_M: Array) -> tuple[Array, Array]:
-    """Without models of which there is nothing, and then without the shuffles that lack a model."""
-    some = np.isfinite(llc_GxM).any(0)
-    rows = llc_GxM[:, some]
+def directed_part(
+    name: str, effect: Effect, level: float, null: float = 0.0, below: bool = False
+) -> Part:
+    """Returns a part that is judged by `directed`, with the p value in the claim's direction."""
+    verdict = directed(effect, level, null, below)
+    p = effect.below if below else effect.above
+    return part(name, verdict, effect.value, effect.interval, p)
+
+
+def complete(llc_SxM: Array, sizes_M: Array) -> tuple[Array, Array]:
+    """Drops the models without any λ̂, and then the shuffles that lack a model."""
+    some = np.isfinite(llc_SxM).any(0)
+    rows = llc_SxM[:, some]
     return rows[np.isfinite(rows).all(1)], sizes_M[some]
 
 
-def few(llc_GxM: Array, models: int) -> Finding | None:
-    """Too little for a test over shuffles."""
-    if len(llc_GxM) >= 2 and llc_GxM.shape[1] >= models:
+def too_few(llc_SxM: Array, models: int) -> Finding | None:
+    """Returns an open finding where a test over shuffles has too little data."""
+    shuffles, found = llc_SxM.shape
+    if shuffles >= 2 and found >= models:
         return None
-    here = f"{len(llc_GxM)} shuffles of {llc_GxM.shape[1]} models"
-    return Finding(
-        "inconclusive",
-        f"There are {here}; two shuffles of {models} models at least would decide it.",
-    )
+    needed = f"two shuffles of {models} models at least would decide it"
+    return Finding("inconclusive", f"There are {shuffles} shuffles of {found} models; {needed}.")
+
+
+def words(verdict: Verdict | None, *, supported: str, against: str, undecided: str) -> str:
+    """Returns the words for a verdict that was reached."""
+    return {"supported": supported, "not supported": against}.get(str(verdict), undecided)
 
 
 def number(value: float | None) -> str:
-    return (
-        "unknown"
-        if value is None
-        else (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}").replace("-", "−")
-    )
+    """Writes a number for a sentence."""
+    if value is None:
+        return "unknown"
+    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return text.replace("-", "−")
 
 
 def probability(p: float | None) -> str:
+    """Writes a p value for a sentence."""
     return "p unknown" if p is None else "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 
 
 def span(interval: Interval | None, rules: Rules) -> str:
+    """Writes an interval with its level."""
     between = "unknown" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
     return f"{100 * (1 - rules.level):g} % interval {between}"
 
 
-def more(values_G: Array, rules: Rules) -> str:
-    """What would decide whether a mean over shuffles is above or below 0."""
-    count = inference.needed(values_G, rules.level)
+def more_shuffles(values_S: Array, rules: Rules) -> str:
+    """Says what would decide whether a mean over shuffles is above or below 0."""
+    count = statistics.needed(values_S, rules.level)
     if count is None:
-        return f"not even {inference.MOST} shuffles of this mean and spread would decide it: it takes a less noisy estimate"
-    return f"about {max(count, len(values_G) + 1)} shuffles of this mean and spread would decide it, or a less noisy estimate"
+        few = f"not even {statistics.MOST} shuffles of this mean and spread would decide it"
+        return f"{few}: it takes a less noisy estimate"
+    least = max(count, len(values_S) + 1)
+    return (
+        f"about {least} shuffles of this mean and spread would decide it, or a less noisy estimate"
+    )
 
 
 def left_out(family: Family) -> str:
-    """A sentence on what is not in the evidence; empty where all is."""
-    lost = len(family.llc_GxM) - len(complete(family.llc_GxM, family.parameters_M)[0])
-    words = (
-        f" Left out: {lost} of {len(family.llc_GxM)} shuffles, where all chains of a model failed."
-        if lost
-        else ""
-    )
+    """Says which shuffles and models are not in the evidence; empty where all are."""
+    shuffles = len(family.llc_SxM)
+    lost = shuffles - len(complete(family.llc_SxM, family.parameters_M)[0])
+    where = "where all chains of a model diverged"
+    words = f" Left out: {lost} of {shuffles} shuffles, {where}." if lost else ""
     return words + not_run(family)
 
 
 def not_run(*families: Family) -> str:
-    missing = [name for family in families for name in family.missing]
-    return f" Not run: {', '.join(missing)}." if missing else ""
+    """Says which models were not run; empty where all were."""
+    return names_not_run([name for family in families for name in family.missing])
+
+
+def names_not_run(names: Sequence[str]) -> str:
+    """Says that these models were not run; empty where there are none."""
+    return f" Not run: {', '.join(names)}." if names else ""
