@@ -1,66 +1,93 @@
-"""How every published number is rounded, for LaTeX and for the report alike. Pure."""
+"""How every published number is rounded; LaTeX, HTML and the terminal all show these texts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import isfinite
+
 DASH = "–"
+NOT_RUN = "not run"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-
-def split(value: float, digits: int = 4) -> tuple[str, int | None]:
-    """In at most `digits` significant digits: the figures, and the power of ten where there is
-    one.
-    """
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
-        return f"{float(f'{value:.{digits}g}'):f}".rstrip("0").rstrip("."), None
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return f"{float(mantissa):g}", int(exponent)
+Pair = tuple[float | None, float | None]
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """As text; a dash for null."""
-    if value is None:
+    """Rounds to `digits` significant digits at most; what is not finite becomes a dash."""
+    if value is None or not isfinite(value):
         return DASH
-    figures, exponent = split(value, digits)
-    before, dot, after = figures.partition(".")
-    figures = f"{before[:-3]},{before[-3:]}{dot}{after}" if len(before.lstrip("-")) > 3 else figures
-    power = "" if exponent is None else f" × 10{str(exponent).translate(RAISED)}"
-    return figures.replace("-", "−") + power
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
+        text = f"{float(f'{value:.{digits}g}'):,f}".rstrip("0").rstrip(".")
+    else:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        text = f"{float(mantissa):g} × 10{str(int(exponent)).translate(RAISED)}"
+    return text.replace("-", "−")
+
+
+def with_error(pair: Pair, digits: int = 4) -> str:
+    """Writes a value ± one standard error."""
+    value, error = pair
+    text = number(value, digits)
+    return text if value is None or error is None else f"{text} ± {number(error, 2)}"
 
 
 def effect(value: float | None) -> str:
-    """In three significant digits, and to the unit at least."""
+    """Rounds to three significant digits, but never above the unit."""
     return number(value, max(3, len(f"{abs(value or 0):.0f}")))
 
 
-def with_error(value: float | None, error: float | None, digits: int = 4) -> str:
-    """± one standard error."""
-    return (
-        number(value, digits)
-        if value is None or error is None
-        else f"{number(value, digits)} ± {number(error, 2)}"
-    )
+def interval(bounds: Pair | None, digits: int = 4) -> str:
+    """Writes both ends of an interval."""
+    return DASH if bounds is None else f"{number(bounds[0], digits)} to {number(bounds[1], digits)}"
 
 
-def interval(value: tuple[float, float] | None) -> str:
-    return DASH if value is None else f"{number(value[0])} to {number(value[1])}"
+def effects(bounds: Pair | None) -> str:
+    """Writes both ends of the interval of an effect."""
+    return DASH if bounds is None else f"{effect(bounds[0])} to {effect(bounds[1])}"
 
 
-def effects(value: tuple[float, float] | None) -> str:
-    """An interval of an effect."""
-    return DASH if value is None else f"{effect(value[0])} to {effect(value[1])}"
+def shares(bounds: tuple[float, float]) -> str:
+    """Writes both ends of the interval of a share, in per cent."""
+    return f"{fixed(100 * bounds[0], 1)} to {percent(bounds[1])}"
+
+
+def span(values: Iterable[float | None], digits: int = 4, factor: float = 1.0) -> str:
+    """Writes the least and the greatest of the values times `factor`, or one where they agree."""
+    known = [factor * value for value in values if value is not None]
+    if not known:
+        return DASH
+    least, greatest = number(min(known), digits), number(max(known), digits)
+    return least if least == greatest else f"{least} to {greatest}"
 
 
 def whole(value: int | None) -> str:
+    """Writes a count with separators between thousands."""
     return DASH if value is None else f"{value:,}".replace("-", "−")
 
 
 def fixed(value: float | None, places: int = 2) -> str:
-    return DASH if value is None else f"{value:,.{places}f}".replace("-", "−")
+    """Rounds to so many decimal places."""
+    known = value is not None and isfinite(value)
+    return f"{value:,.{places}f}".replace("-", "−") if known else DASH
 
 
 def percent(share: float | None, places: int = 1) -> str:
+    """Writes a share in per cent."""
     return DASH if share is None else f"{fixed(100 * share, places)} %"
 
 
 def probability(p: float | None) -> str:
+    """Rounds a p value to two significant digits."""
     return DASH if p is None else "< 0.0001" if p < 1e-4 else number(p, 2)
+
+
+def out_of(counts: tuple[int, int]) -> str:
+    """Writes how many of how many."""
+    return f"{counts[0]} of {counts[1]}"
+
+
+def duration(seconds: float) -> str:
+    """Writes a time in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,98 +1,75 @@
-"""The write-up: every number is one that a stage wrote, what was not run says so, and the PDF has
-the same bytes each time.
+"""The paper: every number in it is one that a stage wrote, and the PDF has the same bytes each
+time.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from replicate.reporting import tables, values
 from replicate.reporting.figures.style import LOOKS
-from replicate.study.records import Claim, Estimate, Reexamined, read
+from replicate.study.records import JudgedClaim, read
 from tests.conftest import ROOT, replicate
 
 TEXT = (ROOT / "paper" / "main.tex").read_text(encoding="utf-8")
 BIBLIOGRAPHY = (ROOT / "paper" / "references.bib").read_text(encoding="utf-8")
-DEMO = ROOT / "results" / "demo"
 NAMED = re.compile(r"\\setresult\{([^}]*)\}\{(.*)\}")
+latex = pytest.mark.skipif(shutil.which("latexmk") is None, reason="LaTeX is not installed")
 
 
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """paper/ with what the reading stages write into it from the results in git."""
-    root = tmp_path_factory.mktemp("write-up")
-    shutil.copytree(
-        ROOT / "paper", root / "paper", ignore=shutil.ignore_patterns("generated", "main.[!t]*")
-    )
-    figures = ROOT / "data" / "published.yaml"
-    out = root / "paper" / "generated"
-    for study in ("demo", "paper"):
-        for stage in ("figures", "tables"):
-            done = replicate(
-                stage, study, ROOT / "results" / study, figures, out / study / stage, cwd=ROOT
-            )
-            assert done.returncode == 0, done.stderr
-    done = replicate(
-        "reference", ROOT / "results", figures, ROOT / "benchmarks", out / "reference", cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    return root / "paper"
-
-
-def named(generated: Path) -> dict[str, str]:
-    files = generated.glob("generated/*/tables/values.tex")
+@pytest.fixture
+def named(project: Path) -> dict[str, str]:
+    files = project.glob("paper/generated/*/tables/values.tex")
     return dict(pair for file in files for pair in NAMED.findall(file.read_text(encoding="utf-8")))
 
 
-def test_every_number_is_one_that_a_stage_wrote(generated: Path) -> None:
+@pytest.fixture
+def paper(project: Path, tmp_path: Path) -> Path:
+    """The paper's folder, ready to be built."""
+    shutil.copytree(project / "paper", tmp_path / "paper")
+    for file in ("main.tex", "references.bib"):
+        shutil.copy(ROOT / "paper" / file, tmp_path / "paper")
+    return tmp_path / "paper"
+
+
+def test_every_number_is_one_that_a_stage_wrote(named: dict[str, str]) -> None:
     keys = set(re.findall(r"\\result\{([^}#]*)\}", re.sub("(?m)^%.*", "", TEXT)))
+    for macro, block in (("theirs", "protocol"), ("ours", "sampling")):
+        for study, family in re.findall(rf"\\{macro}\{{(\w+)\}}\{{([\w-]+)\}}", TEXT):
+            keys.add(f"{study}/{family}/{block}/shuffles")
     assert len(keys) > 80
-    assert keys <= set(named(generated))
+    assert keys <= set(named)
 
 
-def test_what_was_not_run_is_so_in_the_text(generated: Path) -> None:
-    found = named(generated)
-    for row in read(ROOT / "results" / "paper" / "claims.json", Claim):
-        assert (found[f"paper/{row.id}/verdict"] == tables.NOT_RUN) == (row.verdict == "not run")
-    for row in read(ROOT / "results" / "paper" / "estimates.json", Estimate):
-        if row.estimator == "controlled":
-            assert (found[f"paper/{row.model}/llc"] == tables.NOT_RUN) == (row.status == "not run")
+def test_every_table_and_figure_that_is_read_was_written(project: Path) -> None:
+    rows = re.findall(r"\\rowsfrom\{([^#}]*)\}", TEXT)
+    figures = re.findall(r"\\includegraphics\[[^]]*\]\{\\generated\{([^}]*)\}\}", TEXT)
+    files = [f"{name}.tex" for name in rows] + figures
+    assert len(files) > 20
+    lacking = [f for f in files if not (project / "paper" / "generated" / f).is_file()]
+    assert lacking == []
 
 
-def test_a_range_is_that_of_the_models_of_its_family() -> None:
-    rows = [row for row in read(DEMO / "original.json", Reexamined) if row.family == "mini"]
-    found = values.original(rows, ["mini", "other"])
-    spreads = [row.spread[-1] or 0.0 for row in rows]
-    assert (
-        found["mini/original/spread32"]
-        == f"{min(spreads):.0f} to {float(f'{max(spreads):.3g}'):.0f}"
-    )
-    assert found["other/original/spread32"] == tables.NOT_RUN
+def test_what_was_not_run_says_so(project: Path, named: dict[str, str]) -> None:
+    for row in read(project / "results" / "paper" / "claims.json", JudgedClaim):
+        assert (named[f"paper/{row.id}/verdict"] == r"\notrun") == (row.verdict == "not run")
+    assert named["paper/gpt2/llc"] == r"\notrun"
+    assert named["demo/mini-34k/llc"] == "5"
 
 
 def test_every_figure_and_table_is_referred_to() -> None:
     labels = set(re.findall(r"\\label\{((?:fig|tab):[^}]*)\}", TEXT))
-    assert labels - set(re.findall(r"\\ref\{([^}]*)\}", TEXT)) == {
-        "fig:demo/diagnostics-mini-1050k"
-    }
+    appendix = {"fig:demo/diagnostics-mini-1050k"}
+    assert labels - set(re.findall(r"\\ref\{([^}]*)\}", TEXT)) == appendix
 
 
 def test_every_entry_of_the_bibliography_is_cited_and_every_citation_has_one() -> None:
     cited = {key for keys in re.findall(r"\\cite[pt]?\{([^}]*)\}", TEXT) for key in keys.split(",")}
     assert cited == set(re.findall(r"^@\w+\{([^,]*),", BIBLIOGRAPHY, re.MULTILINE))
-
-
-def test_sentences_of_results_are_safe_for_latex() -> None:
-    assert (
-        tables.escaped("λ̂ ≤ 0 at w*: 5 % & #_ of nβ")
-        == r"$\llc$ $\le$ 0 at $w^*$: 5 \% \& \#\_ of n$\beta$"
-    )
 
 
 def test_colours_of_figures_differ_in_grey() -> None:
@@ -105,61 +82,24 @@ def test_colours_of_figures_differ_in_grey() -> None:
     assert len({marker for _, marker in LOOKS}) == len(LOOKS)
 
 
-@pytest.mark.skipif(shutil.which("latexmk") is None, reason="LaTeX is not installed")
-def test_the_pdf_has_the_same_bytes_each_time_and_no_warnings(
-    generated: Path, tmp_path: Path
-) -> None:
+@latex
+def test_the_pdf_has_the_same_bytes_each_time_and_no_warnings(paper: Path, tmp_path: Path) -> None:
     made = []
-    for name in ("one", "another, with a longer name"):
-        folder = tmp_path / name / "paper"
-        shutil.copytree(generated, folder)
-        done = replicate(
-            "paper", "paper/main.tex", cwd=folder.parent, TZ="Asia/Tokyo" if made else "UTC"
-        )
-        assert done.returncode == 0, done.stderr
+    for name, zone in (("one", "UTC"), ("another, with a longer name", "Asia/Tokyo")):
+        folder = shutil.copytree(paper, tmp_path / name / "paper")
+        done = replicate("paper", "paper/main.tex", cwd=folder.parent, TZ=zone)
+        assert (done.returncode, done.stderr) == (0, "")
         assert "Warning" not in done.stdout
         assert "full " not in done.stdout
         made.append((folder / "main.pdf").read_bytes())
     assert made[0] == made[1]
 
 
-@pytest.mark.skipif(shutil.which("latexmk") is None, reason="LaTeX is not installed")
-def test_a_number_that_no_stage_wrote_stops_the_build(generated: Path, tmp_path: Path) -> None:
-    shutil.copytree(generated, tmp_path / "paper")
-    (tmp_path / "paper" / "main.tex").write_text(
-        TEXT.replace(r"\result{demo/C1/effect}", r"\result{demo/C1/efect}", 1), encoding="utf-8"
-    )
-    done = replicate("paper", "paper/main.tex", cwd=tmp_path)
+@latex
+def test_a_number_that_no_stage_wrote_stops_the_build(paper: Path) -> None:
+    wrong = TEXT.replace(r"\result{demo/C1/effect}", r"\result{demo/C1/efect}", 1)
+    (paper / "main.tex").write_text(wrong, encoding="utf-8")
+    done = replicate("paper", "paper/main.tex", cwd=paper.parent)
     assert done.returncode == 2
     assert "Unknown result 'demo/C1/efect'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_costs_that_were_not_measured_are_not_run() -> None:
-    reports = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
-    bare = {
-        machine: {key: value for key, value in each.items() if key != "demo"}
-        for machine, each in reports.items()
-    }
-    assert values.costs(bare)["demo"] == tables.NOT_RUN
-    other = {
-        "another": {"works": {}, "demo": {"seconds": {"search": {"mini": 60, "mini-llama": 30}}}}
-    }
-    found = values.costs(bare | other)
-    assert (found["demo/search"], found["demo/machine"]) == ("1.5", "another")
-    assert bare[found["machine"]]["works"]
-    gpu = {
-        "a GPU": {
-            "machine": {"gpu": "a GPU"},
-            "works": {},
-            "plan": {"gpt2": {"seconds": 0.25, "memory": 3e9}},
-        }
-    }
-    without = {machine: each for machine, each in bare.items() if not each["machine"]["gpu"]}
-    assert values.costs(without)["gpu"] == tables.NOT_RUN
-    found = values.costs(without | gpu)
-    assert (found["gpu"], found["gpu/gpt2/seconds"], found["gpu/gpt2/memory"]) == (
-        "a GPU",
-        "0.25",
-        "3",
-    )

@@ -1,11 +1,11 @@
 """The report is one file that fetches nothing and runs nothing, tells every verdict and what was
-not run, and is read by everybody.
+not run, and can be read by everybody.
 """
 
 from __future__ import annotations
 
+import contextlib
 import html
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,71 +16,36 @@ from typing import Any
 import pytest
 
 from replicate.errors import UserError
-from replicate.pipeline.config import load
+from replicate.pipeline.config import Config
 from replicate.pipeline.stages import report
-from replicate.reporting.formatting import effect, number, with_error
-from replicate.reporting.report.svg import inlined
-from replicate.study.records import Claim, Estimate, read
-from tests.conftest import ROOT, replicate
+from replicate.reporting.formatting import effect, with_error
+from replicate.reporting.report.page import inlined
+from replicate.study.records import Estimate, JudgedClaim, Refused, read, write
+from tests.reporting.records import original
 
-RESULTS, PUBLISHED = ROOT / "results", ROOT / "data" / "published.yaml"
 NAMES = ("published", "demo", "paper")
-DRAWN = ("llc", "original", "transfer", "quantisation", "search-mini", "search-mini-llama")
-MODELS = ("mini-34k", "mini-110k", "mini-350k", "mini-1050k", "mini-llama-200k", "mini-llama-600k")
-HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 CHROMIUM = shutil.which("chromium")
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-
-
-def svg(name: str) -> str:
-    """As matplotlib writes it, small."""
-    return f"""<?xml version="1.0"?><svg xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 90 60">
-    <g id="axes_1"><g id="line2d_1"><defs><path id="m1" d="M 0 0 L 0 3.50001" style="stroke: #000000"/></defs>
-    <use xlink:href="#m1" x="9.123456" y="9" style="stroke: #0072B2"/></g>
-    <g id="text_1"><text x="9" y="30" style="font-size: 8px; font-family: 'DejaVu Sans'">{name}</text></g></g></svg>"""
-
-
-@pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small ones in the place of the study's own."""
-    folder = tmp_path_factory.mktemp("generated")
-    for name in [
-        *(f"demo/figures/{each}" for each in (*DRAWN, *(f"diagnostics-{m}" for m in MODELS))),
-        "paper/figures/llc",
-    ]:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.svg").write_text(svg(name), encoding="utf-8")
-    (folder / "reference" / "figures").mkdir(parents=True)
-    (folder / "reference" / "figures" / "calibration.svg").write_text(
-        svg("calibration"), encoding="utf-8"
-    )
-    return folder
-
-
-def written(results: Path, figures: Path, page: Path) -> str:
-    report.run(load(ROOT / "params.yaml"), results, PUBLISHED, figures, page)
-    return page.read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def page(figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    written(RESULTS, figures, path)
-    return path
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> Path:
-    """results/, to be changed."""
-    shutil.copytree(RESULTS, tmp_path / "results")
-    return tmp_path / "results"
+def page(project: Path) -> str:
+    return (project / "report.html").read_text(encoding="utf-8")
 
 
-def change(file: Path, **values: Any) -> None:
-    """Of a file's first record."""
-    rows = json.loads(file.read_text(encoding="utf-8"))
-    rows[0] |= values
-    file.write_text(json.dumps(rows), encoding="utf-8")
+@pytest.fixture
+def changed(project: Path, tmp_path: Path) -> Path:
+    """The project, to be changed."""
+    return shutil.copytree(project, tmp_path / "project")
+
+
+def written(config: Config, folder: Path) -> str:
+    with contextlib.chdir(folder):
+        report.run(config)
+    return (folder / "report.html").read_text(encoding="utf-8")
 
 
 class Tags(HTMLParser):
@@ -93,175 +58,103 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_it_fetches_nothing_and_runs_nothing(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for tag, attributes in Tags(text).found:
+def test_it_fetches_nothing_and_runs_nothing(page: str) -> None:
+    for tag, attributes in Tags(page).found:
         assert tag not in {"script", "iframe", "object", "embed", "base", "form"}
         assert not [key for key in attributes if key.startswith("on")]
         for key in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
             assert (attributes.get(key) or "#").startswith(("#", "data:")), (tag, attributes)
-    assert "@import" not in text
-    assert re.findall(r"url\((?!#)[^)]*\)", text) == []
-    assert "http://" not in text
-    assert "https://" not in text
+    assert "@import" not in page
+    assert re.findall(r"url\((?!#)[^)]*\)", page) == []
+    assert re.findall(r"https?://", page) == []
 
 
-def test_it_is_small_and_the_same_bytes_each_time(
-    page: Path, figures: Path, tmp_path: Path
-) -> None:
-    assert page.stat().st_size < 3_000_000
-    assert written(RESULTS, figures, tmp_path / "again.html").encode() == page.read_bytes()
-    assert not re.search(rb"/root|/home|/tmp|/work", page.read_bytes())
+def test_no_id_is_given_twice_and_every_reference_leads_somewhere(page: str) -> None:
+    ids = [attributes["id"] for _, attributes in Tags(page).found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    referred = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page)
+    assert {one or other for one, other in referred} <= set(ids)
+
+
+def test_it_is_small_and_the_same_bytes_each_time(config: Config, changed: Path, page: str) -> None:
+    assert len(page) < 2_000_000
+    assert written(config, changed) == page
+    assert str(changed.parent) not in page
 
 
 @pytest.mark.parametrize("study", NAMES)
 def test_every_claim_is_there_with_its_verdict_its_sentence_and_what_it_rests_on(
-    page: Path, study: str
+    project: Path, page: str, study: str
 ) -> None:
-    text = html.unescape(page.read_text(encoding="utf-8"))
-    for claim in read(RESULTS / study / "claims.json", Claim):
-        whole = re.split(
-            '<details class="claim"|</section>',
-            text[text.index(f'<details class="claim" id="{claim.id}">') :],
-        )[1]
+    text = html.unescape(page)
+    for claim in read(project / "results" / study / "claims.json", JudgedClaim):
+        start = text.index(f'<details class="claim" id="{claim.id}">')
+        whole = re.split('<details class="claim"|</section>', text[start + 1 :])[0]
         summary, *sides = whole.split('<div class="evidence ')
         ours = sides[NAMES.index(study)]
-        told = re.findall(
-            r"<span class=\"name\">(\w+): </span><span class=\"chip \w+\">.*?</svg>([\w ]+)",
-            summary,
-            re.DOTALL,
-        )
-        assert (study, claim.verdict) in told
+        chip = r"<span class=\"name\">(\w+): </span><span class=\"chip \w+\">.*?</svg>([\w ]+)"
+        assert (study, claim.verdict) in re.findall(chip, summary, re.DOTALL)
         assert claim.claim in summary
         assert f"<p>{claim.why}</p>" in ours
-        assert all(f"<code>{source.file}</code> {source.key}" in ours for source in claim.evidence)
+        assert all(f"<code>{each.file}</code> {each.key}" in ours for each in claim.evidence)
         assert len(re.findall('<th scope="row"', ours)) == len(claim.parts)
         assert claim.effect is None or f"<dd>{effect(claim.effect)}</dd>" in ours
 
 
-def test_every_estimate_is_there_or_shown_as_not_run(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for study in NAMES[1:]:
-        for row in read(RESULTS / study / "estimates.json", Estimate):
-            if row.status == "run":
-                assert with_error(row.llc, row.standard_error) in text
-    absent = re.findall(
-        r"<b>λ̂ of each model, paper study, estimator controlled</b> <em>not run</em>: ([^<]*)", text
-    )
-    assert absent == [
-        "gpt2, gpt2-medium, gpt2-large, gpt2-xl, llama-2-7b, llama-2-13b, llama-2-70b"
-    ]
-    compared = text[text.index("The protocol of 2023 on the models of 2023, paper study") :].split(
-        "</table>"
-    )[0]
-    assert compared.count("not run") == 6
+def test_every_estimate_is_there_or_said_to_be_not_run(
+    project: Path, config: Config, page: str
+) -> None:
+    for row in read(project / "results" / "demo" / "estimates.json", Estimate):
+        assert with_error((row.llc, row.standard_error)) in page
+    models = ", ".join(config.plan("paper").models)
+    assert f"λ̂ ± s.e. by estimator, paper study</b> <em>not run</em>: {models}" in page
+    assert f"paper: no λ̂ of {models}." in page
 
 
 def test_a_replicated_figure_stands_beside_the_published_one_with_its_tolerance(
-    copied: Path, figures: Path, tmp_path: Path
+    config: Config, changed: Path
 ) -> None:
-    rows = json.loads((copied / "paper" / "original.json").read_text())
-    example = json.loads((copied / "demo" / "original.json").read_text())[0]
     same, other = [-4370.85, -771.82, 483.14, 798.83], [90_000.0, 90_100.0, 89_900.0, 90_050.0]
-    rows[0] = example | {"family": "gpt2", "model": "gpt2", "groups": same}
-    rows[1] = example | {"family": "gpt2", "model": "gpt2-medium", "groups": other}
-    (copied / "paper" / "original.json").write_text(json.dumps(rows))
-    text = written(copied, figures, tmp_path / "report.html")
-    compared = text[text.index("The protocol of 2023 on the models of 2023, paper study") :].split(
-        "</table>"
-    )[0]
-    assert re.findall(r"<td>(reproduced|differs)</td>", compared) == ["reproduced", "differs"]
+    rows = [original("gpt2", "gpt2", same), original("gpt2", "gpt2-medium", other)]
+    write(changed / "results" / "paper" / "original.json", rows)
+    refused = Refused(family="gpt2", model="gpt2-xl", path="data/x", reason="another nβ")
+    write(changed / "results" / "paper" / "refused.json", [refused])
+    text = written(config, changed)
+    start = text.index("<caption>The protocol of 2023 on the models of 2023, paper study")
+    compared = text[start:].split("</table>")[0]
+    assert re.findall("reproduced|differs", compared) == ["reproduced", "differs"]
     assert compared.count("not run") == 4
+    assert "<code>data/x</code></dt><dd>another nβ</dd>" in text
 
 
 @pytest.mark.parametrize(
-    ("file", "key"),
-    [
-        ("demo/claims.json", "why"),
-        ("paper/claims.json", "why"),
-        ("published/claims.json", "claim"),
-        ("calibration.json", "target"),
-        ("demo/original.json", "model"),
-        ("demo/provenance.json", "repository"),
-    ],
+    ("file", "old"), [("demo/claims.json", '"why": "'), ("calibration.json", '"target": "')]
 )
 def test_what_results_hold_is_text_and_no_markup(
-    copied: Path, figures: Path, tmp_path: Path, file: str, key: str
+    config: Config, changed: Path, file: str, old: str
 ) -> None:
-    change(copied / file, **{key: HOSTILE})
-    text = written(copied, figures, tmp_path / "report.html")
+    path = changed / "results" / file
+    path.write_text(path.read_text().replace(old, f"{old}<script>alert(1)</script>", 1))
+    text = written(config, changed)
     assert "<script" not in text
-    assert "<img" not in text
+    assert "&lt;script&gt;" in text
 
 
-def test_a_figure_that_was_made_to_do_harm_does_none() -> None:
-    hostile = """<!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 9 9">
-    <script>alert(1)</script><g onload="alert(1)" id="a"><foreignObject><p>x</p></foreignObject><image xlink:href="https://example.org/x"/>
-    <use href="https://example.org/x#y"/><path d="M 0 0" style="fill: url(https://example.org); stroke: #0072B2" clip-path="url(//e.org)"/>
-    <a href="javascript:alert(1)"><text>&lt;b&gt;</text></a><style>@import "//e.org"</style></g></svg>"""
-    box, text = inlined(hostile, "figure-1")
-    assert box == "0 0 9 9"
-    assert (
-        text
-        == '<g id="figure-1"><g><image /><use /><path d="M 0 0" style="stroke:var(--blue, #0072b2)" /></g></g>'
+def test_the_ids_of_a_figure_are_its_own() -> None:
+    drawn = '<?xml?><svg width="9pt" viewBox="0 0 9 9"><style>*{}</style>{}</svg>'
+    body = '<path id="m1"/><use href="#m1"/><g clip-path="url(#p1)" style="fill: #a1b2c3"/>'
+    assert inlined(drawn.replace("{}</svg>", f"{body}</svg>"), "f") == (
+        'viewBox="0 0 9 9"><path id="f-m1"/><use href="#f-m1"/>'
+        '<g clip-path="url(#f-p1)" style="fill: #a1b2c3"/>'
     )
 
 
-def test_figures_in_one_page_share_no_id_and_refer_to_their_own() -> None:
-    (_, first), (_, second) = (inlined(svg("a"), f"figure-{i}") for i in (1, 2))
-    for text in (first, second):
-        ids = set(re.findall(r' id="([^"]+)"', text))
-        assert set(re.findall(r'href="#([^"]+)"', text)) <= ids
-        assert len(ids) == 2
-    assert not set(re.findall(r' id="([^"]+)"', first)) & set(re.findall(r' id="([^"]+)"', second))
-    assert 'style="stroke:currentColor"' in first
-    assert "DejaVu" not in first
-
-
-@pytest.mark.parametrize("content", [None, "", "no xml", "<html></html>", '<svg viewBox="x"/>'])
-def test_a_figure_that_is_none_is_told_in_one_line(
-    figures: Path, tmp_path: Path, content: str | None
-) -> None:
-    folder = tmp_path / "generated"
-    shutil.copytree(figures, folder)
-    file = folder / "reference" / "figures" / "calibration.svg"
-    file.unlink() if content is None else file.write_text(content)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    done = replicate("report", RESULTS, PUBLISHED, folder, tmp_path / "report.html", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert "dvc repro" in done.stderr
-    assert not (tmp_path / "report.html").exists()
-
-
-def test_results_that_lack_a_claim_are_told(copied: Path, figures: Path, tmp_path: Path) -> None:
-    change(copied / "demo" / "claims.json", id="Z9")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    done = replicate("report", copied, PUBLISHED, figures, tmp_path / "report.html", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "do not fit one another" in done.stderr
-
-
-def test_damaged_results_are_told(copied: Path, figures: Path, tmp_path: Path) -> None:
-    (copied / "coverage.json").write_text('[{"share": NaN}]')
-    with pytest.raises(UserError, match="coverage"):
-        written(copied, figures, tmp_path / "report.html")
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "–"),
-        (0.0, "0"),
-        (-4.2, "−4.2"),
-        (641234.0, "641,200"),
-        (1e-7, "1 × 10⁻⁷"),
-        (-2.5e9, "−2.5 × 10⁹"),
-    ],
-)
-def test_numbers_in_the_report(value: float | None, text: str) -> None:
-    assert number(value) == text
+def test_without_figures_the_report_says_what_draws_them(config: Config, changed: Path) -> None:
+    shutil.rmtree(changed / "paper" / "generated" / "demo")
+    (changed / "report.html").unlink()
+    with pytest.raises(UserError, match="dvc repro read@demo"):
+        written(config, changed)
+    assert not (changed / "report.html").exists()
 
 
 @pytest.fixture(scope="module")
@@ -277,25 +170,20 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(params=["light", "dark"])
-def tab(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page from disk with the network off; what the console says and what is asked for stands
-    in `said`.
+def tab(browser: Any, project: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page from disk with the network off; `said` has what the console says and what is
+    asked for.
     """
-    context = browser.new_context(
-        color_scheme=request.param,
-        bypass_csp=True,
-        offline=True,
-        viewport={"width": 1280, "height": 900},
-    )
+    address = (project / "report.html").as_uri()
+    size = {"width": 1280, "height": 900}
+    looks = {"color_scheme": request.param, "bypass_csp": True, "offline": True}
+    context = browser.new_context(viewport=size, **looks)
     opened = context.new_page()
     opened.said = []
     opened.on("console", lambda message: opened.said.append(message.text))
-    opened.on("pageerror", lambda error: opened.said.append(str(error)))
-    opened.on(
-        "request",
-        lambda asked: opened.said.append(asked.url) if asked.url != page.as_uri() else None,
-    )
-    opened.goto(page.as_uri())
+    opened.on("request", lambda asked: opened.said.append(asked.url))
+    opened.goto(address)
+    opened.said.remove(address)
     yield opened
     context.close()
 
@@ -311,9 +199,8 @@ def test_axe_finds_no_violation(tab: Any, opened: bool) -> None:
 
     if opened:
         tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-    tab.evaluate(
-        (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-    )
+    script = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+    tab.evaluate(script.read_text(encoding="utf-8"))
     found = tab.evaluate("axe.run()")
     assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
     assert len(found["passes"]) > 20
@@ -321,8 +208,6 @@ def test_axe_finds_no_violation(tab: Any, opened: bool) -> None:
 
 def test_a_keyboard_opens_a_verdict(tab: Any) -> None:
     assert not tab.locator("#C1 .evidence").first.is_visible()
-    tab.keyboard.press("Tab")
-    assert tab.evaluate("document.activeElement.className") == "skip"
     tab.locator("#C1 > summary").focus()
     tab.keyboard.press("Enter")
     assert tab.locator("#C1 .evidence").first.is_visible()
@@ -332,16 +217,13 @@ def test_print_shows_what_is_folded(tab: Any) -> None:
     folded = tab.locator(".evidence p, .chains figure svg, .parts table")
     assert not folded.first.is_visible()
     tab.emulate_media(media="print")
-    heights = folded.evaluate_all(
-        "all => all.filter(each => !each.closest('.again')).map(each => each.getBoundingClientRect().height)"
-    )
-    assert len(heights) > 50
+    heights = folded.evaluate_all("all => all.map(each => each.getBoundingClientRect().height)")
     assert min(heights) > 0
 
 
-def test_a_phone_scrolls_in_one_direction(browser: Any, page: Path) -> None:
+def test_a_phone_scrolls_in_one_direction(browser: Any, project: Path) -> None:
     opened = browser.new_page(viewport={"width": 360, "height": 740})
-    opened.goto(page.as_uri())
+    opened.goto((project / "report.html").as_uri())
     opened.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert opened.evaluate("document.documentElement.scrollWidth") == 360
     opened.close()

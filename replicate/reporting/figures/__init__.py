@@ -1,3 +1,1 @@
-"""One file a figure, named as its LaTeX label: records of results/ in, a matplotlib figure out.
-Pure.
-"""
+"""One figure a file, named as its LaTeX label: a study's records in, a matplotlib figure out."""

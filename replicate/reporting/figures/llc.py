@@ -2,105 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from replicate.reporting.figures.style import FAINT, LOOKS, WIDTH, known, panel, style
+from replicate.reporting.figures.style import FAINT, LOOKS, known, not_run, panels, style, title
+from replicate.reporting.results import Study
 from replicate.study.published import Family
 from replicate.study.records import Estimate
 
+Shuffles = Sequence[Sequence[float | None]]  # of each model
 
-def llc(families: dict[str, list[Estimate]], published: Mapping[str, Family], study: str) -> Figure:
-    """λ̂ against parameters: this study's estimates on the left, the published ones in the same
-    shape on the right.
 
-    A strong line joins the means over shuffles, with their 95 % intervals (Student); a faint one
-    joins λ̂ of one shuffle. Crosses: the averages that were reported, which leave out shuffles with
-    λ̂ ≤ 0.
+@style()
+def llc(study: Study, published: dict[str, Family]) -> Figure:
+    """Draws the study's λ̂ on the left and the published ones on the right.
+
+    A strong line joins the means over shuffles, with their 95 % intervals (Student); a faint line
+    joins λ̂ of one shuffle. Crosses mark the averages that were reported, which leave out shuffles
+    with λ̂ ≤ 0.
     """
-    with style():
-        figure, (ours, theirs) = plt.subplots(1, 2, figsize=(WIDTH, 2.6), layout="constrained")
-        for (family, rows), look in zip(families.items(), LOOKS, strict=False):
-            run = [
-                row
-                for row in rows
-                if row.status == "run" and row.llc is not None and row.parameters is not None
-            ]
-            if run:
-                size = [row.parameters or 0 for row in run]
-                shuffles = np.array([known(row.groups) for row in run])
-                half = np.array(
-                    [
-                        (0, 0)
-                        if row.interval is None
-                        else np.abs(np.subtract(row.interval, row.llc or 0))
-                        for row in run
-                    ]
-                )
-                against_size(
-                    ours,
-                    family,
-                    size,
-                    np.array([row.llc or 0 for row in run]),
-                    half.T,
-                    shuffles,
-                    look,
-                )
-        if not ours.lines:
-            ours.text(
-                0.5, 0.5, "not run", ha="center", va="center", transform=ours.transAxes, color="0.4"
-            )
-        for (family, figures), look in zip(published.items(), LOOKS, strict=False):
-            rows = list(figures.models.values())
-            size, means = [row.parameters for row in rows], np.array([row.mean for row in rows])
-            half = np.array(
-                [stats.t.ppf(0.975, len(row.mean) - 1) * stats.sem(row.mean) for row in rows]
-            )
-            against_size(
-                theirs, family, size, means.mean(axis=1), np.array([half, half]), means, look
-            )
-            theirs.plot(
-                size, [row.reported for row in rows], "x", color="0.2", markersize=4.5, zorder=3
-            )
-        theirs.plot([], [], "x", color="0.2", markersize=4.5, label="as reported: λ̂ > 0 alone")
-        panel(ours, "a", f"{study} study")
-        panel(theirs, "b", "published in 2023")
-        for axes in (ours, theirs):
-            axes.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
-            axes.set_xlabel("parameters")
-            if axes.lines[1:]:
-                axes.set_xscale("log")
-                axes.legend(loc="upper left")
-        ours.set_ylabel("local learning coefficient λ̂")
-        return figure
+    figure, (ours, theirs) = panels(2, 2.6)
+    for family, look in zip(study.plan.families, LOOKS, strict=False):
+        rows = [row for row in study.default.values() if row.family == family.name]
+        _ours(ours, family.name, [row for row in rows if row.llc is not None], look)
+    for (name, figures), look in zip(published.items(), LOOKS, strict=False):
+        _theirs(theirs, name, figures, look)
+    theirs.plot([], [], "x", color="0.2", markersize=4.5, label="as reported: λ̂ > 0 alone")
+    for axes in (ours, theirs):
+        if axes.lines:
+            axes.axhline(0, **FAINT)
+            axes.set(xscale="log", xlabel="parameters")
+            axes.legend(loc="upper left")
+    if not ours.lines:
+        not_run(ours, f"{study.name} study")
+    title(ours, "a", f"{study.name} study")
+    title(theirs, "b", "published in 2023")
+    ours.set_ylabel("local learning coefficient λ̂")
+    return figure
 
 
-def against_size(
+def _ours(axes: Axes, family: str, rows: list[Estimate], look: tuple[str, str]) -> None:
+    if not rows:
+        return
+    means = np.array([row.llc for row in rows], float)
+    ends = np.array([row.interval or (row.llc, row.llc) for row in rows], float)
+    _shuffles(axes, [row.parameters for row in rows], [row.shuffles for row in rows], look)
+    half = np.abs(ends.T - means)
+    _means(axes, family, [row.parameters for row in rows], means, half, look)
+
+
+def _theirs(axes: Axes, family: str, figures: Family, look: tuple[str, str]) -> None:
+    rows = list(figures.models.values())
+    sizes, means = [row.parameters for row in rows], np.array([row.mean for row in rows])
+    half = stats.t.ppf(0.975, means.shape[1] - 1) * stats.sem(means, axis=1)
+    _shuffles(axes, sizes, [row.mean for row in rows], look)
+    _means(axes, family, sizes, means.mean(axis=1), half, look)
+    axes.plot(sizes, [row.reported for row in rows], "x", color="0.2", markersize=4.5, zorder=3)
+
+
+def _shuffles(axes: Axes, sizes: list[int], llc_MxS: Shuffles, look: tuple[str, str]) -> None:
+    colour, marker = look
+    faint = {"alpha": 0.25, "linewidth": 0.7, "markersize": 2.5, "markerfacecolor": "none"}
+    for shuffle in zip(*llc_MxS, strict=True):
+        axes.plot(sizes, known(shuffle), color=colour, marker=marker, **faint)
+
+
+def _means(
     axes: Axes,
     name: str,
-    size: Sequence[int],
-    llc: np.ndarray,
+    sizes: list[int],
+    means: np.ndarray,
     half: np.ndarray,
-    shuffles_MxG: np.ndarray,
     look: tuple[str, str],
 ) -> None:
     colour, marker = look
-    for values in shuffles_MxG.T:
-        axes.plot(
-            size,
-            values,
-            color=colour,
-            alpha=0.25,
-            linewidth=0.7,
-            marker=marker,
-            markersize=2.5,
-            markerfacecolor="none",
-        )
-    axes.errorbar(
-        size, llc, yerr=half, color=colour, marker=marker, markersize=4, capsize=2.5, label=name
-    )
+    strong = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2.5}
+    axes.errorbar(sizes, means, yerr=half, label=name, **strong)

@@ -1,103 +1,79 @@
-"""The flaw of the original protocol, to be seen in five seconds: λ̂ was the luck of one
-minibatch.
-"""
+"""The flaw of the protocol of 2023: its λ̂ is the error of one minibatch's baseline."""
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from replicate.reporting.figures.style import (
-    DASHES,
+    DASHED,
     FAINT,
     LOOKS,
-    WIDTH,
     known,
     not_run,
-    panel,
+    panels,
     style,
+    title,
 )
+from replicate.reporting.formatting import span
+from replicate.reporting.results import Study
 from replicate.study.published import Family
-from replicate.study.records import Reexamined
+from replicate.study.records import OriginalProtocol
 
 
-def original(rows: list[Reexamined], published: Family, study: str) -> Figure:
-    """Left: the published λ̂ of each shuffle, a line a model. Middle: the same protocol on this
-    study's models, against what one minibatch's luck at w* predicts. Right: how the spread over
-    shuffles shrinks with the number of baseline minibatches.
+@style()
+def original(study: Study, published: Family) -> Figure:
+    """Draws the published λ̂ by shuffle; the same protocol on this study's models against the error
+    of the baseline; and the spread over shuffles by the number of baseline minibatches.
     """
-    with style():
-        figure, (theirs, ours, shrinking) = plt.subplots(
-            1, 3, figsize=(WIDTH, 2.35), layout="constrained"
-        )
-        for (colour, marker), (model, values) in zip(LOOKS, published.models.items(), strict=False):
-            theirs.errorbar(
-                range(len(values.mean)),
-                values.mean,
-                values.deviation,
-                color=colour,
-                marker=marker,
-                capsize=1.5,
-                label=model,
-            )
-        theirs.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
-        theirs.set_xticks(range(len(published.llc_GxM)))
-        theirs.set_xlabel("shuffle")
-        theirs.set_ylabel("λ̂ ± deviation across chains")
-        panel(theirs, "a", "as published, by shuffle")
-        theirs.legend(loc="lower right")
-        run = [row for row in rows if row.status == "run"]
-        if not run:
-            not_run(ours, f"{study} study")
-            not_run(shrinking, f"{study} study")
-            return figure
-        against_luck(ours, run)
-        panel(ours, "b", f"the same protocol, {study}")
-        spreads(shrinking, run)
+    figure, (theirs, ours, spread) = panels(3, 2.35)
+    for (colour, marker), (model, values) in zip(LOOKS, published.models.items(), strict=False):
+        look = {"color": colour, "marker": marker, "capsize": 1.5, "label": model}
+        theirs.errorbar(range(len(values.mean)), values.mean, values.deviation, **look)
+        theirs.set_xticks(range(len(values.mean)))
+    theirs.axhline(0, **FAINT)
+    theirs.set(xlabel="shuffle", ylabel="λ̂ ± deviation across chains")
+    theirs.legend(loc="lower right")
+    title(theirs, "a", "as published, by shuffle")
+    rows = [row for row in study.original if row.family == study.plan.full.name]
+    if not rows:
+        not_run(ours, f"{study.name} study")
+        not_run(spread, f"{study.name} study")
         return figure
+    _against_baseline(ours, rows)
+    title(ours, "b", f"the same protocol, {study.name}")
+    _spread(spread, rows)
+    title(spread, "c", "spread over shuffles")
+    return figure
 
 
-def against_luck(axes: Axes, rows: list[Reexamined]) -> None:
-    """A point a shuffle and model; on the diagonal λ̂ is nothing but luck."""
+def _against_baseline(axes: Axes, rows: list[OriginalProtocol]) -> None:
+    """Draws a point for each shuffle and model; on the diagonal λ̂ is the baseline's error alone."""
     for (colour, marker), row in zip(LOOKS, rows, strict=False):
-        axes.plot(known(row.luck), known(row.groups), marker, color=colour, label=row.model)
+        errors, found = known(row.baseline_errors), known(row.shuffles)
+        axes.plot(errors, found, marker, color=colour, label=row.model)
     ends = np.array(axes.get_xlim())
-    axes.plot(ends, ends, color="0.2", linewidth=0.8, linestyle=DASHES, zorder=0)
-    shares = known([row.r_squared for row in rows])
-    low, high = f"{np.nanmin(shares):.2f}", f"{np.nanmax(shares):.2f}"
-    axes.annotate(
-        f"R² {low}" if low == high else f"R² {low} to {high}",
-        (0.04, 0.94),
-        xycoords="axes fraction",
-        va="top",
-    )
-    axes.set_xlabel("luck of the baseline minibatch")
-    axes.set_ylabel("λ̂ by the 2023 protocol")
+    axes.plot(ends, ends, **DASHED)
+    share = f"R² {span((row.r_squared for row in rows), 2)}"
+    axes.annotate(share, (0.04, 0.94), xycoords="axes fraction", va="top")
+    axes.set(xlabel="error of the baseline minibatch", ylabel="λ̂ by the 2023 protocol")
     axes.legend(loc="lower right")
 
 
-def spreads(axes: Axes, rows: list[Reexamined]) -> None:
-    """Falling with the root of the number of minibatches; at the end `controlled`, whose baseline
-    is exact, in the same unit.
+def _spread(axes: Axes, rows: list[OriginalProtocol]) -> None:
+    """Draws how the spread falls with the root of the number of minibatches; at the end stands
+    `controlled`, whose baseline is exact, in the same unit.
     """
     batches = np.array(rows[0].batches)
     for (colour, marker), row in zip(LOOKS, rows, strict=False):
         axes.plot(batches, known(row.spread), color=colour, marker=marker)
-        exact = known(row.controlled).std(ddof=1) * (row.factor or np.nan) / (row.nbeta or np.nan)
-        axes.plot([4 * batches[-1]], [exact], color=colour, marker=marker, markerfacecolor="none")
-    first = max(row.spread[0] or 0 for row in rows)
-    axes.plot(batches, 1.3 * first / np.sqrt(batches), color="0.2", linewidth=0.8, linestyle=DASHES)
-    axes.annotate(
-        "1/√k",
-        (batches[2], 1.3 * first / np.sqrt(batches[2])),
-        xytext=(3, 3),
-        textcoords="offset points",
-    )
+        exact = known(row.controlled).std(ddof=1) * row.factor / row.nbeta
+        axes.plot(4 * batches[-1], exact, color=colour, marker=marker, markerfacecolor="none")
+    line = 1.3 * max(row.spread[0] or 0 for row in rows) / np.sqrt(batches)
+    axes.plot(batches, line, **DASHED)
+    axes.annotate("1/√k", (batches[2], line[2]), xytext=(3, 3), textcoords="offset points")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks([*batches, 4 * batches[-1]], [*map(str, batches), "all"])
-    axes.set_xlabel("baseline minibatches k")
-    axes.set_ylabel("standard deviation of λ̂")
-    panel(axes, "c", "spread over shuffles")
+    axes.set(xlabel="baseline minibatches k", ylabel="standard deviation of λ̂")

@@ -1,9 +1,10 @@
-"""What all figures share."""
+"""What all figures share: fonts, colours, and how they are saved with the same bytes each time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -13,7 +14,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from replicate.reporting.formatting import NOT_RUN
 
 RC: dict[Any, Any] = {
     "font.size": 7,
@@ -34,10 +38,10 @@ RC: dict[Any, Any] = {
     "lines.markersize": 3.5,
     "figure.dpi": 150,
     "pdf.fonttype": 42,
+    "svg.fonttype": "none",  # text stays text: small, searched, in the reader's own fonts
     "svg.hashsalt": "replicate",
 }
-# Okabe and Ito's colours: told apart in grey and by colour-blind eyes; the marker says it a second
-# time.
+# Okabe and Ito's colours, which differ in grey and to colour-blind eyes, each with its marker.
 LOOKS = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
@@ -47,35 +51,50 @@ LOOKS = (
     ("#56B4E9", "P"),
 )
 WIDTH = 6.3  # inches, the text width
-FAINT = "0.6"  # of lines that only guide the eye
-DASHES = (0, (4, 2))
+FAINT = {"color": "0.6", "linewidth": 0.6, "zorder": 0}  # lines that only guide the eye
+DASHED: dict[str, Any] = {"color": "0.2", "linewidth": 0.8, "linestyle": (0, (4, 2)), "zorder": 0}
+UNDATED = {  # by file format: no date, no versions
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "png": {"Software": None},
+    "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
+}
 
 
 @contextmanager
 def style() -> Iterator[None]:
+    """Sets fonts and colours; decorates the functions that draw."""
     with plt.rc_context(RC):
         yield
 
 
+@style()
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PDF for the paper, SVG for the report and PNG for the screen, and closes
+    it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for kind, metadata in UNDATED.items():
+        figure.savefig(path.with_name(f"{path.name}.{kind}"), metadata=metadata)
+    plt.close(figure)
+
+
+def panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+    """Returns a figure with panels side by side."""
+    return plt.subplots(1, count, figsize=(WIDTH, height), layout="constrained")
+
+
+def title(axes: Axes, letter: str, text: str) -> None:
+    """Says what one of several panels shows; the caption names it by its letter."""
+    axes.set_title(rf"$\bf{{{letter}}}$   {text}")
+
+
 def known(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """With NaN for null."""
+    """Returns the values with NaN for None."""
     return np.array([np.nan if value is None else value for value in values], float)
 
 
-def panel(axes: Axes, letter: str, title: str) -> None:
-    """What one of several panels shows; the caption names it by its letter."""
-    axes.set_title(rf"$\bf{{{letter}}}$   {title}")
-
-
-def not_run(axes: Axes, what: str = "") -> None:
-    """An empty panel that says so."""
+def not_run(axes: Axes, what: str) -> None:
+    """Leaves a panel empty but for the words *not run*."""
     axes.set_axis_off()
-    axes.text(
-        0.5,
-        0.5,
-        f"{what}: not run" if what else "not run",
-        ha="center",
-        va="center",
-        transform=axes.transAxes,
-        color="0.4",
-    )
+    place = {"ha": "center", "va": "center", "transform": axes.transAxes}
+    axes.text(0.5, 0.5, f"{what}: {NOT_RUN}", color="0.4", **place)

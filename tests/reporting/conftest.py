@@ -1,0 +1,37 @@
+"""A project in which the demo study has run and the paper study has not, read to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from replicate.pipeline.config import Config, load
+from replicate.pipeline.stages import published, read, reference, report
+from tests.conftest import ROOT
+from tests.reporting.records import of_study, put, put_calibration
+
+
+@pytest.fixture(scope="session")
+def config() -> Config:
+    return load(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def project(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("project")
+    for file in ("data/published.yaml", "benchmarks/results.json", "params.yaml"):
+        (root / file).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / file, root / file)
+    put(root / "results" / "demo", of_study(config.plan("demo")))
+    put(root / "results" / "paper", {})
+    put_calibration(root / "results")
+    with contextlib.chdir(root):
+        published.run(config)
+        for study in config.studies:
+            read.run(config, study)
+        reference.run(config)
+        report.run(config)
+    return root
