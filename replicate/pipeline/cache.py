@@ -1,115 +1,160 @@
-"""What interrupted work finds again: tensors on disk, in folders named by a hash of all that they
-depend on, code included.
+"""The cache: one file for each finished unit, named by a hash of all that the unit depends on.
 
-What was computed otherwise is never picked up. A file is there as a whole or not at all, and a
-damaged one counts as missing.
+The hash covers the unit's settings, the hashes of its inputs, and the code that computes it. So a
+changed model or setting recomputes its own units alone, and what was computed otherwise is never
+picked up. A file is there as a whole or not at all; a damaged file counts as missing.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+import yaml
 from numpy.typing import NDArray
-from torch import Tensor
 
-from replicate.data import tensors as arrays
+from replicate.data import tensors
 from replicate.errors import UserError
 
-HERE = Path(__file__).parents[1]
-BRIEF = ":bfloat16"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PACKAGE = Path(__file__).parents[1]
+PIPELINE = PACKAGE.parent / "dvc.yaml"
+UNITS = (  # stages whose work is units
+    "pretrain",
+    "baseline",
+    "search",
+    "estimate",
+    "transfer",
+    "original",
+    "quantisation",
+    "calibrate",
+)
 
 
-def folder(root: Path, sources: Sequence[str], inputs: Sequence[Path], settings: Any) -> Path:
-    """For what depends on `sources`, modules and folders of this package; on `inputs`, files or
-    folders; and on `settings`, as JSON has them.
-    """
-    digest = hashlib.sha256(json.dumps([settings, code(*sources)], sort_keys=True).encode())
-    for path in inputs:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return root / digest.hexdigest()[:16]
+def key(**parts: Any) -> str:
+    """Returns a short hash of a unit's settings and inputs, which JSON can express."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-class Rest:
-    """Where work rests from time to time."""
+def write(file: Path, arrays: Mapping[str, NDArray[Any]], **notes: Any) -> None:
+    """Writes arrays, and notes that JSON can express, as a whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = np.frombuffer(json.dumps(notes, sort_keys=True).encode(), np.uint8)
+    tensors.save(file, {**arrays, "notes": text})
+
+
+def read(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+    """Returns what `write` put there; None if the file is missing or damaged."""
+    if not file.is_file():
+        return None
+    try:
+        arrays = tensors.load(file)
+        return arrays, json.loads(arrays.pop("notes").tobytes())
+    except (UserError, KeyError):
+        return None
+
+
+class Checkpoint:
+    """Keeps the state of a long training in a file, every so many seconds."""
 
     def __init__(self, file: Path, every: float) -> None:
         self.file, self.every, self.last = file, every, time.monotonic()
 
     def load(self) -> dict[str, Tensor] | None:
-        """What to go on from, None where there is nothing."""
-        return read(self.file)
+        """Returns the last state that was kept; None if there is none."""
+        import torch
+
+        found = read(self.file)
+        if found is None:
+            return None
+        return {name: torch.from_numpy(array) for name, array in found[0].items()}
 
     def offer(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Keeps the state when it is time to."""
+        """Keeps a state if it is time to."""
         if time.monotonic() - self.last >= self.every:
-            write(self.file, state())
+            write(self.file, {name: each.detach().cpu().numpy() for name, each in state().items()})
             self.last = time.monotonic()
 
     def drop(self) -> None:
+        """Removes what was kept."""
         self.file.unlink(missing_ok=True)
 
 
-def finish(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "finished").touch()
-
-
-def write(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    arrays.save(file, dict(plain(name, tensor.detach().cpu()) for name, tensor in tensors.items()))
-
-
-def read(file: Path) -> dict[str, Tensor] | None:
-    """What `write` put there, None where it is missing or damaged."""
+def file_hash(path: Path) -> str:
+    """Returns the SHA-256 of a file, or of the names and contents of all files in a folder."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            digest.update(str(file.relative_to(path)).encode() + bytes.fromhex(file_hash(file)))
+        return digest.hexdigest()
     try:
-        found = arrays.load(file)
-    except UserError:
-        return None
-    return {
-        name.removesuffix(BRIEF): torch.from_numpy(array).view(torch.bfloat16)
-        if name.endswith(BRIEF)
-        else torch.from_numpy(array)
-        for name, array in found.items()
-    }
-
-
-def plain(name: str, tensor: Tensor) -> tuple[str, NDArray[Any]]:
-    """NumPy has no bfloat16."""
-    return (
-        (name + BRIEF, tensor.view(torch.int16).numpy())
-        if tensor.dtype == torch.bfloat16
-        else (name, tensor.numpy())
-    )
-
-
-def note(value: Any) -> Tensor:
-    """What JSON can say, as a tensor."""
-    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-
-
-def noted(tensor: Tensor) -> Any:
-    return json.loads(tensor.numpy().tobytes())
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        remedy = "run the stage that makes it, or leave the order to `dvc repro`"
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
 
 
 @cache
-def code(*sources: str) -> str:
-    """A hash of modules and folders of this package, and torch's version."""
-    files = [
-        file
-        for name in sources
-        for file in (
-            sorted((HERE / name).rglob("*.py")) if (HERE / name).is_dir() else [HERE / name]
-        )
+def code_hash(stage: str) -> str:
+    """Returns a hash of the code that a stage of dvc.yaml lists as its dependencies.
+
+    Comments, docstrings and layout do not count, so that a better sentence recomputes no unit.
+    """
+    digest = hashlib.sha256(version("torch").encode())
+    for file in _files(stage):
+        digest.update(f"{file.relative_to(PACKAGE)} {_essence(file.read_bytes())}".encode())
+    return digest.hexdigest()
+
+
+def contents(stage: str) -> str:
+    """Returns a hash of the files of a stage's code as they are now, to the last byte."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in _files(stage))).hexdigest()
+
+
+def _files(stage: str) -> list[Path]:
+    paths = [PACKAGE.parent / name for name in dependencies(stage)]
+    return [
+        file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
     ]
-    return hashlib.sha256(
-        torch.__version__.encode() + b"".join(file.read_bytes() for file in files)
-    ).hexdigest()
+
+
+@cache
+def dependencies(stage: str) -> tuple[str, ...]:
+    """Returns the code that a stage depends on, as dvc.yaml has it."""
+    declared = _stages()[stage]
+    every = declared.get("do", declared)["deps"]
+    return tuple(dep for dep in every if dep.startswith("replicate/"))
+
+
+@cache
+def _stages() -> dict[str, Any]:
+    return yaml.safe_load(PIPELINE.read_text(encoding="utf-8"))["stages"]
+
+
+@cache
+def _essence(source: bytes) -> str:
+    """Returns code without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [line for line in body if not _is_text(line)]  # pyright: ignore[reportAttributeAccessIssue]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Tells a string that stands alone: a docstring."""
+    constant = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(constant, ast.Constant) and isinstance(constant.value, str)

@@ -1,338 +1,187 @@
-"""The command line: one command per stage of dvc.yaml, which gives it its paths. Everything else is
-imported when it is needed.
+"""The command line: a command for each stage of dvc.yaml, and those that a person calls.
+
+Everything slow is imported when a command needs it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
 from replicate.errors import UserError, refusal
-from replicate.pipeline import interruption
+from replicate.pipeline import processes
 
 NAME = "python -m replicate"
-
-
-class Location(click.Path):
-    """A path that says where: nothing at all, as of a variable that is not set, would be the folder
-    that one is in.
-    """
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return (
-            super().convert(value, param, ctx)
-            if str(value)
-            else self.fail("an empty path", param, ctx)
-        )
-
-
-PATH = Location(path_type=Path)
-RESULTS = Path("results")
-CALLED = (
-    "plan",
-    "doctor",
-    "check",
-    "verify",
-    "compare",
-    "summary",
-    "paper",
-    "completion",
-)  # by a person, in this order; others by dvc.yaml
-
-
-def forget_compiled() -> None:
-    """Removes what Python compiled of the project, as a disk that is full cuts it short."""
-    for file in Path(__file__).parents[1].rglob("*.pyc"):
-        with suppress(OSError):
-            file.unlink()
+STAGES = {  # name → what it is given, what it does
+    "extract": ("family", "Reviews become the token windows of a family."),
+    "pretrain": ("family", "Train or fetch a family's models."),
+    "baseline": ("family", "Loss of every example at w*, and the gradient there."),
+    "search": ("family", "Try sampler settings, and choose one for a family."),
+    "estimate": ("family", "Sample around w* at the chosen setting."),
+    "transfer": ("family", "Try the chosen step size on every size."),
+    "original": ("family", "Run the protocol of November 2023."),
+    "quantisation": ("study", "Compare weight formats on the same models."),
+    "collect": ("study", "Gather a study's results as JSON."),
+    "read": ("study", "Judge a study's claims; draw its figures, write its tables."),
+    "calibrate": (None, "Estimate λ where it is known."),
+    "published": (None, "Analyse and judge the figures published in 2023."),
+    "reference": (None, "Draw and tabulate calibration, published figures and costs."),
+    "report": (None, "Write the report, one HTML file."),
+    "summary": ("study", "Print a study's estimates and verdicts."),
+}
+BY_MODEL = ("pretrain", "baseline", "estimate", "transfer", "original", "quantisation")
 
 
 class Group(click.Group):
-    """Commands in the order of the pipeline; a user's mistake ends in one line and exit code 2."""
+    """Lists commands in the order in which they were added; a user's mistake is one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Those that a person calls, and apart from them those that DVC does."""
-        called = [name for name in CALLED if name in self.commands]
-        stages = [name for name in self.commands if name not in called]
-        for title, names in (
-            ("Commands", called),
-            ("Stages, which dvc.yaml calls with their paths", stages),
-        ):
-            with formatter.section(title):
-                formatter.write_dl(
-                    [
-                        (name, self.commands[name].get_short_help_str(formatter.width))
-                        for name in names
-                    ]
-                )
-
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """As click's own, but what click refuses is one line too."""
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Runs a command as click does, but what click refuses is one line too."""
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
-            if not standalone_mode:
-                return code
-        except click.Abort:
-            code = 1
+            code = super().main(*args, **(extra | {"standalone_mode": False}))
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
-            said = f"{error.format_message().rstrip('.')}; see `{context.command_path if context else NAME} --help`"
-            click.echo(f"error: {UserError(said)}", err=True)
+            name = context.command_path if context else NAME
+            said = UserError(f"{error.format_message().rstrip('.')}; see `{name} --help`")
+            click.echo(f"error: {said}", err=True)
+            code = 2
+        except click.Abort:
+            code = 1
+        except Exception as error:
+            line = error if isinstance(error, UserError) else refusal(error)
+            if line is None:
+                raise
+            click.echo(f"error: {line}", err=True)
             code = 2
         sys.exit(code if isinstance(code, int) else 0)
 
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
-            if interruption.ending.is_set():
-                time.sleep(60)  # a thread is about to end this process
-            line = error if isinstance(error, UserError) else refusal(error)
-            if line is None and isinstance(error, EOFError):
-                raise RuntimeError(
-                    str(error)
-                ) from error  # click takes the end of a file for the user's wish to stop
-            if line is None:
-                raise
-            if line is not error:
-                forget_compiled()
-            if os.environ.get("RANK", "0") != "0":
-                time.sleep(
-                    2
-                )  # the first of several processes says the same, as a rule, and ends the others
-            click.echo(f"error: {line}", err=True)
-            sys.exit(2)
 
-
-@click.group(
-    cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
-)
-@click.option("--json", "as_json", is_flag=True, help="For programs, where no command is given.")
-@click.pass_context
-def main(ctx: click.Context, as_json: bool) -> None:
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
     """Does the local learning coefficient of a language model grow with its size?
 
-    Without COMMAND: the stages of the pipeline, what each has produced, and what to type next. `dvc
-    repro demo` runs those of the demo study, `dvc repro` all.
-    """
-    if ctx.invoked_subcommand is None:
-        from replicate.pipeline.stages import overview
-
-        overview.run(as_json)
-    elif as_json:
-        raise click.UsageError(
-            f"--json before a command; give it after {ctx.invoked_subcommand}, if that has it"
-        )
-
-
-def names(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """What a shell offers in place of an argument, see replicate/pipeline/stages/completion.py."""
-
-    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-        from replicate.pipeline.stages import completion
-
-        return [name for name in completion.candidates(kind) if name.startswith(incomplete)]
-
-    return complete
-
-
-def stage(
-    name: str, purpose: str, argument: str | None, paths: str, parallel: bool = False
-) -> None:
-    """Adds the command `name [ARGUMENT] PATH…`, which runs the stage of that name
-    (replicate/pipeline/command.py), if `parallel` on several processes.
+    `dvc repro demo` runs the stages of the demo study, `dvc repro` all; `dvc status` says what has
+    changed since.
     """
 
-    def run(**values: object) -> None:
-        from replicate.pipeline import command
 
-        given = {path: Path(str(values[path])) for path in paths.split()}
-        command.run(name, (argument, str(values[argument])) if argument else None, given, parallel)
+def add_stage(name: str, kind: str | None, purpose: str) -> None:
+    """Adds the command that runs `replicate.pipeline.stages.<name>`."""
+    options: list[click.Parameter] = [click.Argument([kind])] if kind else []
+    if name in BY_MODEL:
+        options.append(click.Option(["--only"], metavar="MODEL", help="Compute one model alone."))
+        help_ = "Address of a running dask scheduler that takes the work."
+        options.append(click.Option(["--scheduler"], metavar="ADDRESS", help=help_))
 
-    arguments: list[click.Parameter] = (
-        [click.Argument([argument], shell_complete=names(argument))] if argument else []
-    )
-    arguments += [click.Argument([path], type=PATH) for path in paths.split()]
-    main.add_command(click.Command(name, params=arguments, callback=run, help=purpose))
+    def run(**given: str | None) -> None:
+        from replicate.pipeline import config, runs
+
+        found = config.load()
+        scheduler = given.pop("scheduler", None)
+        if scheduler is not None:
+            machine = found.machine.model_copy(update={"scheduler": scheduler})
+            found = found.model_copy(update={"machine": machine})
+        argument = given.pop(kind) if kind else None
+        if kind is not None:
+            section = found.families if kind == "family" else found.studies
+            if argument not in section:
+                names = ", ".join(section)
+                raise UserError(
+                    f"{kind} {argument!r}: params.yaml has none of that name; give one of {names}"
+                )
+        stage = import_module(f"replicate.pipeline.stages.{name}")
+        with runs.logged(found.paths.logs / "runs.jsonl", name, argument):
+            stage.run(found, *([argument] if kind else []), **given)
+
+    main.add_command(click.Command(name, params=options, callback=run, help=purpose))
 
 
-stage("extract", "Reviews to token windows of one family.", "family", "out")
-stage(
-    "pretrain",
-    "Train a control model, or fetch a pinned one from the hub.",
-    "model",
-    "windows out log",
-)
-stage(
-    "baseline",
-    "Loss of every example at w*, and the gradient there.",
-    "model",
-    "windows weights out",
-)
-stage(
-    "search",
-    "Try sampler settings and choose one for a family.",
-    "family",
-    "windows weights baseline out log",
-)
-stage(
-    "estimate",
-    "Sample around w* at the chosen setting.",
-    "model",
-    "windows weights baseline search out log",
-    parallel=True,
-)
-stage(
-    "transfer",
-    "Try the chosen step size on every size.",
-    "family",
-    "windows weights baseline search out log",
-    parallel=True,
-)
-stage(
-    "quantisation",
-    "Try weight formats on the same models.",
-    "study",
-    "windows weights search out log",
-    parallel=True,
-)
-stage(
-    "original",
-    "Run the protocol of November 2023.",
-    "family",
-    "windows weights out log",
-    parallel=True,
-)
-stage("collect", "Gather a study's results as JSON.", "study", "data out")
-stage("calibrate", "Estimate λ where it is known.", None, "out log")
-stage("published", "Analyse and judge the figures published in 2023.", None, "published out")
-stage("claims", "Judge the write-up's claims on a study.", "study", "results published out")
-stage("figures", "Draw a study's figures.", "study", "results published out")
-stage("tables", "Write a study's LaTeX tables and values.", "study", "results published out")
-stage(
-    "reference",
-    "Draw the calibration, tabulate the published verdicts and the costs.",
-    None,
-    "results published benchmarks out",
-)
-stage("report", "Write the report, one HTML file.", None, "results published figures page")
-stage("summary", "Print a study's estimates and verdicts.", "study", "results")
+for stage_name, (stage_kind, stage_purpose) in STAGES.items():
+    add_stage(stage_name, stage_kind, stage_purpose)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @main.command()
-@click.argument("out", type=PATH, required=False)
-def check(out: Path | None) -> None:
-    """See whether params.yaml is well-formed, for DVC too."""
-    from replicate.pipeline.config import load
-    from replicate.pipeline.stages import check
+@click.argument("study", required=False)
+@click.option("--device", help="A named device instead of this machine; a wrong name lists them.")
+@as_json
+def plan(study: str | None, device: str | None, as_json: bool) -> None:
+    """What a study costs: parameters, memory, operations, time."""
+    from replicate.pipeline import config, cost
 
-    try:
-        check.run(load(), out)
-    except OSError as error:
-        raise refusal(error) or UserError(
-            f"{out}: cannot be written ({error.strerror}); give a file as data/params.checked"
-        ) from None
+    cost.run(config.load(), study, device, as_json)
 
 
 @main.command()
-@click.argument("targets", nargs=-1, shell_complete=names("stage"))
-@click.option(
-    "--device",
-    shell_complete=names("device"),
-    help="Plan for a named device instead of this machine, by its maker's figures; a wrong name lists them.",
-)
-@click.option("--measure/--no-measure", default=True, help="Whether to time a few steps here.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def plan(targets: tuple[str, ...], device: str | None, measure: bool, as_json: bool) -> None:
-    """What targets will cost: operations, memory, download, time.
-
-    From configurations alone; it downloads nothing. Without TARGETS, everything.
-    """
-    from replicate.pipeline.config import load
-    from replicate.pipeline.stages import plan
-
-    plan.run(load(), targets, device, measure, as_json)
-
-
-@main.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@as_json
 def doctor(as_json: bool) -> None:
     """See what this machine has and lacks for the work.
 
     Exit code 0 if the demo study can run here, else 1.
     """
-    from replicate.pipeline.config import load
-    from replicate.pipeline.stages import doctor
+    from replicate.pipeline import config, doctor
 
-    sys.exit(0 if doctor.run(load(), Path("requirements"), as_json) else 1)
-
-
-@main.command()
-@click.argument("studies", metavar="[STUDY]...", nargs=-1, shell_complete=names("study"))
-@click.option(
-    "--reference",
-    shell_complete=names("revision"),
-    help="A branch, tag or commit, or a folder of results; HEAD, if not given.",
-)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def verify(studies: tuple[str, ...], reference: str | None, as_json: bool) -> None:
-    """Compare results with those in git, each within its error.
-
-    Without STUDY, all of them. Exit code 0 if nothing differs, 1 if anything does.
-    """
-    from replicate.pipeline.config import load
-    from replicate.pipeline.stages import verify
-
-    sys.exit(0 if verify.run(load(), studies, RESULTS, reference, as_json) else 1)
+    sys.exit(0 if doctor.run(config.load(), as_json) else 1)
 
 
 @main.command()
-@click.argument("a", shell_complete=names("study or revision"))
-@click.argument("b", shell_complete=names("study or revision"))
-@click.argument("studies", metavar="[STUDY]...", nargs=-1, shell_complete=names("study"))
-@click.option(
-    "--estimator", default="controlled", help="Whose λ̂ to compare; controlled, if not given."
-)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def compare(a: str, b: str, studies: tuple[str, ...], estimator: str, as_json: bool) -> None:
-    """Compare two studies or experiments, side by side.
+@click.argument("a", required=False)
+@click.argument("b", required=False)
+@as_json
+def compare(a: str | None, b: str | None, as_json: bool) -> None:
+    """Compare results, each within its error; by default those here with HEAD's.
 
-    A and B: a study of results/, a folder of results, or a branch, tag, commit or DVC experiment;
-    PLACE:STUDY for one study of it. Without STUDY, all that both have.
+    A and B: a study, a folder of results, or a branch, tag, commit or DVC experiment; PLACE:STUDY
+    for one study of it. Exit code 1 if anything differs.
     """
-    from replicate.pipeline.config import load
+    from replicate.pipeline import config
     from replicate.pipeline.stages import compare
 
-    compare.run(load(), (a, b), studies, RESULTS, estimator, as_json)
+    sys.exit(0 if compare.run(config.load(), a, b, as_json) else 1)
 
 
 @main.command()
-@click.argument("out", type=PATH)
+@as_json
+@click.pass_context
+def verify(ctx: click.Context, as_json: bool) -> None:
+    """Compare the results here with those of HEAD: `compare` without arguments."""
+    ctx.invoke(compare, as_json=as_json)
+
+
+@main.command()
+@click.argument("address")
+@click.option("--workers", type=int, help="Processes; one for each GPU or core, if not given.")
+@click.option("--gpus-per-model", type=int, default=1, help="GPUs that each process sees.")
+@click.option("--host", help="This machine's address, as the others reach it.")
+def worker(address: str, workers: int | None, gpus_per_model: int, host: str | None) -> None:
+    """Serve a dask scheduler with processes of this machine, until stopped."""
+    from replicate.pipeline import parallel
+
+    parallel.serve(address, workers or parallel.count("auto", gpus_per_model), gpus_per_model, host)
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 def schemas(out: Path) -> None:
     """Write the JSON Schema of every published file."""
     from replicate.data.json_io import write_json
-    from replicate.pipeline import command
-    from replicate.study import records as results
+    from replicate.study import records
 
-    command.check({"out": out}, new=False)
-    for name, schema in results.schemas().items():
+    for name, schema in records.schemas().items():
         write_json(out / f"{name}.schema.json", schema)
 
 
 @main.command()
-@click.argument("source", type=PATH, default=Path("paper/main.tex"))
+@click.argument("source", type=click.Path(path_type=Path), default=Path("paper/main.tex"))
 @click.option("--check", is_flag=True, help="Only see whether LaTeX is here.")
 def paper(source: Path, check: bool) -> None:
     """Build the write-up as PDF (needs LaTeX)."""
@@ -341,20 +190,7 @@ def paper(source: Path, check: bool) -> None:
     paper.check() if check else paper.run(source)
 
 
-@main.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Make a shell complete commands and names.
-
-    In bash or zsh: eval "$(python -m replicate completion bash)". In fish: python -m replicate
-    completion fish | source. It defines `replicate` as short for `python -m replicate`, and
-    completes that: commands, and names in params.yaml, dvc.yaml and git.
-    """
-    from replicate.pipeline.stages import completion
-
-    click.echo(completion.script(shell, main))
-
-
 def run() -> None:
-    interruption.watch()
-    main(prog_name=NAME, complete_var="_REPLICATE_COMPLETE")
+    """Runs the command that this process was started with."""
+    processes.begin(os.getppid() if "DVC_STAGE" in os.environ else None)
+    main(prog_name=NAME)

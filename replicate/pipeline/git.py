@@ -1,6 +1,4 @@
-"""What git knows of the project: the commit that stands here, whether it was changed, and files as
-they were committed.
-"""
+"""Asks git for the current commit, the commit that a name stands for, and committed files."""
 
 from __future__ import annotations
 
@@ -13,131 +11,72 @@ from pathlib import Path
 
 from replicate.errors import UserError
 
-PATIENCE = 20.0  # seconds
-
-
-def git(*arguments: str) -> bytes:
-    """What git prints; it takes no lock, so that it can be asked while others work here.
-
-    Raises:
-        UserError: there is no git, or no repository here that it trusts, or it refuses.
-    """
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
-            capture_output=True,
-            timeout=PATIENCE,
-        )  # noqa: S607
-    except OSError:
-        raise UserError("git is not installed here; install it") from None
-    except subprocess.TimeoutExpired:
-        raise UserError(
-            f"git gives no answer in {PATIENCE:.0f} s; see whether `git status` does"
-        ) from None
-    if done.returncode == 0:
-        return done.stdout
-    said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason"]
-    if any("dubious ownership" in line for line in said):
-        raise UserError(
-            f"git does not trust this folder, which is another user's; git config --global --add safe.directory {Path.cwd()}"
-        )
-    if any("not a git repository" in line for line in said):
-        raise UserError("no git repository here; work in a clone")
-    raise UserError(f"git {arguments[0]}: {said[0]}")
-
 
 def state(paths: Sequence[str] = ()) -> tuple[str | None, bool]:
-    """The commit that stands here, null before the first one, and whether what is tracked under
-    `paths` was changed since.
+    """Returns the current commit (None before the first one), and whether tracked files changed.
+
+    Args:
+        paths: the files and folders that are looked at for changes; all if there are none.
 
     Raises:
         UserError: git cannot say.
     """
-    lines = (
-        git("status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", *paths)
-        .decode(errors="replace")
-        .splitlines()
-    )
-    head = next(
-        (line.split()[-1] for line in lines if line.startswith("# branch.oid ")), "(initial)"
-    )
+    arguments = ("--porcelain=v2", "--branch", "--untracked-files=no", "--", *paths)
+    lines = _git("status", *arguments).decode(errors="replace").splitlines()
+    (head,) = (line.split()[-1] for line in lines if line.startswith("# branch.oid "))
     return None if head == "(initial)" else head, any(not line.startswith("#") for line in lines)
 
 
-def names() -> list[str]:
-    """Of branches, tags and DVC's experiments.
-
-    Raises:
-        UserError: git cannot say.
-    """
-    return [
-        *references("refs/heads", "%(refname:short)"),
-        *references("refs/tags", "%(refname:short)"),
-        *dict.fromkeys(experiments()),
-    ]
-
-
-def references(kind: str, form: str) -> list[str]:
-    return git("for-each-ref", f"--format={form}", kind).decode(errors="replace").splitlines()
-
-
-def experiments() -> dict[str, list[str]]:
-    """The commits of DVC's experiments by name: DVC keeps them at refs/exps/<hash of the commit
-    they started from>/<name>.
-    """
-    found: dict[str, list[str]] = {}
-    for line in references("refs/exps", "%(refname) %(objectname)"):
-        name, _, commit = line.partition(" ")
-        parts = name.split("/")
-        if (
-            len(parts) == 5
-        ):  # others are DVC's own: of its stash, its queue, and of work that is under way
-            found.setdefault(parts[-1], []).append(commit)
-    return found
-
-
 def commit(revision: str) -> str:
-    """The hash of the commit that a branch, a tag, a part of a hash, or an experiment of DVC's
-    names.
+    """Returns the hash of the commit that a branch, tag, hash or DVC experiment names.
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: there is no such commit, or several experiments have that name.
     """
-    git("rev-parse", "--git-dir")
+    named = f"{revision}^{{commit}}"
+    _git("rev-parse", "--git-dir")  # so that a missing repository is not told as a missing commit
     try:
-        return (
-            git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-            .decode()
-            .strip()
-        )
+        return _git("rev-parse", "--verify", "--quiet", "--end-of-options", named).decode().strip()
     except UserError:
-        commits = experiments().get(revision, [])
-    if not commits:
-        raise UserError(f"{revision!r} is no folder, and git has no commit of that name")
-    if len(commits) > 1:
-        raise UserError(
-            f"{revision!r} names {len(commits)} experiments; give one of the commits {', '.join(each[:9] for each in commits)}"
-        )
-    return commits[0]
+        found = _experiments(revision)
+    if not found:
+        raise UserError(f"{revision!r} names no branch, tag, commit or DVC experiment")
+    if len(found) > 1:
+        commits = ", ".join(each[:9] for each in found)
+        raise UserError(f"{revision!r} names {len(found)} experiments; give one of {commits}")
+    return found[0]
 
 
 def files(commit: str, folder: Path) -> dict[str, bytes]:
-    """The files of a folder as committed, by their path within it.
+    """Returns the files of a folder as they were committed, by their path in it.
 
     Raises:
-        UserError: git cannot say; none is committed there.
+        UserError: the commit has no such folder.
     """
-    with tarfile.open(
-        fileobj=io.BytesIO(git("archive", "--format=tar", commit, "--", folder.as_posix()))
-    ) as archive:
-        read = {
-            member.name: archive.extractfile(member)
-            for member in archive.getmembers()
-            if member.isfile()
-        }
-    return {
-        Path(name).relative_to(folder).as_posix(): stream.read()
-        for name, stream in read.items()
-        if stream is not None
-    }
+    archive = io.BytesIO(_git("archive", "--format=tar", commit, "--", folder.as_posix()))
+    found = {}
+    with tarfile.open(fileobj=archive) as members:
+        for member in members:
+            if (stream := members.extractfile(member)) is not None:
+                found[Path(member.name).relative_to(folder).as_posix()] = stream.read()
+    return found
+
+
+def _experiments(name: str) -> list[str]:
+    """DVC keeps an experiment at refs/exps/<hash of the commit it started from, in two>/<name>."""
+    form = "--format=%(objectname) %(refname)"
+    lines = _git("for-each-ref", form, "refs/exps").decode(errors="replace").splitlines()
+    found = (line.split(" ", 1) for line in lines)
+    return [commit for commit, ref in found if ref.split("/")[4:] == [name]]
+
+
+def _git(*arguments: str) -> bytes:
+    """Git takes no lock, so that it can be asked while others work in the same folder."""
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(["git", *arguments], env=environment, capture_output=True)  # noqa: S607
+    except FileNotFoundError:
+        raise UserError("git is not installed; install it") from None
+    if done.returncode:
+        raise UserError(f"git {arguments[0]}: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout

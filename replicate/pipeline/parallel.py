@@ -1,176 +1,269 @@
-"""Work spread over processes by accelerate: one on each GPU, or on each core of a CPU, on one
-machine or on several.
+"""Spreads units of work over processes, on this machine or on a running cluster, by dask.
 
-A command that finds itself alone starts its own copies on this machine. `accelerate launch
---num_processes … -m replicate …`, or torchrun, starts them on several. Each process does a share
-that depends on nothing but its rank, with its own copy of the model, and leaves what it has
-finished on disk, which all of them must see: so the result is the same whatever their number, and
-what a lost process had finished is kept.
+A unit is a chain, a search trial, a calibration case or a training. It looks for its file first,
+writes its file before it returns, and returns no data: so a lost process loses its own unit alone,
+and results do not depend on how many processes there are.
+
+More than two missing units start a cluster of worker processes, one a core or GPU, each with one
+thread; fewer are computed in this process. `machine.scheduler` sends the same units to a scheduler
+that runs elsewhere, whose workers (`python -m replicate worker ADDRESS`) see the same folder.
 """
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing.context import SpawnContext, SpawnProcess
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from replicate.errors import UserError
-from replicate.pipeline.interruption import end_with
+from replicate.pipeline import processes
+from replicate.pipeline.cache import code_hash, contents
+from replicate.progress import Advance, progress, silent
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from replicate.pipeline.config.schema import Machine
+
+STARTED: dict[str, str] = {}  # each stage's code when this worker process began
+PATIENCE = 300  # seconds to wait for the first worker
+FEW = 2  # units that are computed in this process
+SETTINGS = {
+    "distributed.worker.multiprocessing-method": "forkserver",
+    "distributed.worker.daemon": True,
+    "distributed.scheduler.allowed-failures": 1,  # a unit that ends two workers is given up
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.admin.tick.limit": "1h",
+    "distributed.comm.timeouts.connect": "60s",
+}
 
 
-@dataclass(frozen=True)
-class World:
-    rank: int = 0
-    size: int = 1
+class Unit(Protocol):
+    """A piece of work that leaves one file (or folder) in the cache."""
 
-    def share(self, pieces: Sequence[T]) -> list[T]:
-        """Every `size`-th of the first process's pieces, so that neighbours, which cost alike, are
-        on different processes.
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        ...
 
-        All call it together, and the first one's list is dealt: another that looks later may find
-        less that is still to be done.
+    @property
+    def steps(self) -> int:
+        """How much work it is, in the progress bar's unit."""
+        ...
+
+    @property
+    def stage(self) -> str:
+        """The stage of dvc.yaml whose code it depends on."""
+        ...
+
+    def done(self) -> bool:
+        """Returns whether its file is in the cache, whole."""
+        ...
+
+    def run(self, advance: Advance) -> None:
+        """Computes it and writes its file."""
+        ...
+
+
+class Engine:
+    """Runs units, and keeps its worker processes from one call to the next."""
+
+    def __init__(self, machine: Machine, gpus_per_model: int = 1) -> None:
+        self.scheduler, self.gpus_per_model = machine.scheduler, gpus_per_model
+        self.workers = count(machine.workers, gpus_per_model)
+        self.client: Any = None
+        self._cluster: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self.client, self._cluster):
+            if each is not None:
+                each.close(timeout=10)
+
+    def run(self, units: Sequence[Unit], title: str) -> None:
+        """Computes the units whose files the cache lacks.
+
+        Raises:
+            UserError: a unit says so; its worker runs other code; or it ended two workers.
         """
-        agreed = [pieces]
-        if self.size > 1:
-            from accelerate.utils import broadcast_object_list
+        missing = [unit for unit in units if not unit.done()]
+        if not missing:
+            return
+        spread = self.scheduler is not None or self.client is not None
+        if not spread and (len(missing) <= FEW or self.workers == 1):
+            self._run_here(missing, title)
+        else:
+            self._run_spread(missing, title)
 
-            broadcast_object_list(agreed)
-        return list(agreed[0][self.rank :: self.size])
-
-
-def count(wanted: int | Literal["auto"], cards: int = 1) -> int:
-    """How many processes there should be on this machine: as many as wanted, else one for every
-    `cards` GPUs, else for every core.
-    """
-    if wanted != "auto":
-        return wanted
-    if any(Path("/dev").glob("nvidia[0-9]*")):
+    def _run_here(self, units: Sequence[Unit], title: str) -> None:
         import torch
 
-        if torch.cuda.is_available():
-            return max(1, torch.cuda.device_count() // cards)
+        torch.set_num_threads(1)  # as in a worker: sums, and with them results, are the same
+        with progress(title, sum(unit.steps for unit in units)) as advance:
+            for unit in units:
+                unit.run(advance)
+
+    def _run_spread(self, units: Sequence[Unit], title: str) -> None:
+        client = self._connected()
+        from distributed import KilledWorker
+
+        code = {stage: code_hash(stage) for stage in {unit.stage for unit in units}}
+        with progress(title, sum(unit.steps for unit in units)) as advance:
+            for unit, future in self._completed(client, units, code):
+                try:
+                    future.result()
+                except KilledWorker:
+                    raise UserError(
+                        f"{unit.name}: it ended two worker processes, perhaps for want of memory;"
+                        " lower machine.workers, or the family's microbatch_size in params.yaml."
+                        " Finished units are kept"
+                    ) from None
+                advance(unit.steps, unit.name)
+
+    def _completed(
+        self, client: Any, units: Sequence[Unit], code: dict[str, str]
+    ) -> Iterator[tuple[Unit, Any]]:
+        """Yields each unit with its future as it ends.
+
+        A worker is given its next unit when it ends one, so that a worker's death is never held
+        against a unit that was only waiting there.
+        """
+        from distributed import as_completed
+
+        waiting = deque(units)
+        running: dict[Any, Unit] = {}
+        ended = as_completed([], loop=client.loop)
+        while waiting or running:
+            while waiting and len(running) < max(1, sum(client.nthreads().values())):
+                unit = waiting.popleft()
+                future = client.submit(execute, unit, code[unit.stage], pure=False)
+                running[future] = unit
+                ended.add(future)
+            future = next(ended)
+            yield running.pop(future), future
+
+    def _connected(self) -> Any:
+        if self.client is None:
+            processes.import_dask()
+            import dask.config
+            from distributed import Client
+
+            dask.config.set(SETTINGS)
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+            address = self.scheduler
+            if address is None:
+                self._cluster = embedded(self.workers, self.gpus_per_model)
+                address = self._cluster.scheduler_address
+            try:
+                self.client = Client(address, timeout=30, set_as_default=False)
+                self.client.wait_for_workers(1, timeout=PATIENCE)
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"machine.scheduler: no workers at {address} ({error}); start"
+                    f" `dask scheduler` there and `python -m replicate worker {address}`"
+                ) from None
+        return self.client
+
+
+def run_units(units: Sequence[Unit], machine: Machine, title: str, gpus_per_model: int = 1) -> None:
+    """Computes the units whose files the cache lacks, on processes of their own (see `Engine`)."""
+    with Engine(machine, gpus_per_model) as engine:
+        engine.run(units, title)
+
+
+def execute(unit: Unit, code: str) -> None:
+    """Computes a unit in a worker process, if the worker has the client's code.
+
+    Raises:
+        UserError: the worker was started with other code, or the code was changed since.
+    """
+    if contents(unit.stage) != STARTED.get(unit.stage) or code_hash(unit.stage) != code:
+        raise UserError(
+            f"{unit.name}: a worker runs other code than this command; start the workers again"
+        )
+    if not unit.done():
+        unit.run(silent)
+
+
+def count(workers: int | Literal["auto"], gpus_per_model: int = 1) -> int:
+    """Returns how many worker processes there should be here: as many as asked for, else one for
+    each `gpus_per_model` GPUs, else one for each core.
+    """
+    if workers != "auto":
+        return workers
+    import torch
+
+    if torch.cuda.is_available():
+        return max(1, torch.cuda.device_count() // gpus_per_model)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start(processes: int) -> None:
-    """Makes this process the first of `processes`, and starts the others by the same command; they
-    end when this one does.
-
-    To be called before anything slow is imported. Nothing is started in a world that another
-    launcher made.
-    """
-    if "WORLD_SIZE" in os.environ:
-        if "REPLICATE_PARENT" in os.environ:
-            end_with(int(os.environ["REPLICATE_PARENT"]))
-        return
-    if processes == 1:
-        return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ.update(common | {"RANK": "0", "LOCAL_RANK": "0"})
-    os.environ.setdefault(
-        "TORCH_CPP_LOG_LEVEL", "ERROR"
-    )  # or each warns that a machine without network has no name
-    command = [sys.executable, *sys.orig_argv[1:]]
-    for rank in range(1, processes):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "REPLICATE_PARENT": str(os.getpid())}
-        _children.append(subprocess.Popen(command, env=os.environ | place))
-
-
-_children: list[subprocess.Popen[bytes]] = []
-
-
-@contextmanager
-def world(what: str) -> Iterator[World]:
-    """The processes that `start`, or another launcher, started for this command; when the body
-    ends, waits for all of them.
-
-    On a CPU each has one thread, so that its sums, and with them the results, do not depend on how
-    many there are.
-
-    Raises:
-        UserError: a process was lost.
-    """
+def visible(number: int, gpus_per_model: int) -> dict[str, str]:
+    """Returns the environment in which worker `number` sees its own GPUs alone."""
     import torch
 
-    size, cpu = int(os.environ.get("WORLD_SIZE", "1")), not torch.cuda.is_available()
-    if cpu:
-        os.environ["OMP_NUM_THREADS"] = "1"  # or accelerate takes all cores for each process
-        torch.set_num_threads(1)
-    if size == 1:
-        yield World()
-        return
-    from accelerate import PartialState
-
-    try:
-        state = PartialState(cpu=cpu)
-        if state.num_processes != size:
-            raise UserError(
-                f"{what}: {size} processes were started and {state.num_processes} found each other; start them again"
-            )
-        yield World(state.process_index, size)
-        try:
-            state.wait_for_everyone()
-        except RuntimeError:
-            raise UserError(
-                f"{what}: a process was lost, perhaps for want of memory; what is finished is kept: run it again, or with fewer"
-                " (machine.processes)"
-            ) from None
-        state.destroy_process_group()
-    except BaseException:
-        for child in _children:
-            child.terminate()
-        raise
-    for child in _children:
-        child.wait()
+    total = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not total:
+        return {}
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(i) for i in range(total)]
+    first = number * gpus_per_model % total
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names[first : first + gpus_per_model])}
 
 
-def pool(
-    workers: int, initialise: Callable[..., None] | None = None, *arguments: Any
-) -> ProcessPoolExecutor:
-    """Workers of one thread each, which end when this process does; each calls
-    `initialise(*arguments)` first.
+def nanny(number: int, gpus_per_model: int) -> dict[str, Any]:
+    """Returns dask's description of one worker process and of the process that watches it."""
+    environment = dict.fromkeys(processes.ONE_THREAD, "1") | visible(number, gpus_per_model)
+    return {"nthreads": 1, "memory_limit": 0, "dashboard": False, "env": environment}
+
+
+def prepare_forks() -> None:
+    """Starts the process that workers are forked from, before dask has threads of its own."""
+    from multiprocessing import forkserver
+
+    processes.use_one_thread()
+    multiprocessing.set_forkserver_preload(["replicate.pipeline.forkserver"])
+    forkserver.ensure_running()
+
+
+def embedded(workers: int, gpus_per_model: int) -> Any:
+    """Starts a cluster of worker processes that ends with this process."""
+    prepare_forks()
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    specs = {i: {"cls": Nanny, "options": nanny(i, gpus_per_model)} for i in range(workers)}
+    options = {"dashboard": False, "host": "127.0.0.1", "port": 0}
+    return SpecCluster(specs, {"cls": Scheduler, "options": options}, silence_logs=False)
+
+
+def serve(address: str, workers: int, gpus_per_model: int, host: str | None) -> None:
+    """Runs worker processes of this machine for a scheduler elsewhere, until they are stopped.
+
+    Args:
+        address: of the scheduler, such as tcp://10.0.0.1:8786.
+        workers: how many processes.
+        gpus_per_model: GPUs that each of them sees.
+        host: the address of this machine that the others reach; None to find it out.
     """
-    return ProcessPoolExecutor(workers, CONTEXT, _prepare, (os.getpid(), initialise, arguments))
+    processes.import_dask()
+    import asyncio
 
+    import dask.config
+    from distributed import Nanny
 
-class Worker(SpawnProcess):
-    """Deaf to Ctrl-C, which ends the process that it belongs to."""
+    dask.config.set(SETTINGS)
+    prepare_forks()
 
-    def start(self) -> None:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            super().start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    async def run() -> None:
+        specs = [nanny(i, gpus_per_model) for i in range(workers)]
+        nannies = [Nanny(address, host=host, **options) for options in specs]
+        for each in nannies:
+            await each
+        print(f"{workers} workers serve {address}; Ctrl-C ends them", flush=True)
+        await asyncio.gather(*(each.finished() for each in nannies))
 
-
-class Context(SpawnContext):
-    Process = Worker
-
-
-CONTEXT = Context()
-
-
-def _prepare(
-    parent: int, initialise: Callable[..., None] | None, arguments: tuple[Any, ...]
-) -> None:
-    import torch
-
-    end_with(parent)
-    torch.set_num_threads(1)
-    if initialise is not None:
-        initialise(*arguments)
+    asyncio.run(run())

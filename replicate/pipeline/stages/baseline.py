@@ -1,26 +1,25 @@
-"""The loss of every example at w*, once per model: shared by every chain, group and trial."""
+"""Stage `baseline`: the loss of every example at w*, once per model of a family."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from replicate.data import tensors as arrays
-from replicate.data.json_io import write_json
-from replicate.models import baseline as minimum
-from replicate.models import task as subjects
-from replicate.pipeline.config import Params
-from replicate.progress import progress
+from replicate.data import json_io, tensors
+from replicate.pipeline.config import Config
+from replicate.pipeline.parallel import run_units
+from replicate.pipeline.work import plans
 
 
-def run(params: Params, name: str, windows_in: Path, model_in: Path, out: Path) -> None:
-    subject = subjects.load(params, name, windows_in, model_in)
-    with progress(
-        f"baseline {name}", minimum.work(len(subject.tokens_NxL), params.baseline)
-    ) as advance:
-        losses, report = minimum.examine(subject, params.baseline, advance)
-    out.mkdir(parents=True)
-    arrays.save(out / "losses.safetensors", {"losses": losses})
-    write_json(out / "baseline.json", report)
-    print(
-        f"{name}: label loss {report['loss']:.4f} ± {report['standard_error']:.4f}, gradient norm {report['gradient_norm']:.4f}"
-    )
+def run(config: Config, family: str, only: str | None = None) -> None:
+    """Leaves for each model the losses at w*, and a report of the gradient there."""
+    models = plans.only(config.models_of(family), only)
+    units = [plans.baseline_unit(config, plans.task_config(config, name)) for name in models]
+    run_units(units, config.machine, f"baseline {family}", config.families[family].gpus_per_model)
+    for unit in units:
+        arrays, notes = unit.read()
+        folder, found = config.paths.baselines(family) / unit.task.model, notes["report"]
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors.save(folder / "losses.safetensors", {"losses": arrays["losses"]})
+        json_io.write_json(folder / "baseline.json", found)
+        print(
+            f"{unit.task.model}: label loss {found['loss']:.4f} ± {found['standard_error']:.4f},"
+            f" gradient norm {found['gradient_norm']:.4f}"
+        )

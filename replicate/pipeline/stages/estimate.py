@@ -1,55 +1,21 @@
-"""groups × chains × draws of one model at the setting that its family's search chose."""
+"""Stage `estimate`: the chains of a family's models, at the settings that `search` chose."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
-
 from replicate.data import traces
-from replicate.models import task as subjects
-from replicate.pipeline import environment
-from replicate.pipeline import parallel as processes
-from replicate.pipeline.config import Params
-from replicate.pipeline.stages import chains
-from replicate.progress import progress
-from replicate.sampling import assemble
+from replicate.pipeline.config import Config
+from replicate.pipeline.parallel import run_units
+from replicate.pipeline.work import plans, units
 
 
-def run(
-    params: Params,
-    name: str,
-    windows_in: Path,
-    model_in: Path,
-    baseline_in: Path,
-    search_in: Path,
-    out: Path,
-    log: Path,
-) -> None:
-    family = params.families[params.models[name].family]
-    plan = chains.plan(family, family.sampling)
-    setting = chains.chosen(search_in)
-    done = chains.store(
-        params,
-        params.models[name].family,
-        log / "chains",
-        [windows_in, model_in, baseline_in],
-        asdict(setting),
-        name,
-    )
-    with processes.world(f"estimate {name}") as world:
-        mine = world.share(plan.missing(done.keys()))
-        if mine:
-            subject = subjects.load(params, name, windows_in, model_in)
-            losses = subjects.baseline_losses(baseline_in, len(subject.tokens_NxL))
-            with progress(
-                f"estimate {name}", sum(map(len, mine)) * plan.steps, world.rank
-            ) as advance:
-                chains.run(subject, setting, plan, mine, losses, advance, done)
-    if world.rank:
-        return
-    trace = assemble(plan, done).assign_attrs(
-        nbeta=plan.nbeta, lr=setting.lr, sampled_on=environment.sampling()
-    )
-    traces.save(trace, out, log / "seconds.zarr")
-    done.finish()
-    print(f"{name}: {int((~trace.failed).sum())} of {trace.failed.size} chains finite")
+def run(config: Config, family: str, only: str | None = None) -> None:
+    """Leaves a trace for each model."""
+    models = plans.only(config.models_of(family), only)
+    chains = {name: plans.estimate(config, name) for name in models}
+    every = [unit for mine in chains.values() for unit in mine]
+    run_units(every, config.machine, f"estimate {family}", config.families[family].gpus_per_model)
+    for name, mine in chains.items():
+        trace = units.trace(mine, plans.baseline_loss(config, name))
+        traces.save(trace, config.paths.traces(family) / name)
+        whole = int((~trace.diverged).sum())
+        print(f"{name}: {whole} of {trace.diverged.size} chains did not diverge")

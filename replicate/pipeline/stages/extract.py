@@ -1,84 +1,86 @@
-"""Reviews → token windows of one family."""
+"""Stage `extract`: reviews become the token windows of one family."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
-from replicate.data import corpora, grammar, windows
-from replicate.data.json_io import write_json
+from replicate.data import corpora, grammar, json_io, windows
 from replicate.models import hub
 from replicate.pipeline.config import (
+    Config,
     GeneratedCorpus,
     HubCorpus,
     HubTokenizer,
-    Params,
     TrainedTokenizer,
 )
+from replicate.pipeline.work import plans
 from replicate.progress import progress
 from replicate.seeds import derive
 
 
-def run(params: Params, family: str, out: Path) -> None:
-    settings = params.families[family]
-    corpus, tokens = params.corpora[settings.corpus], params.tokenizers[settings.tokenizer]
-    written = None
+def run(config: Config, family: str) -> None:
+    """Leaves the windows, those of the protocol of 2023, the tokenizer, and counts."""
+    given = config.families[family]
+    written, texts = read_texts(config, given.corpus)
+    tokenizer = find_tokenizer(config, given.tokenizer, texts)
+    padded = windows.select(texts, tokenizer, given.length, given.original.characters)
+    found = padded
+    if given.rule == "tokens":
+        found = windows.select(texts, tokenizer, given.length)
+        if written is not None and grammar.EXACT[0] <= given.length <= grammar.EXACT[1]:
+            floor = grammar.Floor(lambda text: tokenizer.encode(text).ids)
+            each = (floor.surprisals(written[i])[: given.length] for i in found.review_N)
+            flat = np.fromiter(chain.from_iterable(each), np.float32, count=found.tokens_NxL.size)
+            found = replace(found, floor_NxL=flat.reshape(found.tokens_NxL.shape))
+    out = config.paths.windows(family)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    found.save(out / plans.WINDOWS)
+    padded.save(out / plans.PADDED)
+    tokenizer.save(str(out / "tokenizer.json"))
+    json_io.write_json(out / "statistics.json", found.statistics)
+    print(
+        f"{family}: kept {found.statistics['kept']} of {found.statistics['reviews']} reviews"
+        f" ({given.rule}, {given.length} tokens)"
+    )
+
+
+def read_texts(config: Config, name: str) -> tuple[list[list[grammar.Choice]] | None, list[str]]:
+    """Returns a corpus's reviews: as the grammar's choices if it wrote them, and as texts."""
+    corpus = config.corpora[name]
     if isinstance(corpus, GeneratedCorpus):
         written = []
-        with progress(f"extract {family}: writing reviews", corpus.reviews) as advance:
-            for choices in grammar.reviews(
-                derive(params.seed, "corpus", settings.corpus), corpus.reviews
-            ):
+        with progress(f"extract: writing reviews of {name}", corpus.reviews) as advance:
+            for choices in grammar.reviews(derive(config.seed, "corpus", name), corpus.reviews):
                 written.append(choices)
                 advance()
-        texts = [grammar.text(choices) for choices in written]
-    elif isinstance(corpus, HubCorpus):
-        texts = corpora.read(
-            hub.file(corpus.repository, corpus.revision, corpus.file, repo_type="dataset")
-        )
+        return written, [grammar.text(choices) for choices in written]
+    if isinstance(corpus, HubCorpus):
+        file = hub.file(corpus.repository, corpus.revision, corpus.file, repo_type="dataset")
+        return None, corpora.read(file)
+    return None, corpora.read(Path(corpus.path))
+
+
+def find_tokenizer(config: Config, name: str, texts: list[str]) -> Tokenizer:
+    """Returns a tokenizer, trained on the texts if params.yaml says so.
+
+    A published one may cut or pad what it reads to the length of its own training; this one does
+    not.
+    """
+    given = config.tokenizers[name]
+    if isinstance(given, TrainedTokenizer):
+        found = windows.train_tokenizer(texts, given.vocabulary)
+    elif isinstance(given, HubTokenizer):
+        file = hub.file(given.repository, given.revision, "tokenizer.json")
+        found = windows.read_tokenizer(file)
     else:
-        texts = corpora.read(Path(corpus.path))
-
-    if isinstance(tokens, TrainedTokenizer):
-        tokenizer = windows.train_tokenizer(texts, tokens.vocabulary)
-    elif isinstance(tokens, HubTokenizer):
-        tokenizer = windows.read_tokenizer(
-            hub.file(tokens.repository, tokens.revision, "tokenizer.json")
-        )
-    else:
-        tokenizer = windows.read_tokenizer(Path(tokens.path))
-    # a published tokenizer may cut what it reads, or pad it, to the length of its own training
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    original = windows.select(
-        texts, tokenizer, settings.length, settings.original.characters
-    )  # with the study's padded labels
-    result = (
-        original
-        if settings.rule == "characters"
-        else windows.select(texts, tokenizer, settings.length)
-    )
-    if (
-        written is not None
-        and settings.rule == "tokens"
-        and grammar.EXACT[0] <= settings.length <= grammar.EXACT[1]
-    ):
-        floor = grammar.Floor(lambda text: tokenizer.encode(text).ids)
-        surprisals = (floor.surprisals(written[i])[: settings.length] for i in result.review_N)
-        flat = np.fromiter(
-            chain.from_iterable(surprisals), np.float32, count=result.tokens_NxL.size
-        )
-        result = replace(result, floor_NxL=flat.reshape(result.tokens_NxL.shape))
-
-    out.mkdir(parents=True)
-    result.save(out / "windows.safetensors")
-    original.save(out / "original.safetensors")
-    tokenizer.save(str(out / "tokenizer.json"))
-    write_json(out / "statistics.json", result.statistics)
-    print(
-        f"{family}: kept {result.statistics['kept']} of {result.statistics['reviews']} reviews ({settings.rule}, {settings.length} tokens)"
-    )
+        found = windows.read_tokenizer(Path(given.path))
+    found.no_truncation()
+    found.no_padding()
+    return found

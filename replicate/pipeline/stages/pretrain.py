@@ -1,75 +1,149 @@
-"""w* of one model: a control model is trained on its family's windows, a hub model is fetched at
-its pinned revision.
-"""
+"""Stage `pretrain`: w* of a family's models; control models are trained, others are fetched."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from replicate.data import windows
-from replicate.data.json_io import write_json
-from replicate.models import loading as models
-from replicate.models import training as pretrain
-from replicate.pipeline import cache as kept
-from replicate.pipeline.config import HubModel, Params
-from replicate.progress import progress
+from replicate.data import json_io, windows
+from replicate.models import loading, training
+from replicate.pipeline import cache
+from replicate.pipeline.config import Config, TrainedModel
+from replicate.pipeline.parallel import run_units
+from replicate.pipeline.work import plans
+from replicate.pipeline.work.units import CachedUnit
+from replicate.progress import Advance
 from replicate.seeds import derive
 
 
-def run(params: Params, name: str, windows_in: Path, out: Path, log: Path) -> None:
-    model_params = params.models[name]
-    family = params.families[model_params.family]
-    device = models.device(family.device, name)
-    if isinstance(model_params, HubModel):
-        models.save_manifest(out, model_params.repository, model_params.revision)
-        return
+@dataclass(frozen=True)
+class TrainingUnit(CachedUnit):
+    """The training of a control model; it leaves a folder that holds the model.
 
-    text = windows.load(windows_in / "windows.safetensors")
-    vocabulary = windows.read_tokenizer(windows_in).get_vocab_size()
-    torch.manual_seed(derive(params.seed, "initialise", name))
-    model = models.build(
-        model_params.architecture,
-        layers=model_params.layers,
-        width=model_params.width,
-        heads=model_params.heads,
-        vocabulary=vocabulary,
-        length=text.tokens_NxL.shape[1],
-    )
-    model.to(device)  # pyright: ignore[reportArgumentType]
-    tokens_NxL = torch.from_numpy(text.tokens_NxL).long().to(device)
-    schedule = pretrain.Schedule(lr=model_params.lr, **params.training.model_dump())
-    generator = torch.Generator().manual_seed(derive(params.seed, "train", name))
-    settings = [params.seed, name, model_params.model_dump(), params.training.model_dump()]
-    place = kept.folder(
-        log, ["models", "seeds.py"], [windows_in], settings
-    )
-    rest = kept.Rest(place / "rest", params.machine.checkpoint_seconds)
-    with progress(
-        f"pretrain {name} ({models.count(model):,} parameters)", schedule.steps
-    ) as advance:
-        outcome = pretrain.train(model, tokens_NxL, schedule, generator, advance, rest)
+    Attributes:
+        shape: the arguments of `replicate.models.loading.build`.
+        windows: the file of the family's windows; `windows_hash`: its SHA-256.
+        every: seconds from one checkpoint to the next.
+    """
 
-    floor = (
-        None if text.floor_NxL is None else text.floor_NxL[: pretrain.EVALUATED, 1:].astype(float)
-    )
-    report = {
-        "steps": outcome.steps,
-        "epochs": outcome.steps * schedule.batch_size / len(tokens_NxL),
-        "loss": outcome.loss,
-        "label_loss": outcome.label_loss,
+    model: str
+    seed: int
+    shape: tuple[tuple[str, Any], ...]
+    schedule: training.Schedule
+    windows: Path
+    windows_hash: str
+    device: str
+    every: float
+
+    @property
+    def name(self) -> str:
+        return f"training of {self.model}"
+
+    @property
+    def steps(self) -> int:
+        """The most steps that it may take, weighted by the model's width."""
+        return self.schedule.steps * dict(self.shape)["width"]
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "seed": self.seed,
+            "shape": self.shape,
+            "schedule": asdict(self.schedule),
+            "windows": self.windows_hash,
+        }
+
+    def done(self) -> bool:
+        return (self.file / "training.json").is_file()
+
+    def run(self, advance: Advance) -> None:
+        device, text = loading.device(self.device, self.model), windows.load(self.windows)
+        torch.manual_seed(derive(self.seed, "initialise", self.model))
+        model = loading.build(**dict(self.shape))
+        model.to(device)  # pyright: ignore[reportArgumentType]
+        tokens_NxL = torch.from_numpy(text.tokens_NxL).long().to(device)
+        generator = torch.Generator().manual_seed(derive(self.seed, "train", self.model))
+        checkpoint = cache.Checkpoint(self.file.with_suffix(".checkpoint"), self.every)
+        outcome = training.train(
+            model,
+            tokens_NxL,
+            self.schedule,
+            generator,
+            lambda steps=1, note="": advance(steps * dict(self.shape)["width"], note),
+            checkpoint,
+        )
+        partial = self.file.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial, safe_serialization=True)
+        json_io.write_json(partial / "training.json", report(outcome, self.schedule, text))
+        shutil.rmtree(self.file, ignore_errors=True)
+        partial.rename(self.file)
+        checkpoint.drop()
+
+
+def report(
+    outcome: training.Outcome, schedule: training.Schedule, text: windows.Windows
+) -> dict[str, Any]:
+    """Returns the fields of a `Training` record that follow from a training."""
+    floor = text.floor_NxL
+    if floor is not None:
+        floor = floor[: training.EVALUATED, 1:].astype(float)
+    return asdict(outcome) | {
+        "epochs": outcome.steps * schedule.batch_size / len(text.tokens_NxL),
         "floor": None if floor is None else floor.mean(),
         "label_floor": None if floor is None else floor[:, -1].mean(),
-        "flat": outcome.flat,
     }
-    model.save_pretrained(out, safe_serialization=True)
-    write_json(out / "training.json", report)
-    kept.finish(place)
-    known = (
-        "unknown" if floor is None else f"{report['floor']:.4f} (label {report['label_floor']:.4f})"
-    )
-    flat = "flat" if outcome.flat else "not flat"
-    print(
-        f"{name}: loss {outcome.loss:.4f} (label {outcome.label_loss:.4f}), {flat} after {outcome.steps} steps; floor {known}"
+
+
+def run(config: Config, family: str, only: str | None = None) -> None:
+    """Leaves a folder for each model: its weights, or a manifest of its files on the hub."""
+    folder = config.paths.models(family)
+    units = []
+    for name in plans.only(config.models_of(family), only):
+        model = config.models[name]
+        if isinstance(model, TrainedModel):
+            units.append(training_unit(config, name, model))
+        else:
+            loading.device(config.families[family].device, name)
+            loading.save_manifest(folder / name, model.repository, model.revision)
+            print(f"{name}: {model.repository}@{model.revision[:8]} is in the hub's cache")
+    longest_first = sorted(units, key=lambda unit: -unit.steps)
+    run_units(longest_first, config.machine, f"pretrain {family}")
+    for unit in units:
+        out = folder / unit.model
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(unit.file, out)
+        found = json_io.read_json(out / "training.json")
+        flat = "flat" if found["flat"] else "not flat"
+        floor = "unknown" if found["floor"] is None else f"{found['floor']:.4f}"
+        print(
+            f"{unit.model}: loss {found['loss']:.4f} (label {found['label_loss']:.4f}), {flat}"
+            f" after {found['steps']} steps; floor {floor}"
+        )
+
+
+def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUnit:
+    """Returns the training of a model of params.yaml."""
+    folder = config.paths.windows(model.family)
+    text = windows.load(folder / plans.WINDOWS)
+    shape = {key: getattr(model, key) for key in ("architecture", "layers", "width", "heads")}
+    shape |= {
+        "vocabulary": windows.read_tokenizer(folder).get_vocab_size(),
+        "length": text.tokens_NxL.shape[1],
+    }
+    return TrainingUnit(
+        root=config.paths.cache,
+        stage="pretrain",
+        model=name,
+        seed=config.seed,
+        shape=tuple(shape.items()),
+        schedule=training.Schedule(lr=model.lr, **config.training.model_dump()),
+        windows=folder / plans.WINDOWS,
+        windows_hash=cache.file_hash(folder / plans.WINDOWS),
+        device=config.families[model.family].device,
+        every=config.machine.checkpoint_seconds,
     )

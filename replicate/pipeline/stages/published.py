@@ -1,21 +1,20 @@
-"""data/published.yaml → its averages and its variance, recomputed, and its verdicts. No torch."""
+"""Stage `published`: recomputes the averages and the variance of the published figures, and judges
+the claims on them.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from replicate.pipeline.config import Params
-from replicate.pipeline.stages import claims
-from replicate.study import published
+from replicate.pipeline.config import Config
+from replicate.study import evidence, published
+from replicate.study.claims import judge
 from replicate.study.records import write
 
 
-def run(params: Params, published_in: Path, out: Path) -> None:
-    figures = published.read(published_in)
-    rows = [
-        published.analysis(name, list(family.models), family.llc_GxM)
-        for name, family in figures.families.items()
-    ]
+def run(config: Config) -> None:
+    """Writes aggregates.json, anova.json and claims.json to results/published."""
+    file, out = config.paths.published, config.paths.study("published")
+    figures = published.read(file)
+    rules = config.rules
     write(out / "aggregates.json", published.aggregates(figures))
-    write(out / "anova.json", rows)
-    claims.run(params, "published", out, published_in, out)
+    write(out / "anova.json", published.analyses(figures))
+    write(out / "claims.json", judge(evidence.of_figures(figures, file), rules))

@@ -1,62 +1,50 @@
-"""Calibration, published figures and measured costs → figure, LaTeX tables and values that belong
-to no study. No torch.
-"""
+"""Stage `reference`: the figure, tables and numbers of the paper that belong to no study."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
-from replicate.errors import UserError
-from replicate.pipeline.config import Params
-from replicate.reporting import tables, values
+from replicate.data.json_io import read_json
+from replicate.pipeline.config import Config
+from replicate.reporting import latex, values
 from replicate.reporting.figures.calibration import calibration
-from replicate.reporting.figures.save import save
-from replicate.study import published
-from replicate.study.records import Aggregate, Analysis, Calibrated, Claim, Control, Coverage, read
+from replicate.reporting.figures.style import save
+from replicate.reporting.results import Reference
+from replicate.reporting.tables import experiments, reference
 
 
-def run(params: Params, results: Path, published_in: Path, benchmarks: Path, out: Path) -> None:
-    calibrated, controls = (
-        read(results / "calibration.json", Calibrated),
-        read(results / "controls.json", Control),
-    )
-    coverage = read(results / "coverage.json", Coverage)
-    claims = read(results / "published" / "claims.json", Claim)
-    aggregates, analyses = (
-        read(results / "published" / "aggregates.json", Aggregate),
-        read(results / "published" / "anova.json", Analysis),
-    )
-    save(calibration(calibrated, controls), out / "figures" / "calibration")
+def run(config: Config) -> None:
+    """Writes to paper/generated/reference what calibration, published figures and costs say."""
+    known = Reference.read(config.paths.published, config.paths.results)
+    out = config.paths.generated("reference")
+    save(calibration(known.calibration, known.controls), out / "figures" / "calibration")
     named = {
-        "published": values.verdicts(claims)
-        | values.published(analyses, aggregates, published.read(published_in)),
-        "calibration": values.calibration(coverage, calibrated, controls),
-        "cost": values.costs(measured(benchmarks / "results.json")),
+        "published": values.published(known),
+        "calibration": values.calibration(known),
+        "cost": values.costs(read_json(config.paths.benchmarks)),
     }
-    fragments = {
-        "aggregates": tables.aggregates(aggregates),
-        "anova": tables.anova(analyses),
-        "calibration": tables.calibration(calibrated),
-        "controls": tables.controls(controls),
-        "judged": tables.judged(claims),
-        "undecided": tables.undecided(claims),
-        "values": "".join(values.lines(prefix, each) for prefix, each in named.items()),
+    tested = [claim for claim in known.claims if claim.effect is not None]
+    tables = {
+        "aggregates": reference.aggregates(known).only(
+            "model",
+            "shuffles averaged",
+            "λ̂ reported",
+            "recomputed",
+            "deviation reported",
+            "deviation recomputed",
+        ),
+        "anova": experiments.anova({row.family: row for row in known.anova}),
+        "calibration": reference.calibration(known).only(
+            "target",
+            "parameters",
+            "λ",
+            "exact sampler",
+            "λ̂ ± s.e.",
+            "95 % interval",
+            "verdict",
+        ),
+        "controls": reference.controls(known),
+        "judged": reference.claims("published", tested).only(*reference.JUDGED),
     }
-    tables.write(fragments, out / "tables")
-
-
-def measured(file: Path) -> dict[str, Any]:
-    """Raises:
-    UserError: it is missing, or not what `python -m benchmarks` writes.
-    """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        values.costs(found)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
-        cause = f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"{file}: not what `python -m benchmarks` writes ({cause}); take it from git again"
-        ) from None
-    return found
+    fragments = {name: latex.rows(table) for name, table in tables.items()}
+    fragments["undecided"] = latex.undecided(known.claims)
+    fragments["values"] = "".join(latex.values(key, each) for key, each in named.items())
+    latex.write(fragments, out / "tables")

@@ -1,149 +1,132 @@
-"""The search of one family on its search model: the write-up's grids, then TPE. The setting chosen
-is used for all its models.
+"""Stage `search`: sampler settings of one family are tried on one of its models, first the
+write-up's grids, then proposals by TPE. The setting that is chosen serves all its models.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 
-import numpy as np
 import xarray as xr
 
-from replicate.data import traces
-from replicate.data.json_io import write_json
+from replicate.data import json_io, traces
 from replicate.errors import UserError
-from replicate.models import task as subjects
-from replicate.pipeline import cache as kept
-from replicate.pipeline import parallel as processes
-from replicate.pipeline.config import Params
-from replicate.pipeline.stages import trials
-from replicate.progress import progress
-from replicate.sampling import Setting
-from replicate.search import importance as importances
-from replicate.search import trials as search
+from replicate.pipeline.config import Config
+from replicate.pipeline.parallel import Engine
+from replicate.pipeline.work import plans, units
+from replicate.pipeline.work.units import ChainUnit
+from replicate.sampling import SamplerConfig
+from replicate.search import importance, trials
+from replicate.search.trials import Outcome, Rule, Trial
 
-RULES: tuple[search.Rule, ...] = ("stability", "efficiency", "accuracy")
+RULES: tuple[Rule, ...] = ("stability", "efficiency", "accuracy")
 
 
-def run(
-    params: Params,
-    family: str,
-    windows_in: Path,
-    model_in: Path,
-    baseline_in: Path,
-    out: Path,
-    log: Path,
-) -> None:
-    plan, sampling, limits = (
-        params.families[family].search,
-        params.families[family].sampling,
-        params.diagnostics,
-    )
-    job = trials.Job(params, family, windows_in, model_in, baseline_in, log)
-    baseline = float(subjects.baseline_losses(baseline_in).mean(dtype=np.float64))
-    pull = {
-        "localization": sampling.localization,
-        "weight_decay": sampling.weight_decay,
-        "bounding_box": sampling.bounding_box,
-    }
-    posteriors = {
-        sampler: search.posterior(sampler, **pull) for sampler in ("sgld", "rmsprop", "sgnht")
-    }
-    grid = search.settings("sgld", plan.sgld.model_dump()) + (
-        search.settings("sgnht", plan.sgnht.model_dump()) if plan.sgnht else []
-    )
-    ranges = {
-        sampler: knobs
-        for sampler in posteriors
-        if plan.tpe and (knobs := plan.tpe.model_dump()[sampler])
-    }
-    journal = (
-        job.store(
-            "proposals", plan.chains, plan.tpe and plan.tpe.model_dump(), pull, limits.model_dump()
-        ).folder
-        / "optuna.journal"
-    )
+class Evaluation:
+    """Evaluates settings: each is a unit, whose chains share batches and noise with all others."""
 
-    found: list[xr.Dataset] = []
-    count = processes.count(params.machine.processes, params.families[family].cards)
-    steps = plan.chains * (plan.burn_in + plan.draws)
-    total = len(grid) + (len(ranges) * plan.tpe.trials if plan.tpe else 0)
-    with (
-        progress(f"search {family} ({total} settings)", total * steps) as advance,
-        trials.workers(job, count) as execute,
-    ):
+    def __init__(self, config: Config, family: str, engine: Engine) -> None:
+        self.config, self.family, self.engine = config, family, engine
+        given = config.families[family].search
+        task = plans.task_config(config, given.model)
+        losses = plans.baseline_file(config, given.model)
+        plan = plans.sampling(config, family, given)
+        self.baseline = plans.baseline_loss(config, given.model)
+        self.template = plans.chains(
+            config, "search", task, SamplerConfig("sgld", 1.0), plan, losses
+        )
+        self.traces: list[xr.Dataset] = []
 
-        def evaluate(settings: Sequence[Setting]) -> Iterator[search.Outcome]:
-            for trace in execute(settings):
-                found.append(trace)
-                advance(steps)
-                yield search.outcome(
-                    trace,
-                    sampling.nbeta,
-                    baseline,
-                    rhat_below=limits.rhat,
-                    drift_above=limits.drift,
-                )
-
-        attempts = [
-            search.Attempt("grid", *pair) for pair in zip(grid, evaluate(grid), strict=True)
-        ]
-        if plan.tpe is not None:
-            storage, size = (
-                search.journal(journal),
-                {"trials": plan.tpe.trials, "batch": plan.tpe.batch},
+    def __call__(self, settings: Sequence[SamplerConfig]) -> list[Outcome]:
+        trial = [self.unit(setting) for setting in settings]
+        self.engine.run(trial, f"search {self.family}")
+        found = [units.trace([unit], self.baseline) for unit in trial]
+        self.traces += found
+        limits = self.config.diagnostics
+        return [
+            trials.outcome(
+                trace,
+                trace.attrs["sampling"]["nbeta"],
+                self.baseline["loss"],
+                rhat_below=limits.rhat,
+                drift_above=limits.drift,
             )
-            for sampler, knobs in ranges.items():
-                proposed = search.propose(
-                    storage, posteriors[sampler], knobs, evaluate, seed=params.seed, **size
-                )
-                attempts += [search.Attempt("tpe", *pair) for pair in proposed]
+            for trace in found
+        ]
 
-    choices: dict[search.Rule, int | None] = {
-        rule: search.choose(rule, attempts, posteriors[sampling.sampler]) for rule in RULES
+    def unit(self, setting: SamplerConfig) -> ChainUnit:
+        """Returns the chains of one setting, as one unit."""
+        pieces = tuple(unit.pieces[0] for unit in self.template)
+        return replace(self.template[0], sampler=setting, pieces=pieces, search=True)
+
+
+def run(config: Config, family: str) -> None:
+    """Leaves every trial, the importance of each knob, and the setting that is chosen."""
+    given, own = config.families[family].search, config.families[family].sampling
+    pull = {name: getattr(own, name) for name in ("localization", "weight_decay", "bounding_box")}
+    posteriors = {name: trials.posterior(name, **pull) for name in ("sgld", "rmsprop", "sgnht")}
+    grid = trials.settings("sgld", given.sgld.model_dump())
+    grid += trials.settings("sgnht", given.sgnht.model_dump()) if given.sgnht else []
+    with Engine(config.machine, config.families[family].gpus_per_model) as engine:
+        evaluate = Evaluation(config, family, engine)
+        attempts = [Trial("grid", *pair) for pair in zip(grid, evaluate(grid), strict=True)]
+        if given.tpe is not None:
+            for name, posterior in posteriors.items():
+                ranges = given.tpe.model_dump()[name]
+                if ranges:
+                    attempts += trials.propose(
+                        posterior,
+                        ranges,
+                        evaluate,
+                        trials=given.tpe.trials,
+                        batch=given.tpe.batch,
+                        seed=config.seed,
+                    )
+    choices: dict[Rule, int | None] = {
+        rule: trials.choose(rule, attempts, posteriors[own.sampler]) for rule in RULES
     }
-    best = choices[plan.rule]
+    best = choices[given.rule]
     if best is None:
         raise UserError(
-            f"families.{family}.search: no {sampling.sampler} setting that {plan.rule} can choose kept its chains; add smaller lr"
+            f"families.{family}.search: all chains of the {own.sampler} settings that {given.rule}"
+            " can choose diverged; add smaller lr"
         )
-    traces.save(xr.concat(found, "trial"), out / "traces.zarr", log / "seconds.zarr")
-    write_json(out / "trials.json", rows(attempts, choices, best, plan.chains))
-    write_json(
-        out / "importances.json",
-        [asdict(row) for row in importances.explain(attempts, params.seed)],
-    )
-    write_json(out / "chosen.json", asdict(attempts[best].setting))
-    for attempt in attempts:
-        job.store("chains", asdict(attempt.setting)).finish()
-    kept.finish(journal.parent)
-    setting, outcome = attempts[best].setting, attempts[best].outcome
+    out = config.paths.search(family)
+    trace = xr.concat(evaluate.traces, "trial", combine_attrs="drop_conflicts")
+    traces.save(trace, out / "traces.zarr")
+    steps = evaluate.template[0].sampling.steps
+    json_io.write_json(out / "trials.json", rows(attempts, choices, best, given.chains, steps))
+    shares = importance.explain(attempts, config.seed)
+    json_io.write_json(out / "importances.json", [asdict(row) for row in shares])
+    json_io.write_json(out / "chosen.json", asdict(attempts[best].sampler))
+    setting, outcome = attempts[best].sampler, attempts[best].outcome
     print(
-        f"{family}: chose {setting} by {plan.rule}, λ̂ {outcome.mean:.4g} ± {outcome.standard_deviation:.2g} across chains"
+        f"{family}: chose {setting.sampler}, lr {setting.lr:.3g}, by {given.rule};"
+        f" λ̂ {outcome.mean:.4g} ± {outcome.standard_deviation:.2g} across chains"
     )
     if not outcome.healthy:
         print(
-            f"warning: it is not healthy (R-hat {outcome.rhat:.3g}, drift p {outcome.drift_p:.2g}); see families.{family}.search"
+            f"warning: its chains are not healthy (R-hat {outcome.rhat:.3g}, drift p"
+            f" {outcome.drift_p:.2g}); see families.{family}.search"
         )
 
 
 def rows(
-    attempts: Sequence[search.Attempt],
-    choices: Mapping[search.Rule, int | None],
+    attempts: Sequence[Trial],
+    choices: Mapping[Rule, int | None],
     best: int,
     chains: int,
+    steps: int,
 ) -> list[dict[str, object]]:
-    """Every trial as results.Trial has it."""
-    biases = search.step_biases([(attempt.setting, attempt.outcome) for attempt in attempts])
+    """Returns every trial as a `Trial` record has it, without family and model."""
+    biases = trials.step_biases(attempts)
+    left_out = ("noise", "penalty", "noise_level")
     return [
-        {key: value for key, value in asdict(attempt.setting).items() if key != "noise_level"}
-        | {
+        {
             key: value
-            for key, value in asdict(attempt.outcome).items()
-            if key not in ("noise", "penalty")
+            for key, value in (asdict(attempt.sampler) | asdict(attempt.outcome)).items()
+            if key not in left_out
         }
         | {
             "stability": attempt.outcome.stability,
@@ -152,6 +135,7 @@ def rows(
             "expected_error": math.hypot(bias, attempt.outcome.noise),
             "proposed_by": attempt.proposed_by,
             "chains": chains,
+            "steps": steps,
             "chosen_by": [rule for rule, index in choices.items() if i == index],
             "chosen": i == best,
         }

@@ -1,0 +1,30 @@
+"""params.yaml: `load` reads it into a `Config`."""
+
+from replicate.pipeline.config.family import Family, HubModel, TrainedModel
+from replicate.pipeline.config.fields import (
+    GeneratedCorpus,
+    HubCorpus,
+    HubTokenizer,
+    LocalCorpus,
+    LocalTokenizer,
+    TrainedTokenizer,
+)
+from replicate.pipeline.config.paths import Paths
+from replicate.pipeline.config.reading import load, parse
+from replicate.pipeline.config.schema import Config
+
+__all__ = [
+    "Config",
+    "Family",
+    "GeneratedCorpus",
+    "HubCorpus",
+    "HubModel",
+    "HubTokenizer",
+    "LocalCorpus",
+    "LocalTokenizer",
+    "Paths",
+    "TrainedModel",
+    "TrainedTokenizer",
+    "load",
+    "parse",
+]

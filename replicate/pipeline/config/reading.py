@@ -1,0 +1,122 @@
+"""Reads params.yaml, strictly: an unknown, missing or mistyped key is one line with the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from replicate.errors import UserError
+from replicate.pipeline.config.fields import Strict
+from replicate.pipeline.config.schema import Config
+
+PARAMS = Path("params.yaml")
+TAGS = {"generated", "hub", "local", "trained"}
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice or not text, and reads 1e-06 as DVC does."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+                shown = key.value if isinstance(key.value, str) else ""
+                raise UserError(f"line {line}: the key {shown!r} is not text; put it in quotes")
+            if key.value in seen:
+                raise UserError(f"line {line}: the key {key.value!r} stands twice; remove one")
+            seen.add(key.value)
+        return node
+
+
+UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+def load(path: Path = PARAMS) -> Config:
+    """Reads the parameters in `path`.
+
+    Raises:
+        UserError: the file is missing or not YAML, or a key is unknown, missing, of the wrong type,
+            or names nothing.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run this from the project's root") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {error}; correct it") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+    except RecursionError:
+        raise UserError(f"{path}: a block holds itself; take the file from git again") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; make it a file that can be read") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def parse(text: str) -> Config:
+    """Reads parameters from YAML."""
+    return build(yaml.load(text, UniqueKeyLoader))  # noqa: S506 - a safe loader
+
+
+def build(data: Any) -> Config:
+    """Validates parameters that are already plain values."""
+    return Config.model_validate_json(
+        json.dumps(_spell_out(data), default=str, check_circular=False)
+    )
+
+
+def _spell_out(data: Any) -> Any:
+    """Replaces `models: all` by the names of the family's models, in their order."""
+    families, models = _section(data, "families"), _section(data, "models")
+    for family in families:
+        names = [name for name in models if _section(models, name).get("family") == family]
+        for part in ("transfer", "original"):
+            plan = _section(_section(families, family), part)
+            if plan.get("models") == "all":
+                families[family][part] = plan | {"models": names}
+    return data
+
+
+def _section(block: Any, key: str) -> dict[str, Any]:
+    """Returns the mapping under a key, or an empty one: validation tells what is malformed."""
+    found = block.get(key) if isinstance(block, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def explain(error: ValidationError) -> str:
+    """Returns the first of a validation's errors as `key: what is wrong; remedy`."""
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    where = [part for i, part in enumerate(first["loc"]) if not (part in TAGS and i == 2)]
+    key, value = ".".join(map(str, where)) or "the file", first["input"]
+    match first["type"]:
+        case "extra_forbidden":
+            known = {field for model in Strict.__subclasses__() for field in model.model_fields}
+            near = difflib.get_close_matches(str(where[-1]), known, 1)
+            return f"{key}: unknown key; remove it" + (f" or write {near[0]}" if near else "")
+        case "missing":
+            return f"{key}: missing; add it"
+        case "float_type" | "int_type" if isinstance(value, str):
+            return f"{key}: {value!r} is text where a number belongs; write it without quotes"
+        case "union_tag_not_found" | "union_tag_invalid":
+            tags = first.get("ctx", {}).get("expected_tags", ", ".join(sorted(TAGS)))
+            return f"{key}.source: write one of {tags}"
+        case _:
+            said = first["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(value, dict | list) else f" ({value!r} given)"
+            return f"{key}: {said[0].lower()}{said[1:]}{shown}; correct it"

@@ -1,0 +1,263 @@
+"""The parameters of params.yaml: typed, strict and frozen, with a default where one is sensible."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from replicate.errors import UserError
+from replicate.pipeline.config.family import Family, HubModel, Model, TrainedModel
+from replicate.pipeline.config.fields import (
+    Corpus,
+    Count,
+    Draws,
+    FullFormat,
+    Local,
+    Name,
+    Names,
+    NonNegative,
+    Positive,
+    Several,
+    Share,
+    Steps,
+    Strict,
+    Tokenizer,
+    WeightFormat,
+    distinct,
+)
+from replicate.pipeline.config.paths import RESERVED, Paths
+from replicate.study.claims import Rules
+from replicate.study.plan import FamilyPlan, StudyPlan
+
+
+class Machine(Strict):
+    """What results do not depend on.
+
+    `workers`: processes that share a stage's work; auto: one for each GPU, or for each core.
+    `scheduler`: the address of a running dask scheduler that takes the work instead.
+    `checkpoint_seconds`: how long a training goes on before its state is put on disk.
+    """
+
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    scheduler: Local | None = None
+    checkpoint_seconds: NonNegative = 600.0
+
+
+class Training(Strict):
+    """How every control model is trained: see `replicate.models.training`."""
+
+    batch_size: Count
+    warmup: Steps
+    check: Count
+    tolerance: Positive
+    descent: Share
+    steps: Several
+
+
+class Baseline(Strict):
+    batch_size: Count
+    gradient_examples: Several
+
+
+class Diagnostics(Strict):
+    """When chains count as healthy.
+
+    Split R-hat lies below `rhat`, and the p of the drift test is not below `drift`. `local`: the
+    rise of a model's loss, as a share of the rise to guessing all tokens alike, from which on its
+    page says that its chains are not local.
+    """
+
+    rhat: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    drift: Share
+    local: Share
+
+
+class Quantisation(Strict):
+    """What a weight format does to w* and λ̂ of `models`, with the same batches and noise in every
+    format. In `restricted` formats chains move what nf4 leaves unquantised; in `full` ones they
+    move everything.
+    """
+
+    models: Names
+    restricted: Annotated[tuple[WeightFormat, ...], Field(min_length=1), AfterValidator(distinct)]
+    full: Annotated[tuple[FullFormat, ...], AfterValidator(distinct)]
+    shuffles: Several
+    chains: Count
+    burn_in: Steps
+    draws: Draws
+
+
+class Study(Strict):
+    """`quantised`: the name of `full` again where there is no quantised family, since DVC would
+    read null as a family called None. `quantisation`: null for no comparison of weight formats.
+    """
+
+    full: str
+    quantised: str
+    quantisation: Quantisation | None = None
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Each family once, the full-precision one first."""
+        return tuple(dict.fromkeys((self.full, self.quantised)))
+
+
+class Calibration(Strict):
+    """How the targets of known λ are sampled (`replicate.validation`)."""
+
+    shuffles: Several
+    chains: Count
+    repeats: Count
+
+
+class Claims(Strict):
+    """The rules of the verdicts, fixed before the data are seen.
+
+    `level`: of every test, and 1 − level of every interval. `bootstrap`: resamples. `descent`: nats
+    by which noise-free steps may lower the loss at a minimum. `negligible`: relative change of λ̂
+    that counts as none. `stable`: greatest coefficient of variation over shuffles that counts as
+    stable.
+    """
+
+    level: Share
+    bootstrap: Count
+    descent: Positive
+    negligible: Share
+    stable: Share
+
+
+class Config(Strict):
+    """All of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    machine: Machine = Machine()
+    corpora: Annotated[dict[Name, Corpus], Field(min_length=1)]
+    tokenizers: Annotated[dict[Name, Tokenizer], Field(min_length=1)]
+    training: Training
+    baseline: Baseline
+    diagnostics: Diagnostics
+    calibration: Calibration
+    claims: Claims
+    families: Annotated[dict[Name, Family], Field(min_length=1)]
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    studies: Annotated[dict[Name, Study], Field(min_length=1)]
+
+    @property
+    def paths(self) -> Paths:
+        """Where the stages read and write."""
+        return Paths()
+
+    @property
+    def rules(self) -> Rules:
+        """The rules by which claims are judged."""
+        fixed = self.claims.model_dump() | self.diagnostics.model_dump()
+        return Rules(**fixed, seed=self.seed)
+
+    def models_of(self, family: str) -> tuple[str, ...]:
+        """Returns the names of a family's models, in the order of params.yaml."""
+        return tuple(name for name, model in self.models.items() if model.family == family)
+
+    def plan(self, study: str) -> StudyPlan:
+        """Returns what a study asks for."""
+        given = self.studies[study]
+        formats = given.quantisation
+        pairs = [("restricted", formats.restricted), ("full", formats.full)] if formats else []
+        return StudyPlan(
+            name=study,
+            full=self.family_plan(given.full),
+            quantised=None if given.quantised == given.full else self.family_plan(given.quantised),
+            formats=tuple(
+                (model, moved, weights)
+                for model in (formats.models if formats else ())
+                for moved, each in pairs
+                for weights in each
+            ),
+        )
+
+    def family_plan(self, name: str) -> FamilyPlan:
+        """Returns what is asked for of one family."""
+        family, models = self.families[name], self.models_of(name)
+        hub = [self.models[model] for model in models]
+        return FamilyPlan(
+            name=name,
+            models=models,
+            tokenizer=family.tokenizer,
+            weights=family.weights,
+            repositories=tuple(each.repository for each in hub if isinstance(each, HubModel)),
+            search_model=family.search.model,
+            transfer=tuple(
+                (model, factor)
+                for model in family.transfer.models
+                for factor in family.transfer.factors
+            ),
+            original=family.original.models,
+            clip_quantile=family.original.clip_quantile,
+        )
+
+    @model_validator(mode="after")
+    def names_exist(self) -> Config:
+        """Refuses a name that nothing has, and settings that do not fit one another."""
+        for key, name, section in self._references():
+            known = getattr(self, section)
+            if name not in known:
+                names = ", ".join(known)
+                raise UserError(f"{key}: {name!r} is not one of {section}; write one of {names}")
+        for key, model, family in self._members():
+            if model not in self.models or self.models[model].family != family:
+                mine = ", ".join(self.models_of(family))
+                raise UserError(f"{key}: {model!r} is not of family {family}; write one of {mine}")
+        for name, family in self.families.items():
+            key, sampling = f"families.{name}.sampling", family.sampling
+            if sampling.implementation == "devinterp" and family.weights in (
+                "bfloat16",
+                "dequantised",
+            ):
+                raise UserError(
+                    f"{key}.implementation: devinterp rounds bfloat16 to nearest; write replicate"
+                )
+            if sampling.sampler == "sgnht" and sampling.localization:
+                raise UserError(
+                    f"{key}.localization: SGNHT has no localisation; write 0.0, or another sampler"
+                )
+        for name in self.studies:
+            if name in RESERVED:
+                raise UserError(f"studies.{name}: the name is taken; choose another")
+        for name, model in self.models.items():
+            if isinstance(model, TrainedModel) and model.width % (2 * model.heads):
+                raise UserError(
+                    f"models.{name}.width: {model.width} is not a multiple of 2 × heads"
+                    f" ({2 * model.heads}); change one"
+                )
+        return self
+
+    def _references(self) -> list[tuple[str, str, str]]:
+        """Lists (key, name, section): the name must be in that section."""
+        return [
+            *((f"families.{n}.corpus", f.corpus, "corpora") for n, f in self.families.items()),
+            *(
+                (f"families.{n}.tokenizer", f.tokenizer, "tokenizers")
+                for n, f in self.families.items()
+            ),
+            *((f"models.{n}.family", m.family, "families") for n, m in self.models.items()),
+            *((f"studies.{n}.full", s.full, "families") for n, s in self.studies.items()),
+            *((f"studies.{n}.quantised", s.quantised, "families") for n, s in self.studies.items()),
+        ]
+
+    def _members(self) -> list[tuple[str, str, str]]:
+        """Lists (key, model, family): the model must be of that family."""
+        found = []
+        for name, family in self.families.items():
+            named = {"search.model": (family.search.model,)}
+            named |= {"transfer.models": family.transfer.models}
+            named |= {"original.models": family.original.models}
+            found += [
+                (f"families.{name}.{key}", model, name)
+                for key, models in named.items()
+                for model in models
+            ]
+        for name, study in self.studies.items():
+            if study.quantisation:
+                key = f"studies.{name}.quantisation.models"
+                found += [(key, model, study.quantised) for model in study.quantisation.models]
+        return found

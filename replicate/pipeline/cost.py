@@ -1,0 +1,280 @@
+"""What a study costs: parameters, memory, operations and time of each stage, by simple arithmetic.
+
+The numbers are estimates to choose a machine by. Nothing is downloaded, and no run is stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import huggingface_hub as hf
+import torch
+import yaml
+from accelerate import init_empty_weights
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from replicate.errors import UserError
+from replicate.models import baseline, loading, restrictions
+from replicate.pipeline import parallel
+from replicate.pipeline.config import Config, Family, TrainedModel
+from replicate.pipeline.config.family import Search
+from replicate.pipeline.doctor import free_memory
+from replicate.pipeline.work.plans import MOVED
+from replicate.reporting import terminal
+from replicate.reporting.formatting import duration, number
+from replicate.reporting.table import Column, Table
+
+CONFIGURATIONS, DEVICES, BYTES = yaml.safe_load(
+    Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+).values()
+STATES = {"sgld": 0, "sgnht": 1, "rmsprop": 1, "adam": 2}  # numbers kept for a weight that moves
+ACTIVATIONS = 24  # numbers that a block keeps for backward, for each token and unit of width
+WORKER = 0.5e9  # bytes of a worker process before it loads a model
+REVIEWS = 25_000  # of a corpus whose size params.yaml does not tell
+SHARE = 0.4  # of a named device's peak that a step reaches
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the work is done.
+
+    Attributes:
+        memory: bytes that are free: of one GPU, or on a CPU for all workers.
+        pace: of one worker at a compute dtype, the operations per second, and the seconds that a
+            step takes for each block, however small the block is.
+    """
+
+    memory: float
+    workers: int
+    gpu: bool
+    pace: Callable[[str], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage does with one model: steps of chains or of a training, and forward passes.
+
+    Attributes:
+        family: its settings in this stage; the sampler of a training is called adam.
+        steps: of all chains together.
+    """
+
+    stage: str
+    model: str
+    family: Family
+    steps: int = 0
+    examples: int = 0
+
+
+class Shape:
+    """A model without weights, from its configuration."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        with init_empty_weights():
+            self.model = AutoModelForCausalLM.from_config(config)
+        self.model.tie_weights()
+        self.config = config.get_text_config()
+        self.packed = restrictions.matrices(self.model)  # the blocks' matrices, by id
+        sizes = {id(p): p.numel() for p in self.model.parameters()}
+        self.parameters = sum(sizes.values())
+        self.matrices = sum(sizes[key] for key in self.packed)
+        self.layers, self.width = self.config.num_hidden_layers, self.config.hidden_size
+
+    def sampled(self, family: Family) -> int:
+        """Counts the weights that a family's chains move."""
+        frozen = self.packed if family.weights in ("nf4", "int8") else set()
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(id(parameter) not in frozen)
+        moved = restrictions.restrict(self.model, family.sampling.restriction)
+        return sum(self.model.get_parameter(name).numel() for name in moved)
+
+    def forward(self, tokens: int, labels: int) -> float:
+        """Counts the operations of one window, with the logits of so many labels."""
+        weights = self.matrices * tokens + self.config.vocab_size * self.width * labels
+        return 2.0 * weights + 4 * self.layers * self.width * tokens**2
+
+    def memory(self, family: Family) -> float:
+        """Counts the bytes of weights, w*, gradients, the sampler's state and activations."""
+        sampling, sampled = family.sampling, self.sampled(family)
+        others = self.parameters - self.matrices  # which no format packs
+        moved = min(others, sampled)
+        wide = 2 if family.weights == "bfloat16" else 4
+        weight, anchor, gradient = BYTES[family.weights]
+        size = weight * self.matrices + (anchor + gradient) * (sampled - moved)
+        size += wide * (others + 2 * moved) + 4 * STATES[sampling.sampler] * sampled
+        blocks = 1 + self.layers / ACTIVATIONS if family.gradient_checkpointing else self.layers
+        number = 2 if "bfloat16" in (family.weights, family.compute_dtype) else 4
+        batch = min(family.microbatch_size or sampling.batch_size, sampling.batch_size)
+        return size + number * ACTIVATIONS * blocks * self.width * batch * family.length
+
+
+def run(config: Config, study: str | None, device: str | None, as_json: bool) -> None:
+    """Prints what a study costs, or all studies.
+
+    Args:
+        device: a name in cost.yaml; None for this machine, on which small models are timed.
+
+    Raises:
+        UserError: there is no such study or device.
+    """
+    for kind, name, known in (("study", study, config.studies), ("device", device, DEVICES)):
+        if name is not None and name not in known:
+            raise UserError(f"plan: {name!r} is no known {kind}; write one of {', '.join(known)}")
+    where = this_machine(config) if device is None else _named(**DEVICES[device])
+    studies = config.studies if study is None else [study]
+    works = dict.fromkeys(work for name in studies for work in list_work(config, name))
+    shapes = {model: shape(config, model) for model in {work.model for work in works}}
+    rows = [cost(work, shapes[work.model], where) for work in works]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    formats = {
+        **dict.fromkeys(("parameters", "sampled", "operations"), lambda value: number(value, 3)),
+        "memory": lambda size: "" if size is None else f"{size / 1e9:.2f} GB",
+        "seconds": lambda seconds: "" if seconds is None else duration(seconds),
+    }
+    columns = [Column(name, format=formats.get(name)) for name in rows[0]]
+    total = duration(sum(row["seconds"] or 0.0 for row in rows))
+    title = f"plan for {device or 'this machine'}: about {total} for what fits"
+    terminal.show(Table(title, columns, [list(row.values()) for row in rows]))
+
+
+def list_work(config: Config, study: str) -> Iterator[Work]:
+    """Lists what the stages of a study do with models."""
+    examined = baseline.work(REVIEWS, config.baseline.gradient_examples)
+    for name in config.studies[study].families:
+        family, search = config.families[name], config.families[name].search
+        trained = _changed(family, "float32", sampler="adam", restriction=("all",))
+        trained = _changed(trained, batch_size=config.training.batch_size)
+        for model in config.models_of(name):
+            if isinstance(config.models[model], TrainedModel):
+                yield Work(f"pretrain@{name}", model, trained, config.training.steps)
+            yield Work(f"baseline@{name}", model, family, examples=examined)
+            yield Work(f"estimate@{name}", model, family, _steps(family.sampling))
+        most = "rmsprop" if search.tpe else "sgnht" if search.sgnht else "sgld"
+        steps = _trials(search) * search.chains * (search.burn_in + search.draws)
+        yield Work(f"search@{name}", search.model, _changed(family, sampler=most), steps)
+        steps = _steps(family.transfer) * sum(max(1.0, 1 / f) for f in family.transfer.factors)
+        for model in family.transfer.models:
+            yield Work(f"transfer@{name}", model, family, round(steps))
+        settings = _changed(family, sampler="sgld", batch_size=family.original.batch_size)
+        for model in family.original.models:
+            yield Work(f"original@{name}", model, settings, _steps(family.original))
+    steps = _steps(config.studies[study].quantisation)
+    for model, moved, weights in config.plan(study).formats:
+        family = config.families[config.models[model].family]
+        family = _changed(family, weights, restriction=MOVED[moved])
+        yield Work(f"quantisation@{study}", model, family, steps, examined)
+
+
+def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
+    """Returns what a piece of work costs on a device.
+
+    Returns:
+        The weights in all, those that are sampled, operations, bytes of one copy of the model in
+        memory, seconds with all workers, and whether it fits; None for what is not known.
+    """
+    family = work.family
+    found: dict[str, Any] = {"stage": work.stage, "model": work.model, "weights": family.weights}
+    found |= dict.fromkeys(("parameters", "sampled", "operations", "memory", "seconds"))
+    if shape is None:
+        return found | {"fit": "unknown"}
+    training = family.sampling.sampler == "adam"
+    tokens, sampled = family.length - 1, shape.sampled(family)
+    forward = shape.forward(tokens, tokens if training else 1)
+    frozen = sampled <= shape.parameters - shape.matrices  # which then have no gradients
+    passes = 3 + family.gradient_checkpointing - frozen
+    step = passes * family.sampling.batch_size * forward
+    memory = shape.memory(family)
+    needed = memory / family.gpus_per_model if device.gpu else device.workers * (WORKER + memory)
+    found |= {"parameters": shape.parameters, "sampled": sampled, "memory": memory}
+    found["operations"] = work.steps * step + work.examples * forward
+    if family.device == "cuda" and not device.gpu:
+        return found | {"fit": "needs a GPU"}
+    if needed > device.memory:
+        return found | {"fit": "does not fit"}
+    dtype = "bfloat16" if "bfloat16" in (family.compute_dtype, family.weights) else "float32"
+    speed, overhead = device.pace(dtype)
+    batches = math.ceil(family.sampling.batch_size / (family.microbatch_size or math.inf)) or 1
+    seconds = work.steps * (step / speed + batches * shape.layers * overhead)
+    seconds /= 1 if training else device.workers
+    return found | {"seconds": seconds + work.examples * forward / speed, "fit": "fits"}
+
+
+def shape(config: Config, name: str) -> Shape | None:
+    """Returns the shape of a model; None if its configuration or vocabulary is not known here."""
+    model = config.models[name]
+    if isinstance(model, TrainedModel):
+        family = config.families[model.family]
+        vocabulary = getattr(config.tokenizers[family.tokenizer], "vocabulary", None)
+        given = model.model_dump(include={"architecture", "layers", "width", "heads"})
+        given |= {"vocabulary": vocabulary, "length": family.length}
+        return None if vocabulary is None else Shape(loading.configuration(**given))
+    cached = hf.try_to_load_from_cache(model.repository, "config.json", revision=model.revision)
+    if isinstance(cached, str):
+        try:
+            return Shape(AutoConfig.from_pretrained(Path(cached).parent, trust_remote_code=False))
+        except (OSError, ValueError, KeyError):  # transformers', for what it does not know
+            return None
+    noted = CONFIGURATIONS.get(model.repository)
+    return None if noted is None else Shape(AutoConfig.for_model(**noted))
+
+
+def this_machine(config: Config) -> Device:
+    """Returns this machine's first GPU, or its CPU."""
+    workers, gpu = parallel.count(config.machine.workers), torch.cuda.is_available()
+    return Device(torch.cuda.mem_get_info()[0] if gpu else free_memory(), workers, gpu, timed)
+
+
+@cache
+def timed(dtype: str) -> tuple[float, float]:
+    """Times steps of a narrow and of a wide model on one thread.
+
+    Returns:
+        The operations per second, and the seconds that a step takes for each block besides.
+    """
+    device, seconds, operations = loading.device("any", "plan").type, [], []
+    torch.set_num_threads(1)  # as in a worker
+    for width in (64, 256 if device == "cpu" else 4096):
+        given = {"layers": 2, "width": width, "heads": width // 64, "vocabulary": 512, "length": 64}
+        config = loading.configuration("gpt2", **given)
+        operations.append(3 * 16 * Shape(config).forward(64, 64))
+        model, times = AutoModelForCausalLM.from_config(config).to(device), []
+        tokens = torch.zeros(16, 64, dtype=torch.long, device=device)
+        for _ in range(4):
+            begun = time.perf_counter()
+            with torch.autocast(device, torch.bfloat16, dtype == "bfloat16"):
+                loss = model(input_ids=tokens).logits.float().mean()
+            loss.backward()
+            loss.item()  # waits for a GPU
+            times.append(time.perf_counter() - begun)
+        seconds.append(median(times[1:]))
+    speed = (operations[1] - operations[0]) / max(seconds[1] - seconds[0], 1e-9)
+    return speed, max(0.0, seconds[0] - operations[0] / speed) / 2
+
+
+def _named(memory: float, **peak: float) -> Device:
+    return Device(memory, 1, True, lambda dtype: (SHARE * peak[dtype], 0.0))
+
+
+def _changed(family: Family, weights: str | None = None, **sampling: Any) -> Family:
+    changed = {"sampling": family.sampling.model_copy(update=sampling)}
+    return family.model_copy(update=changed | {"weights": weights or family.weights})
+
+
+def _steps(part: Any) -> int:
+    return part and part.shuffles * part.chains * (part.burn_in + part.draws)
+
+
+def _trials(search: Search) -> int:
+    grids = [grid.model_dump().values() for grid in (search.sgld, search.sgnht) if grid]
+    ranges = 0 if search.tpe is None else search.tpe.trials * (3 if search.tpe.sgnht else 2)
+    return ranges + sum(math.prod(map(len, grid)) for grid in grids)

@@ -1,0 +1,202 @@
+"""What this machine has and lacks for the work: one line for each thing, with the remedy."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+from huggingface_hub import get_token
+from packaging.requirements import Requirement
+
+from replicate.errors import UserError
+from replicate.models import hub
+from replicate.pipeline import environment, git
+from replicate.pipeline.config import Config, HubCorpus, HubModel, HubTokenizer
+from replicate.pipeline.stages import paper
+
+MAKE = "remove .venv and run `make setup`"
+WORKER = 0.8e9  # bytes of memory that a worker takes
+File = tuple[str, str, str, str]
+PATIENCE = 4.0  # seconds that the hub has for an answer
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; where it lacks, `remedy` says what to do.
+
+    Attributes:
+        needed_by: the studies that cannot run without it, or `pdf`.
+    """
+
+    name: str
+    found: str
+    remedy: str = ""
+    needed_by: tuple[str, ...] = ()
+
+
+def run(config: Config, as_json: bool) -> bool:
+    """Prints every check, and which studies can run here.
+
+    Returns:
+        Whether the study `demo` can run; if there is none of that name, whether all studies can.
+    """
+    checks = list(examine(config))
+    lacking = {
+        target: list(dict.fromkeys(c.name for c in checks if c.remedy and target in c.needed_by))
+        for target in (*config.studies, "pdf")
+    }
+    if as_json:
+        print(json.dumps({"checks": [asdict(check) for check in checks], "lacking": lacking}))
+    else:
+        for check in checks:
+            remedy = f"; {check.remedy}" if check.remedy else ""
+            remedy += f" (for {', '.join(check.needed_by)})" if remedy and check.needed_by else ""
+            print(f"{'lack' if remedy else 'ok':<5} {check.name:<10} {check.found}{remedy}")
+        for target, names in lacking.items():
+            print(f"{target}: {'no, because of ' + ', '.join(names) if names else 'yes'}")
+    return not any(lacking[name] for name in (["demo"] if "demo" in lacking else config.studies))
+
+
+def examine(config: Config) -> Iterator[Check]:
+    """Looks at everything that the studies need."""
+    all_studies = tuple(config.studies)
+    remedy = "" if sys.version_info[:2] == (3, 11) else "make setup PYTHON=python3.11"
+    yield Check("Python", sys.version.split()[0], remedy, all_studies)
+    yield packages(Path("requirements"), all_studies)
+    cores = len(os.sched_getaffinity(0))
+    yield Check("processor", f"{environment.processor()}, {cores} cores")
+    workers = cores if config.machine.workers == "auto" else config.machine.workers
+    remedy = "" if free_memory() > workers * WORKER else "lower machine.workers in params.yaml"
+    room = f"{free_memory() / 1e9:.1f} GB free for {workers} workers"
+    yield Check("memory", room, remedy, all_studies)
+    on_gpu = {name for name, family in config.families.items() if family.device == "cuda"}
+    yield gpu(tuple(name for name, s in config.studies.items() if on_gpu & {*s.families}))
+    yield disk(all_studies)
+    try:
+        commit, changed = git.state()
+        yield Check("git", f"{(commit or 'none')[:8]}, {'changed since' if changed else 'clean'}")
+    except UserError as error:
+        yield refused("git", error)
+    yield dvc(Path(".dvc"), all_studies)
+    yield from hub_access(config)
+    try:
+        paper.check()
+        yield Check("LaTeX", "latexmk is here")
+    except UserError as error:
+        yield refused("LaTeX", error, "pdf")
+
+
+def refused(name: str, error: UserError, *needed_by: str) -> Check:
+    """Returns the check that a one-line error answers: what lacks; the remedy."""
+    found, _, remedy = str(error).partition("; ")
+    return Check(name, found, remedy or "see README.md", needed_by)
+
+
+def free_memory() -> float:
+    """Returns the bytes of memory that are free here, within the limit of a container."""
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
+    return min(float(psutil.virtual_memory().available), math.inf if text == "max" else float(text))
+
+
+def packages(locks: Path, studies: tuple[str, ...]) -> Check:
+    """Compares the installed packages with the locked ones."""
+    build = "cpu" if "+cpu" in (environment.versions(["torch"])["torch"] or "") else "cuda"
+    lines = "\n".join((locks / f"{name}.lock").read_text() for name in ("base", build)).splitlines()
+    locked = [Requirement(line.rstrip("\\ ")) for line in lines if re.match(r"[A-Za-z0-9]", line)]
+    locked = [each for each in locked if each.marker is None or each.marker.evaluate()]
+    installed = environment.versions([each.name for each in locked])
+    wrong = [
+        f"{each.name} {installed[each.name] or 'missing'} for{each.specifier}"
+        for each in locked
+        if not each.specifier.contains(installed[each.name] or "0", prereleases=True)
+    ]
+    found = f"not as locked: {', '.join(wrong[:3])}" if wrong else f"{len(locked)} as locked"
+    return Check("packages", found, MAKE if wrong else "", studies)
+
+
+def gpu(studies: tuple[str, ...]) -> Check:
+    """Looks for a GPU that torch can use."""
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            free = f"{torch.cuda.mem_get_info()[0] / 1e9:.0f} GB free"
+            return Check("GPU", f"{torch.cuda.get_device_name()}, {free}")
+    except (ImportError, OSError, RuntimeError) as error:  # CUDA's, of a GPU that others fill
+        said = str(error).partition("\n")[0]
+        return Check("GPU", said, f"see `nvidia-smi`, or {MAKE}", studies)
+    remedy = "use a machine with one; `python -m replicate plan --device h100` tells which will do"
+    return Check("GPU", f"torch {torch.__version__} finds none", remedy, studies)
+
+
+def disk(studies: tuple[str, ...]) -> Check:
+    """Looks for room where the stages write."""
+    place = Path("data") if Path("data").is_dir() else Path()
+    if not os.access(place, os.W_OK):
+        return Check("disk", f"{place} may not be written", "give write access to it", studies)
+    free = shutil.disk_usage(place).free / 1e9
+    return Check("disk", f"{free:.0f} GB free", "" if free > 1 else "free 1 GB", studies)
+
+
+def dvc(folder: Path, studies: tuple[str, ...]) -> Check:
+    """Looks at DVC's table of locks, which stops every dvc command if it was cut short."""
+    if not folder.is_dir():
+        return Check("DVC", "no DVC project here", "run this from the root of a clone", studies)
+    table = folder / "tmp" / "rwlock"
+    try:
+        entries = json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
+        held = [*entries.get("write", {}).values()]
+        held += [entry for some in entries.get("read", {}).values() for entry in some]
+        alive = [entry["pid"] for entry in held if psutil.pid_exists(int(entry["pid"]))]
+    except (ValueError, AttributeError, LookupError, TypeError):
+        return Check("DVC", f"{table} is damaged", f"remove {table}", studies)
+    if alive:
+        return Check("DVC", f"process {alive[0]} is at work here", "let it end, or end it", studies)
+    return Check("DVC", f"{version('dvc')}, no lock held")
+
+
+def hub_access(config: Config) -> Iterator[Check]:
+    """Asks the hub for a file of each repository that the cache lacks."""
+    token = "a token" if get_token() else "no token, which gated repositories need"
+    wanted = hub_files(config)
+    lacking = {key: value for key, value in wanted.items() if not hub.cached(*key)}
+    yield Check("hub", f"{token}; the cache lacks {len(lacking)} of {len(wanted)} repositories")
+    for (repository, revision, name, kind), studies in lacking.items():
+        try:
+            hub.ask(repository, revision, name or "config.json", kind, PATIENCE)
+        except UserError as error:
+            silent = isinstance(error, hub.UnreachableError)
+            needed_by = set().union(*lacking.values()) if silent else studies
+            yield refused("hub", error, *sorted(needed_by))
+            if silent:
+                return
+
+
+def hub_files(config: Config) -> dict[File, set[str]]:
+    """Returns what params.yaml names on the hub, with the studies that need it.
+
+    A file is its repository, revision, name and kind of repository; no name is a model's weights.
+    """
+    found: dict[File, set[str]] = {}
+    for study, settings in config.studies.items():
+        for name in settings.families:
+            family = config.families[name]
+            sources = [config.corpora[family.corpus], config.tokenizers[family.tokenizer]]
+            sources += [config.models[model] for model in config.models_of(name)]
+            for source in sources:
+                if isinstance(source, HubCorpus | HubTokenizer | HubModel):
+                    kind = "dataset" if isinstance(source, HubCorpus) else "model"
+                    name = "tokenizer.json" if isinstance(source, HubTokenizer) else ""
+                    key = (source.repository, source.revision, getattr(source, "file", name), kind)
+                    found.setdefault(key, set()).add(study)
+    return found

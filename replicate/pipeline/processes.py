@@ -1,0 +1,56 @@
+"""How every process of the pipeline begins, and how it ends with the process that started it.
+
+Ctrl-C and SIGTERM keep their default action: a process ends at once. Nothing is lost by that, since
+every finished unit is a whole file in the cache. On Linux a process also ends when its parent does,
+however the parent ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def begin(parent: int | None = None) -> None:
+    """Gives signals their default action and ties this process to its parent.
+
+    Args:
+        parent: the process id of the parent, if this process must have just that one.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if parent is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent ended before the line above
+        os._exit(1)
+
+
+def use_one_thread() -> None:
+    """Makes libraries that are imported after this compute on one thread of this process."""
+    for name in ONE_THREAD:
+        os.environ[name] = "1"
+
+
+def import_dask() -> None:
+    """Imports dask without the settings of the user's environment, folders and home.
+
+    A bad `DASK_*` variable or file would otherwise stop a stage with a traceback, and a good one
+    would change how its work is spread.
+    """
+    for name in [name for name in os.environ if name.startswith("DASK_")]:
+        del os.environ[name]
+    home = os.environ.get("HOME")
+    os.environ["HOME"] = os.environ["DASK_ROOT_CONFIG"] = os.devnull
+    try:
+        import dask.config
+        import distributed  # noqa: F401 - it adds its defaults to dask's
+    finally:
+        del os.environ["DASK_ROOT_CONFIG"], os.environ["HOME"]
+        if home is not None:
+            os.environ["HOME"] = home
+    dask.config.refresh(paths=[], env={})

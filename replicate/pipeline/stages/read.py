@@ -1,0 +1,100 @@
+"""Stage `read`: judges a study's claims, draws its figures, and writes its LaTeX tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from matplotlib.figure import Figure
+
+from replicate.pipeline.config import Config
+from replicate.reporting import latex, values
+from replicate.reporting.figures.diagnostics import diagnostics
+from replicate.reporting.figures.llc import llc
+from replicate.reporting.figures.original import original
+from replicate.reporting.figures.quantisation import quantisation
+from replicate.reporting.figures.search import search
+from replicate.reporting.figures.style import save
+from replicate.reporting.figures.transfer import transfer
+from replicate.reporting.results import Study
+from replicate.reporting.tables import experiments, models, reference
+from replicate.study import evidence, published
+from replicate.study.claims import Rules, judge
+from replicate.study.published import Figures
+from replicate.study.records import write
+
+
+def run(config: Config, name: str) -> None:
+    """Writes claims.json to results/<study>, and figures and tables to paper/generated/<study>."""
+    folder, out = config.paths.study(name), config.paths.generated(name)
+    plan, figures = config.plan(name), published.read(config.paths.published)
+    rules = config.rules
+    write(folder / "claims.json", judge(evidence.of_results(plan, folder), rules))
+    study = Study.read(plan, folder)
+    for figure, drawn in drawings(study, figures, rules):
+        save(drawn, out / "figures" / figure)
+    named = values.of_study(study) | values.settings(blocks(config, study))
+    latex.write(tables(study, figures) | {"values": latex.values(name, named)}, out / "tables")
+
+
+def drawings(study: Study, figures: Figures, rules: Rules) -> Iterator[tuple[str, Figure]]:
+    """Draws the figures one after the other."""
+    yield "llc", llc(study, figures.families)
+    yield "original", original(study, next(iter(figures.families.values())))
+    yield "quantisation", quantisation(study.quantisation, rules.level)
+    yield "transfer", transfer(study.transfer, rules.rhat)
+    for family in (each.name for each in study.plan.families):
+        trials = [row for row in study.search if row.family == family]
+        importances = [row for row in study.importances if row.family == family]
+        yield f"search-{family}", search(trials, importances, family)
+    for row in study.traces:
+        yield f"diagnostics-{row.model}", diagnostics(row, study.default[row.model])
+
+
+def tables(study: Study, figures: Figures) -> dict[str, str]:
+    """Returns the rows of each table of the paper, with the columns that its layout has."""
+    estimates = models.estimates(study, figures).only(
+        "model",
+        "published",
+        "parameters",
+        "sampled",
+        "λ̂ ± s.e.",
+        "95 % interval",
+        "R-hat",
+        "effective draws",
+        "diverged chains",
+    )
+    formats = experiments.quantisation(study).only(
+        "model",
+        "moved",
+        "weights",
+        "parameters moved",
+        "loss at w*",
+        "rise, millinats ± s.e.",
+        "squared gradient norm",
+        "λ̂ ± s.e.",
+    )
+    tested = [claim for claim in study.claims if claim.effect is not None]
+    found = {
+        "efficiency": models.efficiency(study),
+        "estimates": estimates,
+        "estimators": models.estimators(study),
+        "judged": reference.claims(study.name, tested).only(*reference.JUDGED),
+        "original": experiments.original(study),
+        "quantisation": formats,
+        "settings": experiments.settings(study),
+        "training": models.training(study),
+    }
+    return {name: latex.rows(table) for name, table in found.items()} | {
+        "undecided": latex.undecided(study.claims)
+    }
+
+
+def blocks(config: Config, study: Study) -> dict[str, dict[str, object]]:
+    """Returns the blocks of the configuration whose numbers the text names."""
+    found = {"rules": config.claims.model_dump() | config.diagnostics.model_dump()}
+    for family in (each.name for each in study.plan.families):
+        given = config.families[family]
+        found[family] = given.model_dump()
+        found[f"{family}/sampling"] = given.sampling.model_dump()
+        found[f"{family}/protocol"] = given.original.model_dump()
+    return found

@@ -1,0 +1,1 @@
+"""What compute stages run: units of work, and which of them params.yaml asks for."""

@@ -1,0 +1,229 @@
+"""The units that params.yaml asks for: compute stages run them, `collect` expects them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from replicate.data import json_io, tensors, windows
+from replicate.errors import UserError
+from replicate.models.task import TaskConfig
+from replicate.pipeline import cache
+from replicate.pipeline.config import Config
+from replicate.pipeline.work.units import BaselineUnit, ChainUnit
+from replicate.sampling import SamplerConfig, SamplingConfig
+
+WINDOWS = "windows.safetensors"
+PADDED = "original.safetensors"  # reviews by characters, padded, as the protocol of 2023 has them
+MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # what chains move
+
+
+def task_config(
+    config: Config,
+    model: str,
+    *,
+    file: str = WINDOWS,
+    weights: str | None = None,
+    restriction: tuple[str, ...] | None = None,
+) -> TaskConfig:
+    """Returns a model of params.yaml as its family has it, or in another format or restriction."""
+    name = config.models[model].family
+    family = config.families[name]
+    folder, text = config.paths.models(name) / model, config.paths.windows(name) / file
+    return TaskConfig(
+        family=name,
+        model=model,
+        folder=folder,
+        windows=text,
+        weights=weights or family.weights,
+        compute_dtype=family.compute_dtype,
+        restriction=restriction or family.sampling.restriction,
+        device=family.device,
+        gradient_checkpointing=family.gradient_checkpointing,
+        gpus_per_model=family.gpus_per_model,
+        hashes=(cache.file_hash(text), cache.file_hash(folder)),
+    )
+
+
+def baseline_unit(config: Config, task: TaskConfig, stage: str = "baseline") -> BaselineUnit:
+    """Returns the examination of w* of one task."""
+    family = config.families[task.family]
+    return BaselineUnit(
+        root=config.paths.cache,
+        stage=stage,
+        task=task,
+        seed=config.seed,
+        batch_size=family.microbatch_size or config.baseline.batch_size,
+        gradient_examples=config.baseline.gradient_examples,
+        gradient_batch=family.microbatch_size or family.sampling.batch_size,
+        examples=len(windows.load(task.windows).tokens_NxL),
+    )
+
+
+def chosen(config: Config, family: str) -> SamplerConfig:
+    """Returns the sampler settings that stage `search` chose for a family.
+
+    Raises:
+        UserError: its file is missing or damaged.
+    """
+    file = config.paths.search(family) / "chosen.json"
+    try:
+        return TypeAdapter(SamplerConfig).validate_python(json_io.read_json(file))
+    except ValidationError:
+        raise UserError(f"{file}: no sampler settings; run `dvc repro search@{family}`") from None
+
+
+def sampling(config: Config, family: str, part: object, stretch: float = 1.0) -> SamplingConfig:
+    """Returns the family's temperature and batches, in the shape of a part of params.yaml.
+
+    Args:
+        part: has burn_in, draws, chains and, unless it is a search, shuffles.
+        stretch: how many times longer the chains are.
+    """
+    own = config.families[family].sampling
+    return SamplingConfig(
+        nbeta=own.nbeta,
+        batch_size=own.batch_size,
+        shuffles=getattr(part, "shuffles", 1),
+        chains=part.chains,  # pyright: ignore[reportAttributeAccessIssue]
+        burn_in=round(part.burn_in * stretch),  # pyright: ignore[reportAttributeAccessIssue]
+        draws=round(part.draws * stretch),  # pyright: ignore[reportAttributeAccessIssue]
+        implementation=own.implementation,
+        microbatch_size=config.families[family].microbatch_size,
+    )
+
+
+def baseline_file(config: Config, model: str) -> Path:
+    """Returns the file of a model's losses at w*.
+
+    Raises:
+        UserError: the baseline was computed from other windows than there are now.
+    """
+    family = config.models[model].family
+    folder = config.paths.baselines(family) / model
+    now = cache.file_hash(config.paths.windows(family) / WINDOWS)
+    then = json_io.read_json(folder / "baseline.json").get("windows", "")
+    if then != now:
+        raise UserError(
+            f"{folder}: was computed from other windows (hash {then[:8]}…, expected {now[:8]}…);"
+            f" run `dvc repro baseline@{family}`"
+        )
+    return folder / "losses.safetensors"
+
+
+def baseline_loss(config: Config, model: str) -> dict[str, Any]:
+    """Returns a model's mean loss at w* over all examples, and the hash of their windows."""
+    file = baseline_file(config, model)
+    losses_N = tensors.load(file)["losses"]
+    found = json_io.read_json(file.parent / "baseline.json")
+    return {"loss": float(losses_N.mean(dtype=np.float64)), "windows": found["windows"]}
+
+
+def chains(
+    config: Config,
+    stage: str,
+    task: TaskConfig,
+    sampler: SamplerConfig,
+    plan: SamplingConfig,
+    losses: Path | None,
+) -> list[ChainUnit]:
+    """Returns a unit for each chain of one model at one setting."""
+    family = config.families[task.family]
+    loss = None if losses is None else tensors.load(losses)
+    return [
+        ChainUnit(
+            root=config.paths.cache,
+            stage=stage,
+            task=task,
+            sampler=sampler,
+            sampling=plan,
+            pieces=(tuple(piece),),
+            seed=config.seed,
+            batch_size=family.microbatch_size or config.baseline.batch_size,
+            baseline=losses,
+            baseline_hash="" if loss is None else tensors.fingerprint({"losses": loss["losses"]}),
+        )
+        for piece in plan.pieces()
+    ]
+
+
+def estimate(config: Config, model: str) -> list[ChainUnit]:
+    """Returns the chains of one model at the setting that its family's search chose."""
+    family = config.models[model].family
+    plan = sampling(config, family, config.families[family].sampling)
+    losses = baseline_file(config, model)
+    task = task_config(config, model)
+    return chains(config, "estimate", task, chosen(config, family), plan, losses)
+
+
+def transfer(config: Config, model: str, factor: float) -> list[ChainUnit]:
+    """Returns the chains of one model at the chosen step size times a factor."""
+    family = config.models[model].family
+    stretch = max(1.0, 1 / factor)  # a smaller step takes as many more of them to go as far
+    plan = sampling(config, family, config.families[family].transfer, stretch)
+    found = chosen(config, family)
+    sampler = replace(found, lr=found.lr * factor)
+    losses = baseline_file(config, model)
+    return chains(config, "transfer", task_config(config, model), sampler, plan, losses)
+
+
+def original(config: Config, model: str) -> list[ChainUnit]:
+    """Returns the chains of one model by the protocol of November 2023."""
+    name = config.models[model].family
+    family, given = config.families[name], config.families[name].original
+    texts = len(windows.load(config.paths.windows(name) / PADDED).tokens_NxL)
+    batches = max(texts // given.batch_size, 2)
+    sampler = SamplerConfig(
+        "sgld", given.lr, localization=given.localization, bounding_box=given.bounding_box
+    )
+    plan = SamplingConfig(
+        nbeta=batches / math.log(batches),
+        batch_size=given.batch_size,
+        shuffles=given.shuffles,
+        chains=given.chains,
+        burn_in=given.burn_in,
+        draws=given.draws,
+        restart=given.restart,
+        implementation=family.sampling.implementation,
+        microbatch_size=family.microbatch_size,
+    )
+    return chains(config, "original", task_config(config, model, file=PADDED), sampler, plan, None)
+
+
+def format_task(config: Config, model: str, moved: str, weights: str) -> TaskConfig:
+    """Returns one model in one weight format, moving what a comparison of formats moves."""
+    return task_config(config, model, weights=weights, restriction=MOVED[moved])
+
+
+def formats(
+    config: Config, study: str, task: TaskConfig, asked_only: bool = False
+) -> list[ChainUnit]:
+    """Returns the chains of one model in one weight format.
+
+    Args:
+        asked_only: whether the units are only to be asked what they are, and not to be run; then
+            the baseline of the format need not be in the cache.
+    """
+    losses = None if asked_only else baseline_unit(config, task, "quantisation").file
+    plan = sampling(config, task.family, config.studies[study].quantisation)
+    return chains(config, "quantisation", task, chosen(config, task.family), plan, losses)
+
+
+def only(names: Iterable[str], one: str | None) -> list[str]:
+    """Returns the names, or the one that `--only` gives.
+
+    Raises:
+        UserError: it is not among them.
+    """
+    found = list(names)
+    if one is None:
+        return found
+    if one not in found:
+        raise UserError(f"--only {one}: is not of this family; give one of {', '.join(found)}")
+    return [one]

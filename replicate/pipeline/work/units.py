@@ -1,0 +1,277 @@
+"""The units of work that stages share: a chain, and the examination of w*.
+
+A unit holds all that its result depends on, so that its key in the cache can be computed without
+loading anything. It writes one file and returns nothing (see `replicate.pipeline.parallel`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from replicate.data import tensors
+from replicate.errors import UserError
+from replicate.models import baseline
+from replicate.models import task as tasks
+from replicate.models.task import TaskConfig, TextTask
+from replicate.pipeline import cache, environment
+from replicate.progress import Advance, silent
+from replicate.sampling import Chain, SamplerConfig, SamplingConfig, assemble, run_piece
+from replicate.seeds import derive
+
+Piece = tuple[tuple[int, int], ...]  # (shuffle, chain) of chains that follow one another
+
+
+_loaded: dict[TaskConfig, TextTask] = {}
+
+
+def load(config: TaskConfig) -> TextTask:
+    """Loads a task. A process keeps the last one, and drops it before it loads another."""
+    if config not in _loaded:
+        _loaded.clear()
+        _loaded[config] = tasks.load(config)
+    return _loaded[config]
+
+
+@dataclass(frozen=True)
+class CachedUnit:
+    """What all units have in common. `root`: the cache's folder; `stage`: in dvc.yaml."""
+
+    root: Path
+    stage: str
+
+    def settings(self) -> dict[str, Any]:
+        """Returns all that the result depends on, besides code."""
+        raise NotImplementedError
+
+    @property
+    def file(self) -> Path:
+        """The unit's place in the cache."""
+        found = cache.key(code=cache.code_hash(self.stage), **self.settings())
+        return self.root / self.stage / found
+
+    def done(self) -> bool:
+        """Returns whether the result is in the cache, whole."""
+        return cache.read(self.file) is not None
+
+    def read(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Returns the arrays and notes of a finished unit.
+
+        Raises:
+            UserError: its file was removed or damaged since it was written.
+        """
+        found = cache.read(self.file)
+        if found is None:
+            raise UserError(f"{self.file}: is missing or damaged; run the same command again")
+        return found
+
+    def write(self, arrays: dict[str, NDArray[Any]], **notes: Any) -> None:
+        """Writes the result, with the code and the machine that it was computed by."""
+        notes |= {"code": cache.code_hash(self.stage), "machine": environment.sampling()}
+        cache.write(self.file, arrays, **notes)
+
+
+@dataclass(frozen=True)
+class BaselineUnit(CachedUnit):
+    """The loss of every example at w*, and the gradient there.
+
+    `gradient_examples` are taken for the gradient, `gradient_batch` at a time.
+    """
+
+    task: TaskConfig
+    seed: int
+    batch_size: int
+    gradient_examples: int
+    gradient_batch: int
+    examples: int
+
+    @property
+    def name(self) -> str:
+        return f"baseline of {self.task.model} in {self.task.weights}"
+
+    @property
+    def steps(self) -> int:
+        return baseline.work(self.examples, self.gradient_examples)
+
+    def settings(self) -> dict[str, Any]:
+        numbers = (self.seed, self.batch_size, self.gradient_examples, self.gradient_batch)
+        return {"baseline": self.task.identity(), "family": self.task.family, "numbers": numbers}
+
+    def run(self, advance: Advance) -> None:
+        task = load(self.task)
+        order_N = tasks.order(self.seed, self.task.family, task.examples, "gradient")
+        losses_N, report = baseline.examine(
+            task,
+            order_N[: self.gradient_examples],
+            self.batch_size,
+            self.gradient_batch,
+            advance,
+        )
+        self.write({"losses": losses_N}, report=report)
+
+
+@dataclass(frozen=True)
+class ChainUnit(CachedUnit):
+    """One chain; or chains that belong together, because each starts where the one before ended
+    (`restart: false`) or because they are one trial of a search.
+
+    Attributes:
+        pieces: each a chain, or chains that follow one another.
+        baseline: the file of the losses at w*; None to compute those that the chains meet.
+        baseline_hash: of these losses.
+        search: whether batches and noise are those of the family's search.
+    """
+
+    task: TaskConfig
+    sampler: SamplerConfig
+    sampling: SamplingConfig
+    pieces: tuple[Piece, ...]
+    seed: int
+    batch_size: int
+    baseline: Path | None = None
+    baseline_hash: str = ""
+    search: bool = False
+
+    @property
+    def name(self) -> str:
+        (shuffle, chain), *_ = self.pieces[0]
+        which = f"lr {self.sampler.lr:.3g}" if self.search else f"shuffle {shuffle}, chain {chain}"
+        return f"{self.stage} {self.task.model}, {which}"
+
+    @property
+    def steps(self) -> int:
+        return sum(map(len, self.pieces)) * self.sampling.steps
+
+    def settings(self) -> dict[str, Any]:
+        """The numbers of shuffles and of chains do not count: more of them keep those there are."""
+        sampling = asdict(self.sampling) | {"shuffles": None}
+        if self.sampling.restart:
+            sampling |= {"chains": None}
+        return {
+            "task": self.task.identity(),
+            "names": (self.task.family, self.task.model),
+            "sampler": asdict(self.sampler),
+            "sampling": sampling,
+            "pieces": self.pieces,
+            "seed": self.seed,
+            "baseline": self.baseline_hash or self.batch_size,
+            "search": self.search,
+        }
+
+    def order(self, examples: int, shuffle: int) -> NDArray[np.int64]:
+        """Returns the order of the examples in a shuffle."""
+        name = "search" if self.search else shuffle
+        return tasks.order(self.seed, self.task.family, examples, name)
+
+    def noise(self, shuffle: int, chain: int) -> int:
+        """Returns the seed of a chain's noise: the same at every setting of a model."""
+        if self.search:
+            return derive(self.seed, "noise", "search", self.task.model, chain)
+        return derive(self.seed, "noise", self.task.model, shuffle, chain)
+
+    def run(self, advance: Advance) -> None:
+        task = load(self.task)
+        losses_N = self._losses(task)
+        chains: dict[tuple[int, int], Chain] = {}
+        for piece in self.pieces:
+            chains |= run_piece(
+                task,
+                self.sampler,
+                self.sampling,
+                piece,
+                losses_N,
+                order=lambda shuffle: self.order(task.examples, shuffle),
+                noise=self.noise,
+                advance=advance,
+            )
+        stacked = {
+            field: np.stack([getattr(chain, field) for chain in chains.values()])
+            for field in ("loss", "init_loss", "seconds")
+        }
+        self.write(stacked, task=task.identity())
+
+    def _losses(self, task: TextTask) -> NDArray[np.float32]:
+        """Returns the losses at w* (N,) of all examples, or NaN of those that no chain meets."""
+        if self.baseline is not None:
+            return read_losses(self.baseline, task.examples)
+        met = [
+            meets(self.sampling, self.order(task.examples, shuffle), chain)
+            for piece in self.pieces
+            for shuffle, chain in piece
+        ]
+        index_N = np.unique(np.concatenate(met))
+        losses_N = np.full(task.examples, np.nan, np.float32)
+        losses_N[index_N] = baseline.losses(task, index_N, self.batch_size, silent)
+        return losses_N
+
+    def chains(self) -> dict[tuple[int, int], Chain]:
+        """Returns the finished chains, by (shuffle, chain)."""
+        arrays, _ = self.read()
+        keys = [key for piece in self.pieces for key in piece]
+        return {key: Chain(*(arrays[f][i] for f in FIELDS)) for i, key in enumerate(keys)}
+
+    def asked(self) -> dict[str, Any]:
+        """Returns what a trace's attributes must say if it is the one that is asked for."""
+        return {
+            "stage": self.stage,
+            "family": self.task.family,
+            "model": self.task.model,
+            "seed": self.seed,
+            "sampler": asdict(self.sampler),
+            "sampling": asdict(self.sampling),
+            "task": self.task.identity(),
+        }
+
+
+FIELDS = ("loss", "init_loss", "seconds")
+
+
+def meets(sampling: SamplingConfig, order_N: NDArray[np.int64], chain: int) -> NDArray[np.int64]:
+    """Returns the examples that a chain meets in a shuffle, in their order."""
+    length = sampling.steps * sampling.batch_size
+    return order_N[np.arange(chain * length, (chain + 1) * length) % len(order_N)]
+
+
+def trace(units: Sequence[ChainUnit], baseline: dict[str, Any] | None = None) -> xr.Dataset:
+    """Gathers finished chains of one model at one setting, with all that made them as attributes.
+
+    Args:
+        units: of all chains of the setting.
+        baseline: `loss`, the mean loss at w* over all examples, and `windows`, their hash; None
+            for the mean over what the chains met.
+    """
+    chains = {key: chain for unit in units for key, chain in unit.chains().items()}
+    notes = [unit.read()[1] for unit in units]
+    machines = [note["machine"] for note in notes]
+    devices = sorted({machine["device"] for machine in machines})
+    first = units[0]
+    found = assemble(first.sampling, chains)
+    if baseline is None:
+        baseline = {"loss": float(found.init_loss.mean()), "windows": first.task.hashes[0]}
+    return found.assign_attrs(
+        first.asked()
+        | {
+            "task": notes[0]["task"],
+            "baseline": baseline,
+            "code": notes[0]["code"],
+            "machine": machines[0] | {"device": ", ".join(devices)},
+        }
+    )
+
+
+def read_losses(path: Path, examples: int) -> NDArray[np.float32]:
+    """Reads the losses at w* (N,) of all windows.
+
+    Raises:
+        UserError: the file holds something else, or losses of another number of windows.
+    """
+    found = tensors.load(path).get("losses")
+    if found is None or found.shape != (examples,):
+        raise UserError(f"{path}: not the losses of these {examples} windows; run stage baseline")
+    return found

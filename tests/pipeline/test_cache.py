@@ -1,0 +1,254 @@
+"""The cache knows a finished unit by all that it depends on, and by nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from replicate.models import training
+from replicate.pipeline import cache
+from replicate.pipeline.config import Config
+from replicate.pipeline.stages.pretrain import training_unit
+from replicate.pipeline.work import plans
+from replicate.pipeline.work.units import ChainUnit
+from replicate.progress import silent
+from tests.pipeline import small
+from tests.pipeline.small import MODELS, configured
+
+ARRAYS = {"losses": np.arange(6, dtype=np.float32).reshape(2, 3)}
+
+
+def test_a_unit_comes_back_with_its_arrays_and_notes(tmp_path: Path) -> None:
+    cache.write(tmp_path / "new" / "unit", ARRAYS, code="abc", numbers=[1, 2.5])
+    found = cache.read(tmp_path / "new" / "unit")
+    assert found is not None
+    np.testing.assert_array_equal(found[0]["losses"], ARRAYS["losses"])
+    assert found[1] == {"code": "abc", "numbers": [1, 2.5]}
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda whole: b"",
+    "cut": lambda whole: whole[:-7],
+    "header flipped": lambda whole: whole[:20] + bytes([whole[20] ^ 4]) + whole[21:],
+    "value flipped": lambda whole: whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:],
+    "noise": lambda whole: bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_file_counts_as_missing(tmp_path: Path, kind: str) -> None:
+    cache.write(tmp_path / "unit", ARRAYS)
+    (tmp_path / "unit").write_bytes(DAMAGE[kind]((tmp_path / "unit").read_bytes()))
+    assert cache.read(tmp_path / "unit") is None
+
+
+def test_a_damaged_chain_is_computed_again_to_the_same_bytes(project: Path) -> None:
+    config = configured()
+    unit = plans.estimate(config, MODELS[0])[0]
+    whole, traces = unit.chains(), small.files(config.paths.traces("mini"))
+    unit.file.write_bytes(unit.file.read_bytes()[:40])
+    shutil.rmtree(config.paths.traces("mini"))
+    small.run(config, "estimate")
+    for key, chain in whole.items():
+        np.testing.assert_array_equal(unit.chains()[key].loss, chain.loss)
+    assert small.files(config.paths.traces("mini")) == traces
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of one module, on which stage `work` depends."""
+    (tmp_path / "replicate").mkdir()
+    monkeypatch.setattr(cache, "PACKAGE", tmp_path / "replicate")
+    monkeypatch.setattr(cache, "dependencies", lambda stage: ("replicate/",))
+    monkeypatch.setattr(cache, "code_hash", cache.code_hash.__wrapped__)  # reads the files anew
+    module = tmp_path / "replicate" / "module.py"
+    module.write_text('"""A module."""\n\n\ndef double(x):\n    """Doubles."""\n    return 2 * x\n')
+    return module
+
+
+@pytest.mark.parametrize(
+    ("source", "same"),
+    [
+        ('"""Another text."""\ndef double(x):\n    # why\n    return (2  *  x)', True),
+        ("def double(x):\n    return 2 * x", True),
+        ("def double(x):\n    return x * 2", False),
+        ("def double(x, y=1):\n    return 2 * x", False),
+        ("def triple(x):\n    return 2 * x", False),
+        ("LIMIT = 3\ndef double(x):\n    return 2 * x", False),
+    ],
+)
+def test_code_counts_and_comments_and_docstrings_do_not(
+    code: Path, source: str, same: bool
+) -> None:
+    before = cache.code_hash("work")
+    code.write_text(source)
+    assert (cache.code_hash("work") == before) == same
+
+
+def test_a_new_or_renamed_module_is_other_code(code: Path) -> None:
+    before = cache.code_hash("work")
+    code.rename(code.with_name("renamed.py"))
+    assert cache.code_hash("work") != before
+
+
+CHANGES: list[tuple[str, Any]] = [
+    ("seed", 1),
+    ("stage", "transfer"),
+    ("baseline_hash", "other"),
+    ("search", True),
+    ("pieces", (((0, 1),),)),
+    ("sampler.lr", 1.0),
+    ("sampler.sampler", "rmsprop"),
+    ("sampler.localization", 1.0),
+    ("sampler.bounding_box", 1.0),
+    ("sampling.nbeta", 7.0),
+    ("sampling.batch_size", 7),
+    ("sampling.burn_in", 7),
+    ("sampling.draws", 7),
+    ("sampling.restart", False),
+    ("sampling.implementation", "devinterp"),
+    ("sampling.microbatch_size", 2),
+    ("task.weights", "bfloat16"),
+    ("task.compute_dtype", "bfloat16"),
+    ("task.restriction", ("unquantised",)),
+    ("task.hashes", ("text", "model")),
+    ("task.model", "other"),
+]
+KEPT: list[tuple[str, Any]] = [  # what a chain does not depend on
+    ("sampling.shuffles", 9),
+    ("sampling.chains", 9),
+    ("task.device", "cuda"),
+    ("task.folder", Path("elsewhere")),
+    ("task.windows", Path("elsewhere")),
+    ("task.gpus_per_model", 2),
+    ("baseline", Path("elsewhere")),
+]
+
+
+@pytest.fixture(scope="module")
+def chain() -> ChainUnit:
+    task = plans.TaskConfig(
+        family="mini",
+        model="mini-8",
+        folder=Path("models"),
+        windows=Path("windows"),
+        weights="float32",
+        compute_dtype="float32",
+        restriction=("all",),
+        device="any",
+        gradient_checkpointing=False,
+        gpus_per_model=1,
+        hashes=("a", "b"),
+    )
+    sampler = plans.SamplerConfig("sgld", 1e-3)
+    sampling = plans.SamplingConfig(30.0, 4, shuffles=2, chains=2, burn_in=2, draws=4)
+    return ChainUnit(
+        Path("cache"), "estimate", task, sampler, sampling, (((0, 0),),), 2023, 16, None, "losses"
+    )
+
+
+def with_change(unit: ChainUnit, key: str, value: Any) -> ChainUnit:
+    part, _, field = key.partition(".")
+    return replace(
+        unit, **{part: replace(getattr(unit, part), **{field: value}) if field else value}
+    )
+
+
+@pytest.mark.parametrize(("key", "value"), CHANGES, ids=[key for key, _ in CHANGES])
+def test_whatever_a_chain_depends_on_is_in_its_key(chain: ChainUnit, key: str, value: Any) -> None:
+    assert with_change(chain, key, value).file != chain.file
+
+
+@pytest.mark.parametrize(("key", "value"), KEPT, ids=[key for key, _ in KEPT])
+def test_what_a_chain_does_not_depend_on_is_not(chain: ChainUnit, key: str, value: Any) -> None:
+    assert with_change(chain, key, value).file == chain.file
+
+
+def test_no_knob_of_a_sampler_is_missing_from_the_key(chain: ChainUnit) -> None:
+    for field in fields(chain.sampler):
+        value = "other" if field.name == "sampler" else 0.123
+        assert with_change(chain, f"sampler.{field.name}", value).file != chain.file
+
+
+def test_more_shuffles_keep_the_chains_there_are(project: Path) -> None:
+    config = configured(families__mini__sampling__shuffles=3, families__mini__sampling__chains=3)
+    found = plans.estimate(config, MODELS[0])
+    there = [unit.pieces[0][0] for unit in found if unit.done()]
+    assert there == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def stamps(config: Config) -> dict[Path, int]:
+    """Returns when each unit was written."""
+    return {
+        path: path.stat().st_mtime_ns for path in config.paths.cache.rglob("*") if path.is_file()
+    }
+
+
+def test_nothing_is_computed_twice(project: Path) -> None:
+    config = configured()
+    before, data = stamps(config), small.files(config.paths.data)
+    small.run(config, *small.COMPUTING)
+    assert stamps(config) == before
+    assert small.files(config.paths.data) == data
+
+
+def test_one_model_is_computed_alone(project: Path) -> None:
+    config = configured()
+    shutil.rmtree(config.paths.cache)
+    shutil.rmtree(config.paths.traces("mini"))
+    small.run(config, "estimate", only=MODELS[1])
+    assert [path.name for path in config.paths.traces("mini").iterdir()] == [MODELS[1]]
+    done = {name: [unit.done() for unit in plans.estimate(config, name)] for name in MODELS}
+    assert done == {MODELS[0]: [False] * 4, MODELS[1]: [True] * 4}
+    small.told(lambda: small.run(config, "estimate", only="gpt2"), "--only gpt2", "mini-8, mini-16")
+
+
+def test_a_changed_model_computes_its_own_units_again_and_no_others(project: Path) -> None:
+    before = stamps(configured())
+    config = configured(models={**small.parameters()["models"], MODELS[1]: narrower()})
+    small.run(config, "pretrain", "baseline", "estimate")
+    made = [path.relative_to(config.paths.cache) for path in stamps(config) if path not in before]
+    assert sorted({path.parts[0] for path in made}) == ["baseline", "estimate", "pretrain"]
+    assert len([path for path in made if path.parts[0] == "estimate"]) == 4
+    assert {key: stamp for key, stamp in stamps(config).items() if key in before} == before
+
+
+def narrower() -> dict[str, Any]:
+    return small.parameters()["models"][MODELS[1]] | {"width": 12}
+
+
+class InterruptedTrainingError(Exception):
+    """Ends a training as a kill does."""
+
+
+def test_a_training_is_resumed_from_its_checkpoint_to_the_same_bytes(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(machine__checkpoint_seconds=0.0)
+    model = config.models[MODELS[0]]
+    unit = training_unit(config, MODELS[0], model)  # pyright: ignore[reportArgumentType]
+    whole = small.files(unit.file)
+    shutil.rmtree(unit.file)
+    taken: list[float] = []
+    record = training.Course.record
+
+    def counted(course: training.Course, loss: float) -> None:
+        taken.append(loss)
+        if len(taken) == 3:
+            raise InterruptedTrainingError
+        record(course, loss)
+
+    monkeypatch.setattr(training.Course, "record", counted)
+    with pytest.raises(InterruptedTrainingError):
+        unit.run(silent)
+    assert not unit.done()
+    unit.run(silent)
+    assert len(taken) == 5  # 2 steps that were kept, the one that was lost, and the last 2
+    assert small.files(unit.file) == whole
+    assert not list(unit.file.parent.glob("*.checkpoint"))

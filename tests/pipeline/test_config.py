@@ -1,0 +1,162 @@
+"""params.yaml is read strictly: a mistake is one line that names the key and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+from pydantic import ValidationError
+
+from replicate.pipeline import config
+from tests.conftest import ROOT
+from tests.pipeline.small import DATA, MISSING, TEXT, changed, configured, told, write
+
+MINI = "families.mini"
+SETTINGS: list[tuple[Mapping[str, Any], str]] = [  # of a key, and words of the line
+    ({"seeed": 2023}, "seeed: unknown key; remove it or write seed"),
+    ({"machine.processes": 2}, "machine.processes: unknown key"),
+    ({f"{MINI}.sampling.groups": 4}, f"{MINI}.sampling.groups: unknown key"),
+    ({"seed": MISSING}, "seed: missing; add it"),
+    ({f"{MINI}.search.sgld.lr": MISSING}, f"{MINI}.search.sgld.lr: missing"),
+    ({"seed": "1"}, "seed: '1' is text where a number belongs; write it without quotes"),
+    ({f"{MINI}.sampling.nbeta": "30"}, f"{MINI}.sampling.nbeta: '30' is text"),
+    ({"seed": -1}, "seed: input should be greater than or equal to 0 (-1 given)"),
+    ({"seed": 1.5}, "seed: "),
+    ({"seed": 10**400}, "seed: "),
+    ({f"{MINI}.sampling.nbeta": float("inf")}, f"{MINI}.sampling.nbeta: "),
+    ({f"{MINI}.sampling.shuffles": 0}, f"{MINI}.sampling.shuffles: "),
+    ({f"{MINI}.rule": "words"}, f"{MINI}.rule: "),
+    ({f"{MINI}.sampling.sampler": "adam"}, f"{MINI}.sampling.sampler: write one of sgld, sgnht"),
+    ({f"{MINI}.search.tpe.sgld.lr": [0.1, 0.01]}, "tpe.sgld.lr: write the smaller end first"),
+    ({f"{MINI}.transfer.factors": [1.0, 1.0, 3.0]}, "factors: each value may be listed only once"),
+    ({f"{MINI}.transfer.factors": [0.3, 3.0]}, "factors: 1.0, which the others are compared with"),
+    ({"corpora.films.source": "invented"}, "corpora.films.source: write one of"),
+    ({"corpora": {"../films": DATA["corpora"]["films"]}}, "corpora.../films"),
+    ({"tokenizers.gpt2.revision": "main"}, "tokenizers.gpt2.revision: "),
+    ({"corpora.imdb.file": "../../train"}, "corpora.imdb.file: "),
+    ({"corpora.imdb.repository": "../.."}, "corpora.imdb.repository: "),
+    ({"corpora.own.path": "data\0own"}, "corpora.own.path: "),
+    ({"models": DATA["models"] | {"pythia-1.4b": DATA["models"]["gpt2"]}}, "models.pythia-1.4b"),
+    ({f"{MINI}.corpus": "flims"}, f"{MINI}.corpus: 'flims' is not one of corpora; write one of fi"),
+    ({"families.llama2.tokenizer": "llama3"}, "families.llama2.tokenizer: 'llama3' is not one of"),
+    ({"models.mini-34k.family": "minny"}, "models.mini-34k.family: 'minny' is not one of families"),
+    ({"studies.demo.full": "maxi"}, "studies.demo.full: 'maxi' is not one of families"),
+    ({"studies.demo.quantised": None}, "studies.demo.quantised: "),
+    ({f"{MINI}.search.model": "nothing"}, f"{MINI}.search.model: 'nothing' is not of family mini"),
+    ({f"{MINI}.search.model": "gpt2"}, f"{MINI}.search.model: 'gpt2' is not of family mini; write"),
+    ({f"{MINI}.transfer.models": ["gpt2"]}, f"{MINI}.transfer.models: 'gpt2' is not of family"),
+    ({f"{MINI}.original.models": []}, f"{MINI}.original.models: "),
+    ({f"{MINI}.original.models": "al"}, f"{MINI}.original.models: "),
+    ({"studies.demo.quantisation.models": ["mini-34k"]}, "'mini-34k' is not of family mini-llama"),
+    ({f"{MINI}.sampling.sampler": "sgnht"}, f"{MINI}.sampling.localization: SGNHT has no local"),
+    (
+        {f"{MINI}.sampling.implementation": "devinterp", f"{MINI}.weights": "bfloat16"},
+        f"{MINI}.sampling.implementation: devinterp rounds bfloat16 to nearest; write replicate",
+    ),
+    ({"models.mini-34k.width": 26}, "models.mini-34k.width: 26 is not a multiple of 2 × heads (4)"),
+    ({"studies.published": DATA["studies"]["demo"]}, "studies.published: the name is taken"),
+    ({"studies": {}}, "studies: "),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), SETTINGS, ids=[says[:40] for _, says in SETTINGS])
+def test_a_setting_that_cannot_be_is_told(
+    tmp_path: Path, changes: Mapping[str, Any], says: str
+) -> None:
+    write(tmp_path, changed(DATA, changes))
+    told(lambda: config.load(tmp_path / "params.yaml"), "params.yaml: ", says)
+
+
+FILES: dict[str, tuple[str | bytes, str]] = {
+    "key twice": (TEXT.replace("seed: 2023", "seed: 1\nseed: 2"), "the key 'seed' stands twice"),
+    "inner key twice": (
+        TEXT.replace("  workers: auto", "  workers: 1\n  workers: 2"),
+        "the key 'workers' stands twice",
+    ),
+    "merge twice": (
+        TEXT.replace(
+            "  llama2:\n    corpus",
+            "  llama2:\n    <<: *language-models\n    <<: *language-models\n    corpus",
+        ),
+        "the key '<<' stands twice",
+    ),
+    "key a number": (TEXT.replace("seed: 2023", "2023: 1"), "the key '2023' is not text"),
+    "not YAML": ("seed: [", "not YAML"),
+    "alias of nothing": (TEXT.replace("seed: 2023", "seed: *x"), "undefined alias 'x'"),
+    "an object of Python": ("seed: !!python/object/apply:os.system [x]", "not YAML"),
+    "a block in itself": ("families: &a {b: *a}", "a block holds itself"),
+    "a list": ("[]", "the file: "),
+    "empty": ("", "the file: "),
+    "bytes": (b"\xff\xfe\xfa", "not UTF-8"),
+    "control character": ("seed: \x1b[31m", "not YAML"),
+    "escaped control character": (TEXT.replace("2023", '"\\x1b[31m"'), "seed: '\\x1b[31m' is text"),
+    "number in quotes": (TEXT.replace("lr: [1.0e-7,", "lr: ['1e-7',"), "'1e-7' is text where"),
+    "date": (TEXT.replace("seed: 2023", "seed: 2023-11-01"), "seed: "),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_that_is_not_parameters_is_told(tmp_path: Path, kind: str) -> None:
+    content, says = FILES[kind]
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    told(lambda: config.load(path), f"{path}: ", says)
+
+
+def test_a_file_that_is_not_there_or_a_folder_is_told(tmp_path: Path) -> None:
+    told(lambda: config.load(tmp_path / "none.yaml"), "run this from the project's root")
+    told(lambda: config.load(tmp_path), "make it a file that can be read")
+
+
+@pytest.mark.parametrize("number", ["1e-07", "1.e-7", "1E-7", "+1.0e-7"])
+def test_a_number_is_read_however_dvc_writes_it(number: str) -> None:
+    assert config.parse(TEXT.replace("1.0e-7", number)) == config.parse(TEXT)
+
+
+def test_parameters_are_frozen_and_the_rest_has_defaults() -> None:
+    found = configured(machine=MISSING, families__mini__compute_dtype=MISSING)
+    assert found.machine.workers == "auto"
+    assert found.families["mini"].compute_dtype == "float32"
+    with pytest.raises(ValidationError, match="frozen"):
+        found.seed = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_all_models_are_those_of_the_family_in_their_order() -> None:
+    plan = config.load(ROOT / "params.yaml").plan("paper")
+    gpt2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+    assert plan.full.models == plan.full.original == gpt2
+    assert plan.full.transfer == tuple((name, x) for name in gpt2 for x in (0.333, 1.0, 3.0))
+    assert plan.quantised is not None
+    assert plan.quantised.models[2:] == ("llama-2-70b",)
+    assert plan.quantised.original == ("llama-2-7b", "llama-2-13b")
+    assert plan.quantised.repositories[0] == "meta-llama/Llama-2-7b-hf"
+
+
+def test_a_plan_lists_each_weight_format_with_what_moves_in_it() -> None:
+    plan = config.load(ROOT / "params.yaml").plan("paper")
+    restricted = [("llama-2-7b", "restricted", x) for x in ("float32", "bfloat16", "int8", "nf4")]
+    assert plan.formats == (*restricted, ("llama-2-7b", "full", "dequantised"))
+
+
+def test_a_study_of_one_family_has_no_quantised_one() -> None:
+    plan = configured().plan("demo")
+    assert plan.quantised is None
+    assert plan.formats == ()
+    assert [family.name for family in plan.families] == ["mini"]
+
+
+@pytest.mark.parametrize("family", ["llama2", "gpt2", "mini"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("sampling.nbeta", 10.0), ("search.sgld.lr", [1e-7]), ("transfer.factors", [0.1, 1.0])],
+)
+def test_an_experiment_changes_the_family_that_it_names_and_no_other(
+    tmp_path: Path, family: str, key: str, value: object
+) -> None:
+    path, name = tmp_path / "params.yaml", f"families.{family}.{key}"
+    path.write_text(TEXT)
+    apply_overrides(str(path), [f"{name}={value}"])
+    assert config.load(path) == config.reading.build(changed(DATA, {name: value}))

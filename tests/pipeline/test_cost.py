@@ -1,0 +1,178 @@
+"""The arithmetic of `plan` is checked against real models: their weights, operations and bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PretrainedConfig,
+)
+
+from replicate.models import loading
+from replicate.pipeline import config, cost
+from replicate.pipeline.config import Family
+from tests.conftest import ROOT, replicate
+
+CONFIG = config.load(ROOT / "params.yaml")
+ARCHITECTURES = ["gpt2", "llama", "gpt_neox"]
+LENGTH, WIDTH, INNER, WORDS = 33, 64, 128, 500
+
+
+def given(architecture: str, width: int = WIDTH, inner: int = INNER) -> PretrainedConfig:
+    if architecture == "gpt2":
+        return GPT2Config(n_layer=5, n_embd=width, n_head=2, vocab_size=WORDS, n_positions=LENGTH)
+    shape: dict[str, Any] = {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": 5,
+        "num_attention_heads": 2,
+        "vocab_size": WORDS,
+    }
+    return LlamaConfig(**shape) if architecture == "llama" else GPTNeoXConfig(**shape)
+
+
+def family(weights: str = "float32", batch_size: int = 4, **other: Any) -> Family:
+    found = CONFIG.families["mini"]
+    sampling = found.sampling.model_copy(update={"batch_size": batch_size})
+    changed = {"weights": weights, "length": LENGTH, "sampling": sampling}
+    return found.model_copy(update=changed | other)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_parameters_are_those_of_the_real_model(architecture: str) -> None:
+    real = AutoModelForCausalLM.from_config(given(architecture))
+    shape = cost.Shape(given(architecture))
+    assert shape.parameters == shape.sampled(family()) == loading.count(real)
+
+
+@pytest.mark.parametrize("weights", ["nf4", "int8"])
+def test_a_quantised_model_moves_what_bitsandbytes_leaves(tmp_path: Path, weights: str) -> None:
+    AutoModelForCausalLM.from_config(given("llama")).save_pretrained(tmp_path)
+    real = loading.load(tmp_path, weights, torch.device("cpu"))
+    moved = sum(parameter.numel() for parameter in loading.sampled(real).values())
+    assert cost.Shape(given("llama")).sampled(family(weights)) == moved
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_operations_are_those_that_torch_counts(architecture: str) -> None:
+    """Up to attention, which torch does not count on a CPU."""
+    model = AutoModelForCausalLM.from_config(given(architecture), attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.zeros(1, LENGTH, dtype=torch.long))
+    expected = cost.Shape(given(architecture)).forward(LENGTH, LENGTH)
+    assert expected == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_activations_are_about_those_that_are_kept(architecture: str) -> None:
+    """With an MLP as wide as the architecture's usual one; within a factor of 1.6."""
+    usual = given(architecture, inner=172 if architecture == "llama" else 256)
+    model, kept = loading.settle(AutoModelForCausalLM.from_config(usual)), {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(input_ids=torch.zeros(64, LENGTH, dtype=torch.long), logits_to_keep=1).logits
+    counted, shape = sum(size for size, _ in kept.values()), cost.Shape(usual)
+    assert loss.requires_grad
+    expected = shape.memory(family(batch_size=64)) - shape.memory(family(batch_size=0))
+    assert 1 / 1.6 < expected / counted < 1.6
+
+
+def test_the_noted_configurations_are_the_published_models() -> None:
+    sizes = {"gpt2": 124.4e6, "gpt2-xl": 1557.6e6, "llama-2-7b": 6738.4e6}
+    sizes |= {"llama-2-13b": 13015.9e6, "llama-2-70b": 68976.6e6}
+    for name, size in sizes.items():
+        shape = cost.shape(CONFIG, name)
+        assert shape is not None
+        assert shape.parameters == pytest.approx(size, rel=1e-3)
+
+
+def test_70b_in_4_bits_fits_80_gb_and_in_bfloat16_does_not() -> None:
+    shape, llama2 = cost.shape(CONFIG, "llama-2-70b"), CONFIG.families["llama2"]
+    assert shape is not None
+    assert 37e9 < shape.memory(llama2) < 75e9
+    assert shape.memory(llama2.model_copy(update={"weights": "bfloat16"})) > 137e9
+
+
+def test_the_steps_of_a_stage_are_the_product_of_its_numbers() -> None:
+    """gpt2's search tries 4·3·3·3 settings of SGLD, 4·3·1·3 of SGNHT, and 24 for each of three
+    samplers, with 7 chains of 220 steps.
+    """
+    found = {work.stage: work for work in cost.list_work(CONFIG, "paper")}
+    assert found["search@gpt2"].steps == (108 + 36 + 72) * 7 * 220
+    assert found["estimate@gpt2"].steps == 4 * 4 * 400
+    stretched = (1 / 0.333 + 1 + 1) * 4 * 200
+    assert found["transfer@gpt2"].steps == pytest.approx(stretched, abs=1)
+
+
+def cached(home: Path, content: str) -> None:
+    """Puts a configuration of GPT-2 into the cache of the hub."""
+    model = CONFIG.models["gpt2"]
+    assert model.source == "hub"
+    name = f"models--{model.repository.replace('/', '--')}"
+    file = home / "hub" / name / "snapshots" / model.revision / "config.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+
+
+def rows(*arguments: str, **environment: str) -> list[dict[str, Any]]:
+    done = replicate("plan", *arguments, "--json", cwd=ROOT, **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_plan_for_a_named_device_downloads_nothing(tmp_path: Path) -> None:
+    offline = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    found = {
+        (row["stage"], row["model"]): row for row in rows("paper", "--device", "h100", **offline)
+    }
+    assert {row["fit"] for row in found.values()} == {"fits"}
+    one, ten = (found["estimate@gpt2", name]["seconds"] for name in ("gpt2", "gpt2-xl"))
+    assert 10 < one < ten
+    assert not any(tmp_path.rglob("*"))
+
+
+def test_a_model_that_cannot_be_counted_is_unknown_and_its_code_is_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    code = f"open({str(mark)!r}, 'w')\nclass Config: pass\n"
+    cached(tmp_path, '{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}')
+    (file,) = tmp_path.rglob("config.json")
+    (file.parent / "evil.py").write_text(code)
+    found = rows("paper", "--device", "h100", HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
+    assert {row["fit"] for row in found if row["model"] == "gpt2"} == {"unknown"}
+    assert not mark.exists()
+
+
+def test_a_plan_for_this_machine_has_times() -> None:
+    found = rows("demo", CUDA_VISIBLE_DEVICES="")
+    assert all(row["seconds"] > 0 for row in found if row["fit"] == "fits")
+    assert {"pretrain@mini", "quantisation@demo"} <= {row["stage"] for row in found}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("demo", "--device", "abacus"), "'abacus' is no known device; write one of h200, h100"),
+        (("nobody",), "'nobody' is no known study; write one of demo, paper"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: tuple[str, ...], says: str) -> None:
+    done = replicate("plan", *arguments, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: plan: {says}")
+    assert done.stderr.count("\n") == 1

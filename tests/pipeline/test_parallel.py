@@ -1,0 +1,210 @@
+"""Work that is spread over real processes: the same bytes, whatever happens to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from replicate.errors import UserError
+from replicate.pipeline import parallel
+from replicate.pipeline.config.schema import Machine
+from replicate.pipeline.parallel import Engine
+from replicate.pipeline.stages.calibrate import CalibrationUnit
+from replicate.validation.cases import REPEATED, Job
+from tests.conftest import ROOT
+from tests.pipeline.notes import NoteUnit
+
+
+def notes(root: Path, count: int, pause: float = 0.0) -> list[NoteUnit]:
+    return [NoteUnit(root, "estimate", number, pause) for number in range(count)]
+
+
+def repeats(root: Path) -> list[CalibrationUnit]:
+    """Real chains of a small target."""
+    return [
+        CalibrationUnit(root, "calibrate", Job(REPEATED.name, repeat=i), 7, 2, 1) for i in range(5)
+    ]
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one process, without a cluster, leaves in the cache."""
+    root = tmp_path_factory.mktemp("alone")
+    with Engine(Machine(workers=1)) as engine:
+        engine.run(repeats(root), "alone")
+    return content(root)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A scheduler, and two "machines" with a worker process each, on addresses of their own."""
+    python = [sys.executable, "-m"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    address = "tcp://127.0.0.1:18786"
+    commands = [
+        [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "18786"],
+        *(
+            [*python, "replicate", "worker", address, "--workers", "1", "--host", host]
+            for host in ("127.0.0.2", "127.0.0.3")
+        ),
+    ]
+    commands[0] += ["--no-dashboard"]
+    running = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+        for command in commands
+    ]
+    yield address
+    for process in running:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_number_of_workers_changes_no_byte(
+    workers: int, tmp_path: Path, alone: dict[str, bytes]
+) -> None:
+    with Engine(Machine(workers=workers)) as engine:
+        engine.run(repeats(tmp_path), "spread")
+    assert content(tmp_path) == alone
+
+
+def test_two_machines_that_share_a_folder_give_the_same_bytes(
+    cluster: str, tmp_path: Path, alone: dict[str, bytes]
+) -> None:
+    with Engine(Machine(scheduler=cluster)) as engine:
+        engine.run(repeats(tmp_path), "two machines")
+        hosts = {worker["host"] for worker in engine.client.scheduler_info()["workers"].values()}
+    assert content(tmp_path) == alone
+    assert hosts == {"127.0.0.2", "127.0.0.3"}
+
+
+def test_a_worker_that_is_killed_loses_its_own_unit_alone(
+    tmp_path: Path, alone: dict[str, bytes]
+) -> None:
+    """The finished units are not computed again, and the lost one runs elsewhere."""
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not list(tmp_path.rglob("calibrate/*")):
+            time.sleep(0.05)
+        worker = workers_of(os.getpid())[0]
+        killed.append(worker.pid)
+        worker.kill()
+
+    with Engine(Machine(workers=2)) as engine:
+        engine.run(notes(tmp_path / "notes", 3), "start")
+        thread = threading.Thread(target=kill)
+        thread.start()
+        engine.run(repeats(tmp_path), "killed")
+        thread.join()
+    assert killed
+    found = content(tmp_path)
+    assert {name: found[name] for name in alone} == alone
+
+
+def test_a_unit_that_kills_two_workers_is_named_in_one_line(tmp_path: Path) -> None:
+    units = notes(tmp_path, 4)
+    deadly = NoteUnit(tmp_path, "estimate", 99, deadly=True)
+    with Engine(Machine(workers=2)) as engine, pytest.raises(UserError) as caught:
+        engine.run([*units, deadly], "deadly")
+    assert str(caught.value).startswith("note 99: it ended two worker processes, perhaps")
+    assert all(unit.done() for unit in units)
+
+
+def test_finished_units_are_not_computed_again(tmp_path: Path) -> None:
+    units = notes(tmp_path, 2)
+    with Engine(Machine(workers=2)) as engine:
+        engine.run(units, "first")
+        before = content(tmp_path)
+        engine.run(units, "second")
+    assert content(tmp_path) == before
+
+
+def test_a_worker_refuses_units_of_other_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = notes(tmp_path, 1)[0]
+    monkeypatch.setitem(parallel.STARTED, "estimate", "old")
+    with pytest.raises(UserError, match="runs other code"):
+        parallel.execute(unit, parallel.code_hash("estimate"))
+    assert not unit.done()
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from replicate.pipeline import processes
+from replicate.pipeline.config.schema import Machine
+from replicate.pipeline.parallel import run_units
+from tests.pipeline.notes import NoteUnit
+processes.begin()
+units = [NoteUnit(Path(sys.argv[1]), "estimate", i, float(sys.argv[2])) for i in range(6)]
+run_units(units, Machine(workers=2), "notes")
+"""
+
+
+def start(root: Path, pause: float, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(root), str(pause)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The processes that run units, which the process that workers are forked from has forked."""
+    family = psutil.Process(pid).children(recursive=True)
+    return [each for each in family if each.children() == [] and "forkserver" in cmdline(each)]
+
+
+def cmdline(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_command_and_finished_units_stay(
+    how: signal.Signals, tmp_path: Path
+) -> None:
+    process = start(tmp_path, 0.5)
+    while not list(tmp_path.rglob("estimate/*")):
+        time.sleep(0.05)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
+    assert "Traceback" not in said
+    again = start(tmp_path, 0.0)
+    assert again.wait(120) == 0
+    assert len(list(tmp_path.rglob("estimate/*"))) == 6
+
+
+def test_the_settings_of_the_users_dask_are_ignored(tmp_path: Path) -> None:
+    """A malformed variable or file would otherwise be a traceback."""
+    folder = tmp_path / "home" / ".config" / "dask"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("distributed: [not, a, mapping")
+    bad = {"HOME": str(tmp_path / "home"), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "{"}
+    process = start(tmp_path / "cache", 0.0, **bad)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert sorted(file.name for file in folder.iterdir()) == ["mine.yaml"]

@@ -1,0 +1,223 @@
+"""A unit gives what its module gives, a trace explains itself, and `collect` believes the trace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from replicate.data import tensors, traces, windows
+from replicate.estimation import estimators
+from replicate.models import baseline, loading, task, training
+from replicate.pipeline import cache
+from replicate.pipeline.config import Config
+from replicate.pipeline.work import plans
+from replicate.progress import silent
+from replicate.sampling import sample
+from replicate.seeds import derive
+from replicate.study import records
+from tests.pipeline import small
+from tests.pipeline.small import MODELS, configured
+
+MODEL = MODELS[0]
+
+
+def rows(config: Config, name: str) -> list[Any]:
+    return records.read(config.paths.study("demo") / f"{name}.json", records.COLLECTED[name])
+
+
+def test_a_model_is_what_training_gives(project: Path) -> None:
+    config = configured()
+    text = windows.load(config.paths.windows("mini") / plans.WINDOWS)
+    vocabulary = windows.read_tokenizer(config.paths.windows("mini")).get_vocab_size()
+    torch.manual_seed(derive(2023, "initialise", MODEL))
+    model = loading.build("gpt2", layers=1, width=8, heads=2, vocabulary=vocabulary, length=12)
+    schedule = training.Schedule(lr=0.02, **config.training.model_dump())
+    generator = torch.Generator().manual_seed(derive(2023, "train", MODEL))
+    tokens_NxL = torch.from_numpy(text.tokens_NxL).long()
+    outcome = training.train(model, tokens_NxL, schedule, generator, silent)
+    folder = config.paths.models("mini") / MODEL
+    for name, stored in load_file(folder / "model.safetensors").items():
+        np.testing.assert_array_equal(stored, model.get_parameter(name).detach().numpy())
+    noted = json.loads((folder / "training.json").read_text())
+    assert noted["steps"] == outcome.steps == 4
+    assert noted["loss"] == pytest.approx(outcome.loss, rel=1e-5)
+    assert noted["epochs"] == pytest.approx(4 * 8 / len(tokens_NxL), rel=1e-5)
+
+
+def test_a_baseline_is_what_its_module_gives(project: Path) -> None:
+    config = configured()
+    found = task.load(plans.task_config(config, MODEL))
+    order_N = task.order(2023, "mini", found.examples, "gradient")[:16]
+    losses_N, report = baseline.examine(found, order_N, 16, 4, silent)
+    folder = config.paths.baselines("mini") / MODEL
+    np.testing.assert_array_equal(tensors.load(folder / "losses.safetensors")["losses"], losses_N)
+    noted = json.loads((folder / "baseline.json").read_text())
+    assert noted["windows"] == cache.file_hash(config.paths.windows("mini") / plans.WINDOWS)
+    for name in ("loss", "gradient_norm", "gradient_norm_squared", "descent"):
+        assert noted[name] == pytest.approx(report[name], rel=1e-5)
+
+
+def test_a_trace_is_what_sampling_in_one_process_gives(project: Path) -> None:
+    config = configured()
+    found = task.load(plans.task_config(config, MODEL))
+    losses_N = tensors.load(config.paths.baselines("mini") / MODEL / "losses.safetensors")["losses"]
+    whole = sample(
+        found,
+        plans.chosen(config, "mini"),
+        plans.sampling(config, "mini", config.families["mini"].sampling),
+        losses_N,
+        order=lambda shuffle: task.order(2023, "mini", found.examples, shuffle),
+        noise=lambda shuffle, chain: derive(2023, "noise", MODEL, shuffle, chain),
+        advance=silent,
+    )
+    trace = traces.load(config.paths.traces("mini") / MODEL)
+    for name in ("loss", "init_loss", "diverged"):
+        np.testing.assert_array_equal(trace[name], whole[name])
+    assert trace.sizes == {"shuffle": 2, "chain": 2, "draw": 6}
+
+
+def test_a_trace_explains_itself(project: Path) -> None:
+    """What made it is in its attributes, and nothing in the folder is needed to read it."""
+    config, attributes = configured(), traces.load(Path("data/mini/traces") / MODEL).attrs
+    losses_N = tensors.load(config.paths.baselines("mini") / MODEL / "losses.safetensors")["losses"]
+    text = cache.file_hash(config.paths.windows("mini") / plans.WINDOWS)
+    stored = load_file(config.paths.models("mini") / MODEL / "model.safetensors")
+    weights = sum(tensor.size for tensor in stored.values())
+    unit = plans.estimate(config, MODEL)[0]
+    assert [attributes[key] for key in ("stage", "family", "model", "seed")] == [
+        *("estimate", "mini", MODEL, 2023)
+    ]
+    assert attributes["sampler"] == asdict(plans.chosen(config, "mini"))
+    assert attributes["sampling"] == asdict(unit.sampling)
+    assert attributes["sampling"]["nbeta"] == 30.0
+    assert attributes["task"] == {
+        "weights": "float32",
+        "compute_dtype": "float32",
+        "restriction": ["all"],
+        "windows": text,
+        "model": cache.file_hash(config.paths.models("mini") / MODEL),
+        "length": 12,
+        "parameters": weights,
+        "sampled_parameters": weights,
+        "examples": len(losses_N),
+    }
+    assert attributes["baseline"] == {"loss": losses_N.mean(dtype=np.float64), "windows": text}
+    assert attributes["code"] == cache.code_hash("estimate")
+    assert attributes["machine"]["threads"] == 1
+    assert attributes["machine"]["versions"]["torch"] == torch.__version__
+
+
+def test_the_protocol_of_2023_says_how_many_labels_are_padded(project: Path) -> None:
+    config, trace = configured(), traces.load(Path("data/mini/original") / MODEL)
+    padded_N = windows.load(config.paths.windows("mini") / plans.PADDED).padded_N
+    assert trace.attrs["texts"] == len(padded_N)
+    assert trace.attrs["padded_labels"] == padded_N.mean()
+    order_N = task.order(2023, "mini", len(padded_N), 1)
+    second_chain = order_N[np.arange(18, 36) % len(order_N)].reshape(6, 3)  # of shuffle 1
+    np.testing.assert_array_equal(trace.padded[1, 1], padded_N[second_chain].sum(axis=1))
+
+
+def test_collect_takes_temperature_and_baseline_from_the_trace(project: Path) -> None:
+    config = configured()
+    trace = traces.load(config.paths.traces("mini") / MODEL)
+    llc = estimators.controlled(trace, 30.0, trace.attrs["baseline"]["loss"])
+    (row,) = (
+        row
+        for row in rows(config, "estimates")
+        if (row.model, row.estimator) == (MODEL, "controlled")
+    )
+    assert row.nbeta == 30.0
+    assert row.llc == pytest.approx(float(llc.mean()), rel=1e-5)
+    assert len(rows(config, "transfer")) == 4
+    assert [row.model for row in rows(config, "original")] == list(MODELS)
+    assert rows(config, "refused") == []
+
+
+MISFITS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"families__mini__sampling__nbeta": 7.0},
+        "sampling.nbeta is 30.0 in the trace, and params.ya",
+    ),
+    ({"families__mini__sampling__shuffles": 3}, "sampling.shuffles is 2 in the trace"),
+    ({"families__mini__sampling__localization": 0.0, "seed": 3}, "seed is 2023 in the trace"),
+    ({"families__mini__compute_dtype": "bfloat16"}, "task.compute_dtype is float32 in the trace"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), MISFITS, ids=[reason for _, reason in MISFITS])
+def test_a_trace_of_other_parameters_is_refused_and_counts_as_not_run(
+    project: Path, changes: dict[str, Any], reason: str
+) -> None:
+    config = configured(**changes)
+    small.run(config, "collect", name="demo")
+    assert rows(config, "estimates") == rows(config, "provenance") == []
+    assert len(rows(config, "baselines")) == 2
+    refused = {row.path: row.reason for row in rows(config, "refused")}
+    assert refused[f"data/mini/traces/{MODEL}"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: (config.paths.models("mini") / MODEL / "config.json").write_text("{}"),
+        lambda config: other_windows(config),
+    ],
+    ids=["model", "windows"],
+)
+def test_a_trace_of_another_model_or_text_is_refused(
+    project: Path, change: Callable[[Config], object]
+) -> None:
+    config = configured()
+    change(config)
+    small.run(config, "collect", name="demo")
+    assert MODEL not in {row.model for row in rows(config, "estimates")}
+    assert f"data/mini/traces/{MODEL}" in {row.path for row in rows(config, "refused")}
+
+
+def other_windows(config: Config) -> None:
+    file = config.paths.windows("mini") / plans.WINDOWS
+    found = tensors.load(file)
+    tensors.save(file, found | {"tokens": found["tokens"][::-1].copy()})
+
+
+def test_what_was_not_run_is_not_in_the_results(empty: Path) -> None:
+    config = configured()
+    small.run(config, "collect", name="demo")
+    assert all(rows(config, name) == [] for name in records.COLLECTED)
+    assert json.loads((config.paths.study("demo") / "metrics.json").read_text()) == {}
+
+
+def test_a_result_says_which_files_and_parameters_it_is_from(project: Path) -> None:
+    config = configured()
+    record = next(row for row in rows(config, "provenance") if row.model == MODEL)
+    weights = cache.file_hash(config.paths.models("mini") / MODEL / "model.safetensors")
+    assert record.weights == {"model.safetensors": weights}
+    assert record.windows == cache.file_hash(config.paths.windows("mini") / plans.WINDOWS)
+    assert record.code == cache.code_hash("estimate")
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"families__mini__transfer__draws": 9}, {"transfer"}),
+        ({"training__tolerance": 0.5}, {"training"}),
+        ({f"models__{MODELS[1]}__lr": 0.5}, set()),
+        ({"machine__workers": 2}, set()),
+    ],
+)
+def test_the_part_of_the_parameters_that_changed_is_told_by_its_hash(
+    project: Path, changes: dict[str, Any], parts: set[str]
+) -> None:
+    before = rows(configured(), "provenance")[0]
+    small.run(configured(**changes), "collect", name="demo")
+    after = rows(configured(), "provenance")[0]
+    hashes = before.parameters.items() - after.parameters.items()
+    assert {part for part, _ in hashes} == parts
