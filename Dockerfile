@@ -1,8 +1,9 @@
 # The whole replication in one image: docs/container.md says how it is built and run.
-# The digest is recorded from public use: where this file was written, the image itself could not be pulled.
+# The digest is recorded from public use; the image itself was never pulled.
 ARG BASE_IMAGE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
-# What comes from Debian. gcc and the headers are for Triton, which compiles a launcher for each GPU kernel when it runs.
+# What comes from Debian. Triton needs gcc and the headers: it compiles a launcher for each GPU
+# kernel.
 FROM ${BASE_IMAGE} AS system
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -18,12 +19,14 @@ RUN apt-get update \
     && chmod 1777 /cache/huggingface \
     && chmod 777 /work
 
-# The locked packages, each checked against its hash; CUDA's user space is among them, so that only the driver is the host's.
-# TORCH=cpu takes torch's CPU build instead, from an index that has it: --build-arg PIP_EXTRA_INDEX_URL=…
+# The locked packages, each checked against its hash. They contain CUDA's user space, so that the
+# host gives only the driver. TORCH=cpu takes torch's CPU build instead, from an index that has
+# it: --build-arg PIP_EXTRA_INDEX_URL=…
 FROM system AS packages
 ARG TORCH=cuda
 ARG PIP_EXTRA_INDEX_URL
-COPY requirements/install requirements/base.lock requirements/cpu.lock requirements/cuda.lock /opt/requirements/
+COPY requirements/install requirements/base.lock requirements/cpu.lock requirements/cuda.lock \
+    /opt/requirements/
 RUN PIP_NO_CACHE_DIR=1 PYTHON=python /opt/requirements/install /opt/venv runtime
 COPY container/entrypoint /usr/local/bin/entrypoint
 ENV LANG=C.UTF-8 \
@@ -42,8 +45,9 @@ WORKDIR /work
 ENTRYPOINT ["tini", "-g", "--", "entrypoint"]
 CMD ["python", "-m", "replicate", "--help"]
 
-# The project's own copy, for who mounts no clone. The clone's settings, which may hold a password, stay outside (.dockerignore): git makes
-# new ones. Any user may write to it, and so to a volume that is filled from it.
+# The project's own copy, for those who mount no clone. The clone's git settings, which may hold a
+# password, stay outside (.dockerignore), and git makes new ones. Any user may write to the copy,
+# and so to a volume that is filled from it.
 FROM system AS project
 COPY . /work
 RUN git init -q /work && chmod -R a+rwX /work
@@ -59,7 +63,7 @@ FROM packages AS runtime
 COPY --from=project --chown=1000:1000 /work /work
 USER 1000:1000
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Does the local learning coefficient of a language model grow with its size?" \
-      org.opencontainers.image.description="A replication: DVC pipeline, locked packages, CUDA's user space and LaTeX" \
+LABEL org.opencontainers.image.title="Does the LLC of a language model grow with its size?" \
+      org.opencontainers.image.description="A replication: DVC pipeline, locked packages, LaTeX" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.revision="${REVISION}"

@@ -1,4 +1,4 @@
-# Everything a fresh machine needs: Python 3.11, pip, git and make. `make help` lists the targets.
+# A fresh machine needs Python 3.11, pip, git and make. `make help` lists the targets.
 SHELL := /bin/bash
 PYTHON ?= python3
 # An environment that is there already, as in the container image, can take its place.
@@ -6,10 +6,10 @@ VENV ?= .venv
 # Not exported: set-up must find the Python outside .venv.
 WITH := PATH="$(abspath $(VENV))/bin:$$PATH" DVC_NO_ANALYTICS=1
 BOOK := PYTHONWARNINGS=ignore sphinx-build -c docs -W --keep-going -n
-READING := check published claims@demo claims@paper figures@demo tables@demo figures@paper tables@paper reference
+READING := published read@demo read@paper reference
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime unlock demo report test paper lint docs links clean
+.PHONY: help setup runtime demo report test paper lint docs links clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -17,39 +17,37 @@ help: ## list the targets
 setup: ## install the locked packages into .venv
 	@PYTHON="$(PYTHON)" requirements/install "$(VENV)"
 
-runtime: unlock
+runtime:
 	@PYTHON="$(PYTHON)" requirements/install "$(VENV)" runtime
 
-unlock: # DVC writes its lock file in place, and refuses what a kill in that moment left of it
-	@lock=.dvc/tmp/rwlock; [ ! -e $$lock ] || [ "$$(tail -c 1 $$lock)" = '}' ] || rm -f $$lock
-
-demo: runtime ## run the demo study to its end: offline, two CPU cores, minutes
+demo: runtime ## run the demo study to its end, offline, and write report.html
 	@$(WITH) dvc repro demo
-	@$(WITH) dvc repro --single-item figures@paper report
-	@echo "report.html tells what was found; results/demo/ holds the estimates; make paper builds the PDF"
+	@$(WITH) dvc repro --single-item read@paper report
+	@echo "report.html tells what was found; results/demo/ holds the estimates"
 
-report: runtime ## write report.html, all that was found in one page, from what is in results/
+report: runtime ## write report.html, all that was found on one page, from results/
 	@$(WITH) dvc repro --single-item $(READING) report
 	@echo "report.html"
 
-test: setup ## run the tests
+test: setup ## run the tests, in two processes of one thread each
 	@$(WITH) OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile
 
-lint: setup ## what CI checks before the tests: ruff, pyright and the hooks of pre-commit
+lint: setup ## run what is checked before the tests: ruff, pyright and hadolint
 	@$(WITH) pre-commit run --all-files
 
-paper: runtime ## build paper/main.pdf from what is in results/ (needs LaTeX; says what to install)
+paper: runtime ## build paper/main.pdf from results/ (needs LaTeX, and says what to install)
 	@$(WITH) python -m replicate paper --check
 	@$(WITH) dvc repro --single-item $(READING) paper
 	@cp paper/generated/demo/figures/llc.png docs/findings.png
 	@echo "paper/main.pdf"
 
-docs: setup ## build the documentation, docs/_build/html; a warning or a link that leads nowhere is an error
+docs: setup ## build docs/_build/html; a warning or a link that leads nowhere is an error
 	@$(WITH) $(BOOK) -q -b html . docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-links: setup ## look whether the documentation's links to other sites still lead there (needs a network)
+links: setup ## check the documentation's links to other sites (needs a network)
 	@$(WITH) $(BOOK) -q -b linkcheck . docs/_build/links
 
-clean: ## remove what can be made again, but not results/
-	rm -rf .venv data logs paper/generated docs/_build report.html
+clean: ## remove what can be made again: not results/, data/own/ and DVC's cache
+	@git clean -fdXq -e '!/data/own/' -- data cache logs tmp paper docs report.html
+	@rm -rf .venv

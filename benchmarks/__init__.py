@@ -1,8 +1,8 @@
-"""How fast chains run here, how fast with what one would pick otherwise, and how fast the hardware
-could: `python -m benchmarks`.
+"""`python -m benchmarks` times chains with this project's samplers and with their peers, and
+compares both with what the hardware could do.
 
-The work is in `work.py`, how it is timed in `measure.py`, the hardware's limit in `limit.py`, the
-peers in `peers/`. Peers that are not installed are left out and named. Every measurement is a
-process of its own, so that none finds what another left in memory or caches; on a machine that does
-other work the timings are worth nothing.
+`work.py` says what is timed, `measure.py` how, `limit.py` what the hardware could do; `peers/`
+holds the peers. A peer that is not installed is left out and named. Every measurement has a process
+of its own, so that none finds what another left in memory. Timings on a machine that does other
+work are worthless.
 """

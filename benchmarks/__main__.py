@@ -8,6 +8,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -19,50 +20,43 @@ from benchmarks.table import table
 from benchmarks.work import WORKS
 from replicate.data.json_io import rounded, write_json
 from replicate.progress import progress
-from replicate.reporting.figures.save import save
+from replicate.reporting.figures.style import save
 
-HERE = Path(__file__).parent
 BUSY = 0.5  # load from which timings are not to be trusted
 
 
-@click.command
-@click.option(
-    "--rounds",
-    "count",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="measurements of each, interleaved",
-)
-@click.option(
-    "--works", "chosen", default=",".join(WORKS), show_default=True, help="by name, with commas"
-)
-@click.option("--peers", default=",".join(NAMES), show_default=True, help="by name, with commas")
-@click.option(
-    "--logits",
-    type=click.Choice(["all", "last"]),
-    default="all",
-    show_default=True,
-    help="those that the peers' loss makes",
-)
-@click.option(
-    "--steps",
-    type=(int, int),
-    help="the two lengths of chain that are timed, other than the works' own",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=HERE,
-    help="folder for results.json and the figure; benchmarks/",
-)
-@click.option(
-    "--json", "as_json", is_flag=True, help="print the results as JSON instead of a table"
-)
+class Listed(click.ParamType):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def __init__(self, known: Collection[str]) -> None:
+        self.known = known
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
+        names = [name for name in value.split(",") if name]
+        for name in names:
+            if name not in self.known:
+                self.fail(f"no {name!r}; there are {', '.join(self.known)}", param, ctx)
+        return names
+
+
+def option(*names: str, **how: Any) -> Any:
+    return click.option(*names, show_default=True, **how)
+
+
+@click.command()
+@option("--rounds", "count", type=click.IntRange(1), default=5, help="interleaved measurements")
+@option("--works", "names", type=Listed(WORKS), default=",".join(WORKS))
+@option("--peers", type=Listed(NAMES), default=",".join(NAMES))
+@option("--logits", type=click.Choice(["all", "last"]), default="all", help="that peers compute")
+@option("--steps", type=(int, int), help="lengths of chain, other than the works' own")
+@option("--out", type=click.Path(path_type=Path), default=results.FILE.parent, help="folder")
+@option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 def main(
     count: int,
-    chosen: str,
-    peers: str,
+    names: list[str],
+    peers: list[str],
     logits: str,
     steps: tuple[int, int] | None,
     out: Path,
@@ -72,29 +66,17 @@ def main(
 
     What results.json has of other works and machines stays there.
     """
-    names = listed(chosen, WORKS, "--works")
-    works = [
-        replace(WORKS[name], logits=logits, steps=steps or WORKS[name].steps) for name in names
-    ]
-    selected = listed(peers, NAMES, "--peers")
-    lacks = {
-        work.name: "needs a CUDA GPU"
-        for work in works
-        if work.cuda and not torch.cuda.is_available()
-    }
+    works = [replace(WORKS[n], logits=logits, steps=steps or WORKS[n].steps) for n in names]
+    lacking = [work.name for work in works if work.cuda and not torch.cuda.is_available()]
+    lacks = dict.fromkeys(lacking, "needs a CUDA GPU")
     here = [work for work in works if work.name not in lacks]
-    if os.getloadavg()[0] > BUSY:
-        print(
-            f"this machine has other work (load {os.getloadavg()[0]:.1f}): timings will be off, or by a multiple",
-            file=sys.stderr,
-        )
-    dtypes = sorted({work.products for work in works})
-    with progress(
-        "benchmarks",
-        count * (len(dtypes) + sum(len(rounds.compared(work, selected)) for work in here)),
-    ) as advance:
+    if (load := os.getloadavg()[0]) > BUSY:
+        print(f"this machine does other work (load {load:.1f}): timings are off", file=sys.stderr)
+    dtypes = sorted({work.compute_dtype for work in works})
+    each = len(dtypes) + sum(len(rounds.compared(work, peers)) for work in here)
+    with progress("benchmarks", count * each) as advance:
         rates = rounds.rates(dtypes, count, advance)
-        timings = rounds.measure(here, selected, count, advance)
+        timings = rounds.measure(here, peers, count, advance)
     machine = describe()
     new = results.report(machine, rates, works, lacks, timings)
     reports = results.merged(results.read(out / "results.json"), machine.name, new)
@@ -104,15 +86,6 @@ def main(
         print(json.dumps(rounded(reports), indent=1, sort_keys=True, ensure_ascii=False))
     else:
         print(table(reports))
-
-
-def listed(text: str, known: Collection[str], option: str) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    if unknown := [name for name in names if name not in known]:
-        raise click.BadParameter(
-            f"no {unknown[0]!r}; there are {', '.join(known)}", param_hint=option
-        )
-    return names
 
 
 if __name__ == "__main__":

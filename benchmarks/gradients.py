@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gradients`: relative error of the gradients that chains of the demo's
-quantised models see, by weight format.
+"""`python -m benchmarks.gradients`: relative error, by weight format, of the gradients that chains
+of the demo's quantised models see.
 
-Over the parameters that both have gradients of, on the first 256 windows; needs what `dvc repro
-demo` leaves in data/.
+It compares the parameters that both have gradients of, on the first 256 windows, and needs what
+`dvc repro demo` leaves in data/.
 """
 
 from __future__ import annotations
@@ -16,61 +16,66 @@ from transformers import PreTrainedModel
 
 from replicate.data import windows
 from replicate.data.json_io import rounded
-from replicate.models import last_token as label
-from replicate.models import loading as models
-from replicate.models import quantised as dequantised
-from replicate.pipeline.config import load
+from replicate.models import last_token, loading, quantised
+from replicate.pipeline import config as parameters
+from replicate.pipeline.work.plans import WINDOWS
 
 CPU = torch.device("cpu")
 
 
 def main() -> None:
-    family = load().studies["demo"].quantised
-    tokens_BxL = torch.from_numpy(
-        windows.load(Path("data", family, "windows", "windows.safetensors")).tokens_NxL[:256]
-    ).long()
+    """Prints the errors as JSON."""
+    config = parameters.load()
+    family = config.studies["demo"].quantised
+    every = windows.load(config.paths.windows(family) / WINDOWS).tokens_NxL
+    tokens_BxL = torch.from_numpy(every[:256]).long()
     found = {}
-    for name in load().models_of(family):
-        folder = Path("data", family, "models", name)
-        plain, nf4, int8 = (
-            gradients(models.load(folder, weights, CPU), tokens_BxL)
-            for weights in ("float32", "nf4", "int8")
-        )
-        full, brief = (
-            gradients(in_full(folder, dtype), tokens_BxL)
-            for dtype in (torch.float32, torch.bfloat16)
-        )
+    for name in config.models_of(family):
+        folder = config.paths.models(family) / name
+        formats = {
+            "full": loading.load(folder, "float32", CPU),
+            "nf4": loading.load(folder, "nf4", CPU),
+            "int8": loading.load(folder, "int8", CPU),
+            "nf4 dequantised": dequantised(folder, torch.float32),
+            "bfloat16 chain": dequantised(folder, torch.bfloat16),
+            "int8 dequantised": dequantised_int8(folder),
+        }
+        seen = {kind: gradients(model, tokens_BxL) for kind, model in formats.items()}
         found[name] = {
-            "nf4 against dequantised": error(nf4, full),
-            "int8 against dequantised": error(int8, gradients(from_int8(folder), tokens_BxL)),
-            "bfloat16 chain against float32": error(brief, full),
-            "nf4 against float32 before quantisation": error(nf4, plain),
+            f"{kind} against {reference}": error(seen[kind], seen[reference])
+            for kind, reference in (
+                ("nf4", "nf4 dequantised"),
+                ("int8", "int8 dequantised"),
+                ("bfloat16 chain", "nf4 dequantised"),
+                ("nf4", "full"),
+            )
         }
     print(json.dumps(rounded(found), indent=1))
 
 
-def in_full(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    model = models.load(folder, "nf4", CPU)
-    dequantised.dequantise(model, dtype)
+def dequantised(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Loads a model with the values that its 4 bits stand for."""
+    model = loading.load(folder, "nf4", CPU)
+    quantised.dequantise(model, dtype)
     return model
 
 
-def from_int8(folder: Path) -> PreTrainedModel:
-    """The full-precision model with the values that 8 bits stand for: each row's integers times its
-    scale over 127.
+def dequantised_int8(folder: Path) -> PreTrainedModel:
+    """Loads a model with the values that its 8 bits stand for: the integers of a row times the
+    row's scale over 127.
     """
-    model, packed = models.load(folder, "float32", CPU), models.load(folder, "int8", CPU)
+    model, packed = loading.load(folder, "float32", CPU), loading.load(folder, "int8", CPU)
     for name, parameter in packed.named_parameters():
         if parameter.dtype == torch.int8:
             scale: Tensor = getattr(parameter, "SCB")  # noqa: B009 - bitsandbytes' own
-            model.get_parameter(name).data.copy_(
-                parameter.data.float() * scale.float()[:, None] / 127
-            )
+            values = parameter.data.float() * scale.float()[:, None] / 127
+            model.get_parameter(name).data.copy_(values)
     return model
 
 
 def gradients(model: PreTrainedModel, tokens_BxL: Tensor) -> dict[str, Tensor]:
-    label.losses(model, tokens_BxL).mean().backward()
+    """Returns the gradients of the mean label loss, by parameter."""
+    last_token.losses(model, tokens_BxL).mean().backward()
     return {
         name: parameter.grad.double()
         for name, parameter in model.named_parameters()
@@ -79,13 +84,10 @@ def gradients(model: PreTrainedModel, tokens_BxL: Tensor) -> dict[str, Tensor]:
 
 
 def error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
-    """‖found − reference‖ / ‖reference‖ over the parameters that both have."""
+    """Returns ‖found − reference‖ / ‖reference‖ over the parameters that both have."""
     both = found.keys() & reference.keys()
-    apart, size = (
-        sum(float(x.norm() ** 2) for x in xs)
-        for xs in ([found[k] - reference[k] for k in both], [reference[k] for k in both])
-    )
-    return (apart / size) ** 0.5
+    apart = sum(float((found[key] - reference[key]).norm() ** 2) for key in both)
+    return (apart / sum(float(reference[key].norm() ** 2) for key in both)) ** 0.5
 
 
 if __name__ == "__main__":

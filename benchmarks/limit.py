@@ -1,5 +1,5 @@
-"""The least time that a chain-step could take on this machine: what must be calculated and moved,
-at the best rates it shows.
+"""The least time that a step of a chain could take on this machine: what must be computed and
+moved, at the best rates that the machine shows.
 
 Floating-point operations of the last token's loss, for a minibatch of B windows of P = L − 1
 tokens, width d, n blocks, V tokens in the vocabulary. A block has M = m·d² weights in matrices (m =
@@ -52,9 +52,11 @@ class Rates:
 
 
 def forward(work: Work, *, whole: bool = False) -> int:
-    """Floating-point operations in the matrix products of a minibatch's forward pass: those needed,
-    or, `whole`, all that a model makes that gives the logits of every position and the scores of
-    every pair.
+    """Counts the floating-point operations of a minibatch's forward pass in matrix products.
+
+    Args:
+        whole: whether to count what a model does that computes the logits of every position and the
+            scores of every pair; if not, what is needed for the label.
     """
     P, d = work.length - 1, work.width
     weights = (4 + MLP[work.architecture]) * d * d
@@ -65,28 +67,28 @@ def forward(work: Work, *, whole: bool = False) -> int:
 
 
 def needed(work: Work) -> int:
-    """Floating-point operations of a chain-step."""
+    """Counts the floating-point operations of a step."""
     return 3 * forward(work)
 
 
 def moved(work: Work) -> int:
-    """Bytes of a chain-step."""
+    """Counts the bytes that a step moves."""
     return 7 * SIZE * parameters(work)
 
 
 def limit(work: Work, rates: Rates) -> float:
-    """Seconds of a chain-step."""
+    """Returns the least seconds of a step."""
     return needed(work) / rates.matrix + moved(work) / rates.memory
 
 
 def measure(dtype: torch.dtype) -> Rates:
-    """This machine's."""
+    """Measures the rates of this machine."""
     shapes = {shape for work in WORKS.values() for shape in products(work)}
     return Rates(max(matrix_rate(*shape, dtype) for shape in shapes), memory_rate())
 
 
 def products(work: Work) -> list[tuple[int, int, int]]:
-    """(rows, in, out) of a block's larger products."""
+    """Returns (rows, in, out) of a block's larger products."""
     rows, d = work.batch * (work.length - 1), work.width
     return [(rows, d, 3 * d), (rows, d, 4 * d), (rows, 4 * d, d)]
 
@@ -110,7 +112,7 @@ def memory_rate() -> float:
 
 
 def fastest(call: Callable[[], object]) -> float:
-    """Seconds of the fastest of some calls."""
+    """Returns the seconds of the fastest of some calls."""
     call()
     best, end = float("inf"), time.perf_counter() + REPEATED
     while best == float("inf") or time.perf_counter() < end:

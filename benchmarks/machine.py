@@ -1,6 +1,4 @@
-"""The machine that is measured, in words and numbers that do not change from one run to the
-next.
-"""
+"""The machine that is measured, in words and numbers that are the same in every run."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class Machine:
-    """cores: those this process may use. memory: GiB. gpu: None where there is none."""
+    """`cores`: those that this process may use; `memory`: GiB; `gpu`: None without one."""
 
     processor: str
     cores: int

@@ -1,16 +1,15 @@
 """One measurement, in a process of its own: `python -m benchmarks.measure NAME WORK --folder
 FOLDER` prints one line of JSON.
 
-After a warm-up of a few steps, in which things are loaded and compiled, the work is timed with n₁
-steps a chain and with n₂; what a call costs whatever its length, such as a peer's pass over all the
-data or its compiling again, drops out of
+After a warm-up of a few steps, which loads and compiles, the work is timed with n₁ and with n₂
+steps of each chain. What a call costs whatever its length, such as a peer's pass over all the data,
+drops out of
 
-    seconds per chain-step = (t₂ − t₁) / ((n₂ − n₁)·chains)
+    seconds per step of a chain = (t₂ − t₁) / ((n₂ − n₁)·chains)
 
-and is given apart, as `fixed` = t₁ − n₁·chains·(seconds per chain-step). Memory is that of the
-process, loaded libraries and model with it, from after loading the model on; `above` is what of it
-is over that of the process when it had only imported everything. On a GPU both are what torch
-allocated there.
+and is reported as `fixed` = t₁ − n₁·chains·(seconds per step). `peak` is the memory of the process
+after the model was loaded, with libraries and model; `above` is its excess over what the process
+had when everything was imported. On a GPU both are what torch allocated there.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from benchmarks.work import WORKS, Work, device
 
 @dataclass(frozen=True)
 class Measurement:
-    """seconds: of a step of one chain. fixed: seconds of a call. peak, above: bytes."""
+    """`seconds`: of a step of one chain; `fixed`: of a call; `peak`, `above`: bytes."""
 
     seconds: float
     fixed: float
@@ -40,10 +39,10 @@ class Measurement:
 
 
 def measure(name: str, work: Work, warm_up: int) -> Measurement:
-    """Imports the adapter, loads, warms up, times.
+    """Imports the adapter, loads the model, warms up, and times.
 
-    On a machine that does other work the longer chains may take no longer, and `seconds` is then no
-    time at all: it is kept as it is.
+    On a machine that does other work the longer chains may take less time than the shorter ones; a
+    negative result is returned as it is.
 
     Raises:
         ArithmeticError: a loss is not finite.
@@ -61,7 +60,7 @@ def measure(name: str, work: Work, warm_up: int) -> Measurement:
 
 
 def timed(runner: Adapter, work: Work, steps: int) -> float:
-    """Seconds."""
+    """Returns the seconds of a call."""
     synchronise()
     start = time.perf_counter()
     losses = runner.run(work, steps)
@@ -78,7 +77,7 @@ def synchronise() -> None:
 
 
 def peak_memory() -> int:
-    """Bytes, the most that there were, in this process and in those it started."""
+    """Returns the most bytes that this process and those that it started have had."""
     if device().type == "cuda":
         return torch.cuda.max_memory_allocated()
     if Path(
@@ -98,9 +97,7 @@ def peak_memory() -> int:
 
 
 def forget_peak() -> None:
-    """From here on the peak counts anew, where the system can do that: of loading a model it is
-    another one.
-    """
+    """Starts to count the peak again, where the system can, so that loading does not count."""
     if device().type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif (peak := Path("/proc/self/clear_refs")).exists():

@@ -1,70 +1,79 @@
-"""This project's samplers, as its stages run them: several chains on a process a core, one alone on
-all cores.
-"""
+"""This project's sampler: several chains on a process for each core, a single one on all cores."""
 
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from multiprocessing import get_context
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks.work import LOCALIZATION, LR, NBETA, Work, autocast, tokens
-from replicate.models import last_token as label
-from replicate.models import loading as models
-from replicate.pipeline import parallel as processes
-from replicate.sampling import Chain, Plan, Setting, Space, walk
+from replicate.models import last_token, loading
+from replicate.pipeline import parallel, processes
+from replicate.progress import silent
+from replicate.sampling import SamplerConfig, SamplingConfig, Task, run_piece
 
 
 @cache
 def model(work: Work) -> PreTrainedModel:
-    """The saved model as the stages load it."""
+    """Loads the saved model as the stages do."""
     assert work.folder is not None
-    network = models.load(work.folder, "float32", models.device("any", work.name))
-    label.focus(network)
+    network = loading.load(work.folder, "float32", loading.device("any", work.name))
+    last_token.focus(network)
     return network
 
 
 def run(work: Work, steps: int) -> np.ndarray:
-    chains = list(range(work.chains))
-    count = min(processes.count("auto"), work.chains)
-    if count == 1:
-        losses = losses_of(work, steps, chains)
-    else:
-        shares = [chains[rank::count] for rank in range(count)]
-        parts = [pool(count).submit(losses_of, work, steps, share) for share in shares]
-        losses = {chain: loss for part in parts for chain, loss in part.result().items()}
-    return np.stack([losses[chain] for chain in chains])
+    """Runs the chains; returns their losses (chains, steps)."""
+    workers = min(parallel.count("auto"), work.chains)
+    return spread(work, steps, workers) if workers > 1 else losses(work, steps, range(work.chains))
+
+
+def spread(work: Work, steps: int, workers: int) -> np.ndarray:
+    """Runs the chains on processes of one thread each."""
+    shares = [range(first, work.chains, workers) for first in range(workers)]
+    parts = [pool(workers).submit(losses, work, steps, share) for share in shares]
+    losses_CxT = np.empty((work.chains, steps))
+    for share, part in zip(shares, parts, strict=True):
+        losses_CxT[list(share)] = part.result()
+    return losses_CxT
 
 
 @cache
-def pool(count: int) -> ProcessPoolExecutor:
-    return processes.pool(count)
+def pool(workers: int) -> ProcessPoolExecutor:
+    """Returns processes that last as long as this one."""
+    processes.use_one_thread()  # they inherit the environment
+    return ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    )
 
 
-def losses_of(work: Work, steps: int, chains: list[int]) -> dict[int, np.ndarray]:
-    """The minibatch losses (steps,) of some of the work's chains."""
+def losses(work: Work, steps: int, chains: range) -> np.ndarray:
+    """Runs some of the work's chains; returns their losses (chains, steps)."""
     network, tokens_NxL = model(work), tokens(work)
-    done: dict[tuple[int, int], Chain] = {}
 
     def loss(index_B: Tensor) -> Tensor:
         with autocast(work):
-            return label.losses(network, tokens_NxL[index_B])
+            return last_token.losses(network, tokens_NxL[index_B])
 
-    walk(
-        Space(list(models.sampled(network).values())),
-        loss,
-        np.zeros(len(tokens_NxL), np.float32),
-        Setting("sgld", LR, localization=LOCALIZATION),
-        Plan(
-            nbeta=NBETA, batch_size=work.batch, groups=1, chains=work.chains, burn_in=0, draws=steps
-        ),
-        [[(0, chain)] for chain in chains],
-        order=lambda group: np.random.default_rng(group).permutation(len(tokens_NxL)),
-        noise=lambda group, chain: chain,
-        advance=lambda steps=1, note="": None,
-        done=done,
+    sampling = SamplingConfig(
+        nbeta=NBETA, batch_size=work.batch, shuffles=1, chains=work.chains, burn_in=0, draws=steps
     )
-    return {chain: done[0, chain].loss for chain in chains}
+    found = []
+    for chain in chains:
+        done = run_piece(
+            Task(loss, list(loading.sampled(network).values())),
+            SamplerConfig("sgld", LR, localization=LOCALIZATION),
+            sampling,
+            [(0, chain)],
+            np.zeros(len(tokens_NxL), np.float32),
+            order=lambda shuffle: np.random.default_rng(shuffle).permutation(len(tokens_NxL)),
+            noise=lambda shuffle, chain: chain,
+            advance=silent,
+        )
+        found.append(done[0, chain].loss)
+    return np.stack(found)

@@ -1,5 +1,5 @@
-"""What `results.json` says: per machine its description, the limit's rates, and per work what ours
-and each peer took.
+"""What `results.json` holds: for each machine its description, the rates behind the limit, and for
+each work what ours and each peer took.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from statistics import median
 from typing import Any
 
 from benchmarks.limit import Rates, limit, moved, needed
-from benchmarks.machine import Machine
+from benchmarks.machine import Machine, describe
 from benchmarks.measure import Measurement
 from benchmarks.peers import version
 from benchmarks.rounds import Runs, Timings
 from benchmarks.work import Work, parameters
+from replicate.data.json_io import rounded, write_json
 
+FILE = Path(__file__).with_name("results.json")
 Report = dict[str, Any]  # of one machine
 
 
@@ -26,15 +28,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def row(work: Work, lack: str | None, timings: dict[str, Runs], rates: Rates) -> dict[str, Any]:
-    """Of one work; `lack` says why it was not run. Ratios are a peer's over ours, round by round:
-    above 1, ours is the better.
+    """Returns the results of one work; `lack` says why it was not run.
+
+    Ratios are a peer's value over ours, taken within a round; above 1, ours is the better.
     """
     about = {
         "parameters": parameters(work),
         "chains": work.chains,
         "batch": work.batch,
         "length": work.length,
-        "products": work.products,
+        "compute_dtype": work.compute_dtype,
         "peers_logits": work.logits,
         "operations": needed(work),
         "bytes": moved(work),
@@ -82,13 +85,13 @@ def report(
     lacks: dict[str, str],
     timings: Timings,
 ) -> Report:
-    """`lacks`: why a work was not run, by its name."""
+    """Returns the results of a machine; `lacks` says why a work was not run, by its name."""
     return {
         "machine": asdict(machine),
         "rates": {dtype: asdict(rate) for dtype, rate in rates.items()},
         "works": {
             work.name: row(
-                work, lacks.get(work.name), timings.get(work.name, {}), rates[work.products]
+                work, lacks.get(work.name), timings.get(work.name, {}), rates[work.compute_dtype]
             )
             for work in works
         },
@@ -96,16 +99,22 @@ def report(
 
 
 def read(path: Path) -> dict[str, Report]:
-    """All machines' reports, by the machine's name."""
+    """Returns the reports of all machines, by the machine's name."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def merged(reports: dict[str, Report], name: str, new: Report) -> dict[str, Report]:
-    """With the works and rates of `new` in place of the same machine's own; what else was found out
-    about that machine stays.
-    """
+    """Puts the works and rates of `new` in place of the same machine's; its other results stay."""
     old = reports.get(name, {})
     if old.get("machine") != new["machine"]:
         old = {}
     grown = {key: old.get(key, {}) | new[key] for key in ("rates", "works") if key in new}
     return reports | {name: old | new | grown}
+
+
+def add(**found: Any) -> None:
+    """Prints what was found out about this machine and adds it to results.json."""
+    machine = describe()
+    report = {"machine": asdict(machine), "works": {}} | found
+    write_json(FILE, merged(read(FILE), machine.name, report))
+    print(json.dumps(rounded(found), indent=1, ensure_ascii=False))

@@ -1,5 +1,5 @@
-"""Measurements of all that are compared, one after another, round by round, so that a slow minute
-of the machine hits all alike.
+"""Measures all that are compared in turn, round by round, so that a slow minute of the machine
+affects all alike.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass
 class Runs:
-    """One peer's, or ours, on one work: a measurement a round, or why there is none."""
+    """The measurements of ours or of a peer on one work, or why there are none."""
 
     rounds: list[Measurement] = field(default_factory=list)
     lack: str | None = None
@@ -36,8 +36,7 @@ Timings = dict[str, dict[str, Runs]]  # by work, by peer, ours with it
 
 
 def measure(works: Sequence[Work], peers: Sequence[str], rounds: int, advance: Advance) -> Timings:
-    """Every work by ours and by the peers chosen of its own, `rounds` times; `advance` is told of
-    each measurement, made or not.
+    """Measures every work by ours and by its peers, `rounds` times.
 
     A peer that is not installed or fails is not tried again.
     """
@@ -72,7 +71,7 @@ def attempt(name: str, work: Work, folder: Path, runs: Runs) -> None:
 
 
 def rates(dtypes: Sequence[str], rounds: int, advance: Advance) -> dict[str, Rates]:
-    """The best that the machine showed, by dtype."""
+    """Returns the best rates that the machine showed, by dtype."""
     best: dict[str, Rates] = {}
     for dtype in dtypes:
         shown = []
@@ -84,7 +83,7 @@ def rates(dtypes: Sequence[str], rounds: int, advance: Advance) -> dict[str, Rat
 
 
 def python(module: str, *arguments: object) -> dict[str, Any]:
-    """What a module, run in a fresh process, prints last.
+    """Runs a module in a fresh process and returns the JSON that it prints last.
 
     Raises:
         UserError: it failed; the message is the last line of its complaint.

@@ -19,7 +19,7 @@ HEADS = (
 
 
 def table(reports: dict[str, Report]) -> str:
-    """A line a peer. Medians, with the least and the most of all rounds in brackets."""
+    """Returns a line for each peer: medians, with the least and the most in brackets."""
     rows = [HEADS]
     for machine, report in reports.items():
         works: dict[str, Any] = report["works"]

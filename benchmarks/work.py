@@ -1,5 +1,4 @@
-"""What is timed: SGLD around a language model with random weights, the same for ours and for every
-peer.
+"""What is timed: SGLD around a language model with random weights, for ours and for every peer.
 
     w ← w − (ε/2)·[nβ·∇L_B(w) + γ(w − w*)] + √ε·N(0, I)
 
@@ -8,7 +7,7 @@ L_B: mean cross-entropy of the last token over the B windows of a minibatch, nat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -17,23 +16,30 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from replicate.models import loading as models
+from replicate.models import loading
 
 LR, NBETA, LOCALIZATION = 1e-5, 30.0, 100.0  # ε, nβ, γ
 SEED = 0
+PEERS = ("devinterp", "canonical-interp", "posteriors")
 
 
 @dataclass(frozen=True)
 class Work:
     """Chains around one model, and how long they are timed.
 
-    `length` is the tokens of a window with the label, so that a model is given length − 1; `batch`
-    the windows of a step, `batches` the disjoint ones in the text. A `published` model is GPT-2 as
-    it comes from the hub (1024 positions, gelu_new), the others are the control models of
-    `replicate.models`; `folder` is where it was saved. `peers` are those that are measured;
-    `logits` says whether their loss makes the logits of all positions, as a model does when it is
-    called, or of the last alone. Ours makes the last alone. `steps` are the two lengths of chain
-    that are timed.
+    Attributes:
+        length: tokens of a window with the label, so that a model is given length − 1.
+        batch: windows of a step.
+        steps: the two lengths of chain that are timed.
+        peers: those that are measured.
+        compute_dtype: of matrix products; weights are float32.
+        published: whether the model is GPT-2 as it is on the hub (1024 positions, gelu_new), and
+            not a control model.
+        cuda: whether it needs a GPU.
+        logits: whether the peers' loss computes the logits of all positions, as a model does when
+            it is called, or of the last one alone, as ours does.
+        batches: disjoint minibatches in the text.
+        folder: where the model was saved.
     """
 
     name: str
@@ -47,89 +53,36 @@ class Work:
     chains: int
     steps: tuple[int, int]
     peers: tuple[str, ...]
-    products: Literal["float32", "bfloat16"] = "float32"  # weights are float32
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     published: bool = False
-    cuda: bool = False  # needs a GPU
+    cuda: bool = False
     logits: Literal["all", "last"] = "all"
     batches: int = 8
     folder: Path | None = None
 
 
-def mini(name: str, width: int, heads: int, steps: tuple[int, int]) -> Work:
-    return Work(
-        name,
-        "gpt2",
-        2,
-        width,
-        heads,
-        768,
-        48,
-        32,
-        20,
-        steps,
-        ("devinterp", "canonical-interp", "posteriors"),
-    )
-
-
+MINI = Work("mini", "gpt2", 2, 24, 2, 768, 48, 32, 20, (20, 80), PEERS)
+GPT2 = Work("gpt2", "gpt2", 12, 768, 12, 50257, 200, 5, 1, (2, 8), (PEERS[0], PEERS[2]))
+GPT2 = replace(GPT2, published=True)
+XL = replace(GPT2, layers=48, width=1600, heads=25, steps=(5, 15), peers=PEERS[:1], cuda=True)
 WORKS = {
     work.name: work
     for work in (
-        mini("mini-34k", 24, 2, (20, 80)),
-        mini("mini-110k", 52, 2, (20, 60)),
-        mini("mini-350k", 104, 4, (10, 40)),
-        mini("mini-1050k", 192, 6, (5, 25)),
-        Work(
-            "gpt2",
-            "gpt2",
-            12,
-            768,
-            12,
-            50257,
-            200,
-            5,
-            1,
-            (2, 8),
-            ("devinterp", "posteriors"),
-            published=True,
-        ),
-        Work(
-            "gpt2-xl",
-            "gpt2",
-            48,
-            1600,
-            25,
-            50257,
-            200,
-            5,
-            1,
-            (5, 15),
-            ("devinterp",),
-            published=True,
-            cuda=True,
-        ),
-        Work(
-            "gpt2-xl-64",
-            "gpt2",
-            48,
-            1600,
-            25,
-            50257,
-            200,
-            64,
-            1,
-            (5, 15),
-            ("devinterp",),
-            "bfloat16",
-            published=True,
-            cuda=True,
-        ),
+        replace(MINI, name="mini-34k"),
+        replace(MINI, name="mini-110k", width=52, steps=(20, 60)),
+        replace(MINI, name="mini-350k", width=104, heads=4, steps=(10, 40)),
+        replace(MINI, name="mini-1050k", width=192, heads=6, steps=(5, 25)),
+        GPT2,
+        replace(XL, name="gpt2-xl"),
+        replace(XL, name="gpt2-xl-64", batch=64, compute_dtype="bfloat16"),
     )
 }
 
 
 def build(work: Work) -> PreTrainedModel:
+    """Makes the model with random weights."""
     if not work.published:
-        return models.build(
+        return loading.build(
             work.architecture,
             layers=work.layers,
             width=work.width,
@@ -152,7 +105,7 @@ def build(work: Work) -> PreTrainedModel:
 
 
 def save(work: Work, folder: Path) -> None:
-    """Writes the model at w*: random weights, the same each time."""
+    """Writes the model at w*: its random weights are the same each time."""
     torch.manual_seed(SEED)
     with device():
         model = build(work)
@@ -160,18 +113,18 @@ def save(work: Work, folder: Path) -> None:
 
 
 def device() -> torch.device:
-    """Not `models.device`, which makes the products of the whole process faster, a peer's too."""
+    """Returns the device, without what `loading.device` changes in the whole process."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(work: Work) -> torch.autocast:
-    """In which a loss is calculated."""
-    return torch.autocast(device().type, torch.bfloat16, enabled=work.products == "bfloat16")
+    """Returns the context in which a loss is computed."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=work.compute_dtype == "bfloat16")
 
 
 @cache
 def model(work: Work, attention: str = "sdpa") -> PreTrainedModel:
-    """The saved model as Hugging Face loads it."""
+    """Loads the saved model as its users would."""
     assert work.folder is not None
     return AutoModelForCausalLM.from_pretrained(
         work.folder,
@@ -184,7 +137,7 @@ def model(work: Work, attention: str = "sdpa") -> PreTrainedModel:
 
 @cache
 def tokens(work: Work) -> Tensor:
-    """Random windows, shape (batches·B, L), on the model's device."""
+    """Returns random windows (batches·B, L) on the model's device."""
     generator = torch.Generator().manual_seed(SEED)
     return torch.randint(
         work.vocabulary, (work.batches * work.batch, work.length), generator=generator
@@ -193,6 +146,6 @@ def tokens(work: Work) -> Tensor:
 
 @cache
 def parameters(work: Work) -> int:
-    """The number of weights, none of which is made."""
+    """Counts the weights without making them."""
     with torch.device("meta"):
-        return models.count(build(work))
+        return loading.count(build(work))

@@ -1,8 +1,7 @@
-"""How Sphinx builds the documentation: README, CONTRIBUTING, CHANGELOG and docs/, as they stand on
-a forge, and the API from docstrings.
+"""How Sphinx builds the documentation (`make docs`): README, CONTRIBUTING, CHANGELOG and docs/, as
+a forge shows them, and the API from docstrings.
 
-The source folder is the project's root, so that a link between two of these files is checked as one
-within the book; `make docs` builds.
+The source folder is the project's root, so that links between these files are checked.
 """
 
 from __future__ import annotations
@@ -22,9 +21,8 @@ sys.path.insert(0, str(ROOT))
 project = "Does λ̂ grow with size?"
 author = "The replicate authors"
 project_copyright = "The replicate authors, MIT licence"
-version = release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-    "version"
-]
+settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+version = release = settings["project"]["version"]
 root_doc = "docs/index"
 include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md"]
 exclude_patterns = [".*", "data", "logs", "tmp", "paper", "results", "docs/_build"]
@@ -32,7 +30,11 @@ exclude_patterns = [".*", "data", "logs", "tmp", "paper", "results", "docs/_buil
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 3  # as a forge has them
 myst_fence_as_directive = ["mermaid"]
-suppress_warnings = ["myst.header"]  # a page of a decision, or of modules, may begin deeper
+suppress_warnings = [
+    "myst.header",  # a page of a decision, or of modules, may begin deeper
+    "ref.python",  # a record and what it is made of may have the same name
+]
+napoleon_use_ivar = True  # attributes are listed once
 
 autodoc_default_options = {
     "members": True,
@@ -44,24 +46,10 @@ autodoc_typehints_format = "short"
 autodoc_inherit_docstrings = False
 autodoc_class_signature = "separated"
 autodoc_preserve_defaults = True
-autodoc_type_aliases = {
-    name: name
-    for name in (
-        "Advance",
-        "Anchor",
-        "Array",
-        "Chains",
-        "Interval",
-        "Loss",
-        "Masks",
-        "Read",
-        "Rest",
-        "Verdict",
-    )
-}
-# No other project's index of names is at hand: what is not this project's own is no link.
-nitpick_ignore_regex = [("py:.*", r"(?!replicate\.).*")]
-nitpick_ignore = [("py:class", "replicate.results.R")]  # a type variable
+ALIASES = "Advance Anchor Array Choice Interval Loss Masks Noise Order Verdict".split()
+autodoc_type_aliases = {name: name for name in ALIASES}
+# No other project's index of names is at hand, so only this project's names are links.
+nitpick_ignore_regex = [("py:.*", r"(?!replicate\.).*"), ("py:class", r".*\.[A-Z]")]
 
 html_theme = "furo"
 html_title = project
@@ -73,25 +61,21 @@ html_last_updated_fmt = None
 pygments_style, pygments_dark_style = "friendly", "monokai"
 
 
+SECTIONS = ("Args:", "Attributes:", "Raises:", "Returns:", "Yields:")
+
+
 class Mermaid(Directive):
-    """The one diagram, which a forge draws from the text in its fence; here it is drawn already
-    (docs/pipeline.py).
-    """
+    """Shows the diagram that docs/pipeline.py drew, where a forge draws it from its text."""
 
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        return [
-            nodes.raw(
-                "", (ROOT / "docs" / "pipeline.svg").read_text(encoding="utf-8"), format="html"
-            )
-        ]
+        drawn = (ROOT / "docs" / "pipeline.svg").read_text(encoding="utf-8")
+        return [nodes.raw("", drawn, format="html")]
 
 
 def folders(app: Sphinx, page: str, source: list[str]) -> None:
-    """A link to a folder leads somewhere on a forge, and nowhere in a book: its text alone is
-    left.
-    """
+    """Leaves the text alone of a link to a folder, which a forge can show and a book cannot."""
     here = ROOT / Path(page).parent
     source[0] = re.sub(
         r"\[([^]]+)\]\(([^)#:]+)\)",
@@ -103,21 +87,20 @@ def folders(app: Sphinx, page: str, source: list[str]) -> None:
 def plain(
     app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """Docstrings are plain text: what is set in stays as it is, names in columns are a list,
-    `names` are code, and a star is a star.
+    """Makes reStructuredText of a docstring, which is plain text.
+
+    Indented blocks stay as they are, names in two columns become a list, `names` are code.
     """
     out: list[str] = []
     for block in filter(str.strip, re.split(r"\n\s*\n", "\n".join(lines))):
         head, _, rest = block.partition("\n")
-        if head in ("Raises:", "Returns:", "Args:"):
+        if head in SECTIONS:
             out += [head, *quoted(rest).split("\n")]
         elif re.match(r"[`*][\w ]+[`*] {2,}", block):
             for entry in re.split(r"\n(?=[`*])", block):
                 term, said = re.split(r" {2,}", " ".join(entry.split("\n")), maxsplit=1)
-                out += [
-                    term if term.startswith("*") else quoted(term),
-                    f"    {quoted(' '.join(said.split()))}",
-                ]
+                term = term if term.startswith("*") else quoted(term)
+                out += [term, f"    {quoted(' '.join(said.split()))}"]
         elif any(line.startswith("  ") for line in block.split("\n")):
             out += ["::", "", *(f"    {line}" for line in block.split("\n"))]
         else:
@@ -127,7 +110,7 @@ def plain(
 
 
 def quoted(text: str) -> str:
-    """Plain text as reStructuredText."""
+    """Returns plain text as reStructuredText."""
     parts = re.split(r"(`[^`]+`)", text)
     return "".join(
         f"`{part}`" if part.startswith("`") else re.sub(r"[*|\\]|_(?=\W|$)", r"\\\g<0>", part)
@@ -144,8 +127,9 @@ def signature(
     given: str | None,
     returned: str | None,
 ) -> tuple:
-    """Names of types as they stand in the code, where autodoc wraps them or spells them out."""
-    array = r"(?:~numpy\.)?ndarray\[tuple\[(?:~typing\.)?Any, \.\.\.\], (?:~numpy\.)?dtype\[((?:~numpy\.)?\w+)\]\]"
+    """Restores the names of types that autodoc wraps or spells out."""
+    shape, kind = r"tuple\[(?:~typing\.)?Any, \.\.\.\]", r"(?:~numpy\.)?dtype\[((?:~numpy\.)?\w+)\]"
+    array = rf"(?:~numpy\.)?ndarray\[{shape}, {kind}\]"
     words = ((r"~?TypeAliasForwardRef\('(\w+)'\)", r"\1"), (array, r"NDArray[\1]"))
     for pattern, word in words:
         given, returned = (text and re.sub(pattern, word, text) for text in (given, returned))
@@ -155,7 +139,5 @@ def signature(
 def setup(app: Sphinx) -> None:
     app.add_directive("mermaid", Mermaid)
     app.connect("source-read", folders)
-    app.connect(
-        "autodoc-process-docstring", plain, priority=400
-    )  # before napoleon reads the sections
+    app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", signature)

@@ -1,10 +1,8 @@
-"""The artifact as a research object, ro-crate-metadata.json (RO-Crate 1.1, Workflow RO-Crate 1.0),
-from what the repository says of itself.
+"""`python docs/crate.py` writes ro-crate-metadata.json, which describes the artifact as a research
+object (RO-Crate 1.1, Workflow RO-Crate 1.0), from what the repository says of itself.
 
-    python docs/crate.py
-
-It describes the files that git has, not a run of them: who ran what, when and where stands in
-results/<study>/provenance.json.
+It describes the files in git, not a run: results/<study>/provenance.json tells what results came
+from.
 """
 
 from __future__ import annotations
@@ -22,11 +20,11 @@ WORKFLOW = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 LICENCE, AUTHORS, DVC = "https://spdx.org/licenses/MIT", "#authors", "#dvc"
 Entity = dict[str, Any]
 
-FILES = {  # what is described, and as what
+FILES = {
     "params.yaml": "Everything that a result depends on",
     "data/published.yaml": "The figures that the study of November 2023 published",
     "dvc.lock": "Hashes of the inputs, outputs, code and parameters of each stage",
-    "README.md": "What it found, how to run it",
+    "README.md": "What was found, and how to run it",
     "CITATION.cff": "How to cite it",
     "CHANGELOG.md": "What changed",
     "LICENSE": "MIT licence",
@@ -41,179 +39,135 @@ FORMATS = {
     "": "text/plain",
     ".cff": "application/yaml",
     ".json": "application/json",
+    ".lock": "text/plain",
     ".md": "text/markdown",
     ".svg": "image/svg+xml",
+    ".tex": "application/x-tex",
+    ".yaml": "application/yaml",
 }
-FORMATS |= {".tex": "application/x-tex", ".yaml": "application/yaml", ".lock": "text/plain"}
 FOLDERS = {
     "replicate/": "The package",
     "tests/": "Its tests",
     "benchmarks/": "Its benchmarks",
     "docs/": "Its documentation",
 }
+RESULTS = {
+    "results": "What the stages found, as JSON",
+    "schemas": "JSON Schemas of the results",
+    "published": "The published figures, judged",
+}
 
 
 def to(*names: str) -> Any:
+    """Returns references to entities."""
     links = [{"@id": name} for name in names]
     return links[0] if len(links) == 1 else links
 
 
+def entity(name: str, kind: Any, said: str, **more: Any) -> Entity:
+    return {"@id": name, "@type": kind, "name": said, **more}
+
+
 def file(name: str, said: str, **more: Any) -> Entity:
-    path = ROOT / name
-    form = "application/yaml" if name == "dvc.lock" else FORMATS.get(path.suffix, "text/plain")
-    return {"@id": name, "@type": "File", "name": said, "encodingFormat": form, **more}
+    form = "application/yaml" if name == "dvc.lock" else FORMATS.get(Path(name).suffix, FORMATS[""])
+    return entity(name, "File", said, encodingFormat=form, **more)
 
 
 def results() -> list[Entity]:
-    """The folders of results and their files, each conforming to its schema; the first is the
-    folder of all.
-    """
-    top, *folders = [
-        ROOT / "results",
-        *sorted(path for path in (ROOT / "results").iterdir() if path.is_dir()),
-    ]
+    """Returns the folders of results and their files, with their schemas; first that of all."""
+    top = ROOT / "results"
+    folders = sorted(path for path in top.iterdir() if path.is_dir())
     found: list[Entity] = []
     for folder in (top, *folders):
         inside = [
             file(str(path.relative_to(ROOT)), title(path), **schema(path))
             for path in sorted(folder.glob("*.json"))
         ]
-        parts = [entity["@id"] for entity in inside] + [
-            f"{each.relative_to(ROOT)}/" for each in folders if folder == top
-        ]
-        found += [
-            {
-                "@id": f"{folder.relative_to(ROOT)}/",
-                "@type": "Dataset",
-                "name": title(folder),
-                "hasPart": to(*parts),
-            },
-            *inside,
-        ]
+        parts = [each["@id"] for each in inside]
+        parts += [f"results/{each.name}/" for each in folders if folder == top]
+        said = RESULTS.get(folder.name, f"Results of the {folder.name} study")
+        name = f"{folder.relative_to(ROOT)}/"
+        found += [entity(name, "Dataset", said, hasPart=to(*parts)), *inside]
     return found
 
 
 def title(path: Path) -> str:
-    if path.name == "results":
-        return "What the stages found, as JSON"
-    if path.is_dir():
-        return {
-            "schemas": "JSON Schemas of the results",
-            "published": "The published figures, judged",
-        }.get(path.name, f"Results of the {path.name} study")
-    return (
-        f"JSON Schema of {path.name.removesuffix('.schema.json')}"
-        if path.parent.name == "schemas"
-        else path.stem.capitalize()
-    )
+    if path.parent.name == "schemas":
+        return f"JSON Schema of {path.name.removesuffix('.schema.json')}"
+    return path.stem.capitalize()
 
 
 def schema(path: Path) -> Entity:
-    known = ROOT / "results" / "schemas" / f"{path.stem}.schema.json"
-    return (
-        {"conformsTo": to(str(known.relative_to(ROOT)))}
-        if known.is_file() and path.parent.name != "schemas"
-        else {}
-    )
+    name = f"results/schemas/{path.stem}.schema.json"
+    return {"conformsTo": to(name)} if (ROOT / name).is_file() else {}
 
 
 def crate() -> Entity:
+    """Returns the whole description."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     dvc = re.search(r'"dvc==([\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    found, about = results(), " ".join(citation["abstract"].split())
-    described = [
-        file(name, said, **({"about": to("./")} if name == "README.md" else {}))
-        for name, said in FILES.items()
-    ]
-    folders = [{"@id": name, "@type": "Dataset", "name": said} for name, said in FOLDERS.items()]
-    workflow = file(
+    described = [file(name, said) for name, said in FILES.items()]
+    described[list(FILES).index("README.md")]["about"] = to("./")
+    folders = [entity(name, "Dataset", said) for name, said in FOLDERS.items()]
+    workflow: Entity = file(
         "dvc.yaml",
         "The pipeline",
+        description="Stages of both studies: `dvc repro demo` runs the demo study, `dvc repro` all",
         programmingLanguage=to(DVC),
         image=to("docs/pipeline.svg"),
         license=to(LICENCE),
         creator=to(AUTHORS),
-    )
-    workflow |= {
-        "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow"],
-        "input": to("#params"),
-        "output": to("#results"),
-        "conformsTo": to(WORKFLOW),
-    }
-    workflow["description"] = (
-        "Stages of both studies; `dvc repro demo` runs the demo study, `dvc repro` everything"
-    )
+        input=to("#params"),
+        output=to("#results"),
+        conformsTo=to(WORKFLOW),
+    ) | {"@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow"]}
     parameters = [
-        {
-            "@id": "#params",
-            "@type": "FormalParameter",
-            "name": "params.yaml",
-            "additionalType": "File",
-            "workExample": to("params.yaml"),
-        },
-        {
-            "@id": "#results",
-            "@type": "FormalParameter",
-            "name": "results",
-            "additionalType": "Dataset",
-            "workExample": to("results/"),
-        },
+        entity(f"#{name}", "FormalParameter", said, additionalType=kind, workExample=to(example))
+        for name, said, kind, example in (
+            ("params", "params.yaml", "File", "params.yaml"),
+            ("results", "results", "Dataset", "results/"),
+        )
     ]
-    root = {
-        "@id": "./",
-        "@type": "Dataset",
-        "name": citation["title"],
-        "description": about,
-        "version": citation["version"],
-        "datePublished": str(citation.get("date-released", "2026")),
-        "license": to(LICENCE),
-        "author": to(AUTHORS),
-        "creator": to(AUTHORS),
-        "publisher": to(AUTHORS),
-        "keywords": ", ".join(citation["keywords"]),
-        "citation": to(*(reference["url"] for reference in citation["references"])),
-        "mainEntity": to("dvc.yaml"),
-        "hasPart": to(*(entity["@id"] for entity in (workflow, *described, *folders, found[0]))),
-    }
+    found = results()
+    root = entity(
+        "./",
+        "Dataset",
+        citation["title"],
+        description=" ".join(citation["abstract"].split()),
+        version=citation["version"],
+        datePublished=str(citation.get("date-released", "2026")),
+        license=to(LICENCE),
+        author=to(AUTHORS),
+        creator=to(AUTHORS),
+        publisher=to(AUTHORS),
+        keywords=", ".join(citation["keywords"]),
+        citation=to(*(reference["url"] for reference in citation["references"])),
+        mainEntity=to("dvc.yaml"),
+        hasPart=to(*(each["@id"] for each in (workflow, *described, *folders, found[0]))),
+    )
     descriptor = {
         "@id": "ro-crate-metadata.json",
         "@type": "CreativeWork",
         "about": to("./"),
         "conformsTo": to("https://w3id.org/ro/crate/1.1", PROFILE),
     }
+    profile, address = ["CreativeWork", "Profile"], to("https://dvc.org")
+    system = ["ComputerLanguage", "SoftwareApplication"]
+    version = dvc[1] if dvc else ""
     context = [
-        {"@id": AUTHORS, "@type": "Organization", "name": citation["authors"][0]["name"]},
-        {"@id": LICENCE, "@type": "CreativeWork", "name": "MIT License", "identifier": LICENCE},
-        {
-            "@id": PROFILE,
-            "@type": ["CreativeWork", "Profile"],
-            "name": "Workflow RO-Crate",
-            "version": "1.0",
-        },
-        {
-            "@id": WORKFLOW,
-            "@type": ["CreativeWork", "Profile"],
-            "name": "ComputationalWorkflow",
-            "version": "1.0",
-        },
-        {
-            "@id": DVC,
-            "@type": ["ComputerLanguage", "SoftwareApplication"],
-            "name": "DVC",
-            "identifier": to("https://dvc.org"),
-            "url": to("https://dvc.org"),
-            "version": dvc[1] if dvc else "",
-        },
-        *(
-            {"@id": r["url"], "@type": "ScholarlyArticle", "name": r["title"]}
-            for r in citation["references"]
-        ),
+        entity(AUTHORS, "Organization", citation["authors"][0]["name"]),
+        entity(LICENCE, "CreativeWork", "MIT License", identifier=LICENCE),
+        entity(PROFILE, profile, "Workflow RO-Crate", version="1.0"),
+        entity(WORKFLOW, profile, "ComputationalWorkflow", version="1.0"),
+        entity(DVC, system, "DVC", identifier=address, url=address, version=version),
+        *(entity(r["url"], "ScholarlyArticle", r["title"]) for r in citation["references"]),
     ]
     graph = [descriptor, root, workflow, *parameters, *described, *folders, *found, *context]
     return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}
 
 
 def text() -> str:
+    """Returns what the file should hold."""
     return json.dumps(crate(), indent=1, ensure_ascii=False) + "\n"
 
 

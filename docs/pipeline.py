@@ -1,10 +1,8 @@
-"""The pipeline's diagram, from what `dvc dag` says: docs/pipeline.mmd, docs/pipeline.svg and the
-fences of two pages.
+"""`python docs/pipeline.py` draws the pipeline, as `dvc dag` describes it: the diagram in README.md
+and docs/pipeline.svg.
 
-    python docs/pipeline.py
-
-A stage of many models, families or studies is one box, and an arrow that follows from others is
-left out.
+A stage of several families or studies is one box, and an arrow that follows from others is left
+out.
 """
 
 from __future__ import annotations
@@ -20,88 +18,15 @@ from grandalf.graphs import Edge, Graph, Vertex
 from grandalf.layouts import SugiyamaLayout
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/architecture.md")
 WIDTH, HEIGHT, GAP = 108, 30, 26  # of a box; between boxes
-
-
-def pipeline() -> nx.DiGraph:
-    """Stages by kind, and what depends on what; `computes`: whether a stage needs the locked
-    packages, and so torch.
-    """
-    command = [sys.executable, "-m", "dvc", "dag", "--mermaid", "--collapse-foreach-matrix"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    names = dict(re.findall(r'(\w+)\["([^"]+)"\]', said))
-    found = nx.transitive_reduction(
-        nx.DiGraph([(names[a], names[b]) for a, b in re.findall(r"(\w+)-->(\w+)", said)])
-    )
-    graph = nx.DiGraph()
-    for name, body in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))[
-        "stages"
-    ].items():
-        graph.add_node(
-            name, computes="requirements/base.lock" in body.get("do", body).get("deps", ())
-        )
-    graph.add_edges_from(sorted(found.edges))
-    return graph
-
-
-def mermaid(graph: nx.DiGraph) -> str:
-    lines = [
-        "flowchart TD",
-        *(f"    {name}" for name in graph),
-        *(f"    {a} --> {b}" for a, b in graph.edges),
-    ]
-    computing = ",".join(name for name, computes in graph.nodes(data="computes") if computes)
-    lines += ["    classDef computes stroke-width:3px", f"    class {computing} computes"]
-    return "\n".join(lines) + "\n"
-
-
-def svg(graph: nx.DiGraph) -> str:
-    """Laid out in layers (Sugiyama et al. 1981), each part of the graph beside the last."""
-    boxes = {name: Box(name) for name in graph}
-    lines = [Edge(boxes[a], boxes[b]) for a, b in graph.edges]
-    for part in Graph(list(boxes.values()), lines).C:
-        layout = SugiyamaLayout(part)
-        layout.xspace, layout.yspace = GAP, GAP
-        layout.init_all(optimize=True)
-        layout.draw(10)
-    at = {name: box.xy for name, box in boxes.items()}
-    left, top = min(x for x, _ in at.values()), min(y for _, y in at.values())
-    place = {
-        name: (round(x - left + WIDTH / 2 + 2), round(y - top + HEIGHT / 2 + 2))
-        for name, (x, y) in at.items()
-    }
-    wide, high = (
-        max(place[name][axis] for name in place) + half + 2
-        for axis, half in ((0, WIDTH // 2), (1, HEIGHT // 2))
-    )
-    out = [
-        f'<svg class="pipeline" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" role="img">'
-    ]
-    out.append("<title>The stages of dvc.yaml and what depends on what</title>")
-    out.append(
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-    )
-    out.append('<path class="tip" d="M0 0L8 4L0 8z"/></marker></defs>')
-    for a, b in graph.edges:
-        (x1, y1), (x2, y2) = place[a], place[b]
-        start, end = y1 + HEIGHT // 2, y2 - HEIGHT // 2
-        bend = (start + end) // 2
-        curve = f"M{x1} {start}C{x1} {bend} {x2} {bend} {x2} {end}"
-        out.append(
-            f'<path class="edge" d="{curve}" fill="none" stroke-width="1.2" marker-end="url(#tip)"/>'
-        )
-    for name, (x, y) in place.items():
-        kind = ' class="computes"' if graph.nodes[name]["computes"] else ""
-        rect = f'<rect x="{x - WIDTH // 2}" y="{y - HEIGHT // 2}" width="{WIDTH}" height="{HEIGHT}" rx="6"/>'
-        out.append(
-            f'<g{kind}>{rect}<text x="{x}" y="{y + 4}" text-anchor="middle" font-size="13">{name}</text></g>'
-        )
-    return "\n".join([*out, "</svg>"]) + "\n"
+ARROW = (
+    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"'
+    ' orient="auto"><path class="tip" d="M0 0L8 4L0 8z"/></marker></defs>'
+)
 
 
 class Box(Vertex):
-    """A vertex and its view in one: what grandalf wants to know of a box, and where it puts it."""
+    """A vertex that is also the view that grandalf lays out."""
 
     w, h, xy = WIDTH, HEIGHT, (0.0, 0.0)
 
@@ -110,16 +35,79 @@ class Box(Vertex):
         return self
 
 
-def files() -> dict[str, str]:
-    """What each file should hold."""
-    graph = pipeline()
-    text = mermaid(graph)
-    pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
-    drawn = {
-        name: re.sub(r"(?s)(?<=```mermaid\n).*?(?=```)", lambda _: text, page)
-        for name, page in pages.items()
+def pipeline() -> nx.DiGraph:
+    """Returns the stages and what depends on what; `computes` says whether a stage needs torch."""
+    command = [sys.executable, "-m", "dvc", "dag", "--mermaid", "--collapse-foreach-matrix"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = dict(re.findall(r'(\w+)\["([^"]+)"\]', said))
+    edges = [(names[a], names[b]) for a, b in re.findall(r"(\w+)-->(\w+)", said)]
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    graph = nx.DiGraph()
+    for name, body in stages.items():
+        deps = body.get("do", body).get("deps", ())
+        graph.add_node(name, computes="requirements/base.lock" in deps)
+    graph.add_edges_from(sorted(nx.transitive_reduction(nx.DiGraph(edges)).edges))
+    return graph
+
+
+def mermaid(graph: nx.DiGraph) -> str:
+    """Returns the diagram as text that a forge draws."""
+    computing = ",".join(name for name, computes in graph.nodes(data="computes") if computes)
+    lines = [
+        "flowchart TD",
+        *(f"    {name}" for name in graph),
+        *(f"    {a} --> {b}" for a, b in graph.edges),
+        "    classDef computes stroke-width:3px",
+        f"    class {computing} computes",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def svg(graph: nx.DiGraph) -> str:
+    """Returns the diagram in layers (Sugiyama et al. 1981), its unconnected parts side by side."""
+    boxes = {name: Box(name) for name in graph}
+    for part in Graph(list(boxes.values()), [Edge(boxes[a], boxes[b]) for a, b in graph.edges]).C:
+        layout = SugiyamaLayout(part)
+        layout.xspace, layout.yspace = GAP, GAP
+        layout.init_all(optimize=True)
+        layout.draw(10)
+    left, top = (min(box.xy[axis] for box in boxes.values()) for axis in (0, 1))
+    place = {
+        name: (round(box.xy[0] - left + WIDTH / 2 + 2), round(box.xy[1] - top + HEIGHT / 2 + 2))
+        for name, box in boxes.items()
     }
-    return {"docs/pipeline.mmd": text, "docs/pipeline.svg": svg(graph), **drawn}
+    wide = max(x for x, _ in place.values()) + WIDTH // 2 + 2
+    high = max(y for _, y in place.values()) + HEIGHT // 2 + 2
+    out = [
+        '<svg class="pipeline" xmlns="http://www.w3.org/2000/svg" role="img"'
+        f' viewBox="0 0 {wide} {high}" width="{wide}">',
+        "<title>The stages of dvc.yaml and what depends on what</title>",
+        ARROW,
+    ]
+    for a, b in graph.edges:
+        (x1, y1), (x2, y2) = place[a], place[b]
+        start, end = y1 + HEIGHT // 2, y2 - HEIGHT // 2
+        bend = (start + end) // 2
+        out.append(
+            f'<path class="edge" d="M{x1} {start}C{x1} {bend} {x2} {bend} {x2} {end}"'
+            ' fill="none" stroke-width="1.2" marker-end="url(#tip)"/>'
+        )
+    for name, (x, y) in place.items():
+        kind = ' class="computes"' if graph.nodes[name]["computes"] else ""
+        out.append(
+            f'<g{kind}><rect x="{x - WIDTH // 2}" y="{y - HEIGHT // 2}" width="{WIDTH}"'
+            f' height="{HEIGHT}" rx="6"/><text x="{x}" y="{y + 4}" text-anchor="middle"'
+            f' font-size="13">{name}</text></g>'
+        )
+    return "\n".join([*out, "</svg>"]) + "\n"
+
+
+def files() -> dict[str, str]:
+    """Returns what each file should hold."""
+    graph = pipeline()
+    page, text = (ROOT / "README.md").read_text(encoding="utf-8"), mermaid(graph)
+    drawn = re.sub(r"(?s)(?<=```mermaid\n).*?(?=```)", lambda _: text, page)
+    return {"README.md": drawn, "docs/pipeline.svg": svg(graph)}
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import limit, results, table
+from benchmarks import limit, plan, results, table
 from benchmarks.limit import Rates
 from benchmarks.measure import Measurement
 from benchmarks.peers import NAMES, adapter, version
@@ -42,10 +43,8 @@ def test_the_operations_of_all_positions_are_those_that_torch_counts(work: Work)
 def test_of_the_last_block_keys_and_values_alone_are_needed_everywhere() -> None:
     """One block of GPT-2 by hand: P = 11, d = 24, V = 300, B = 4."""
     one = replace(TINY, layers=1)
-    everywhere, at_the_last = (
-        11 * 2 * 2 * 24 * 24,
-        2 * 10 * 24 * 24 + 2 * 2 * 24 * 11 + 2 * 24 * 300,
-    )
+    everywhere = 11 * 2 * 2 * 24 * 24
+    at_the_last = 2 * 10 * 24 * 24 + 2 * 2 * 24 * 11 + 2 * 24 * 300
     assert limit.needed(one) == 3 * 4 * (everywhere + at_the_last)
 
 
@@ -81,11 +80,7 @@ def by_hand(work: Work) -> float:
     tokens_NxL = tokens(work)
     with torch.no_grad():
         logits = model(work)(input_ids=tokens_NxL[:, :-1]).logits[:, -1]
-    return (
-        -torch.log_softmax(logits, -1)[torch.arange(len(tokens_NxL)), tokens_NxL[:, -1]]
-        .mean()
-        .item()
-    )
+    return cross_entropy(logits, tokens_NxL[:, -1]).item()
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -111,25 +106,24 @@ def test_what_was_not_run_says_why() -> None:
 
 
 def test_a_new_run_leaves_other_works_and_machines_as_they_were() -> None:
-    there = {"machine": {"cores": 4}, "works": {"a": 4}}
+    two = {"cores": 2}
     old = {
-        "here": {
-            "machine": {"cores": 2},
-            "works": {"a": 1, "b": 2},
-            "rates": {"float32": 6},
-            "scaling": 3,
-        },
-        "there": there,
+        "here": {"machine": two, "works": {"a": 1, "b": 2}, "rates": {"f": 6}, "scaling": 3},
+        "there": {"machine": {"cores": 4}, "works": {"a": 4}},
     }
-    new = results.merged(
-        old, "here", {"machine": {"cores": 2}, "works": {"a": 5}, "rates": {"bfloat16": 7}}
-    )
-    rates = {"float32": 6, "bfloat16": 7}
-    assert new == {
-        "here": {"machine": {"cores": 2}, "works": {"a": 5, "b": 2}, "rates": rates, "scaling": 3},
-        "there": there,
+    new = {"machine": two, "works": {"a": 5}, "rates": {"b": 7}}
+    assert results.merged(old, "here", new) == {
+        "here": old["here"] | {"works": {"a": 5, "b": 2}, "rates": {"f": 6, "b": 7}},
+        "there": old["there"],
     }
-    assert results.merged(old, "here", {"machine": {"cores": 3}, "works": {}})["here"] == {
-        "machine": {"cores": 3},
-        "works": {},
-    }
+    other = {"machine": {"cores": 3}, "works": {}}
+    assert results.merged(old, "here", other)["here"] == other
+
+
+@pytest.mark.parametrize("weights", ["float32", "nf4", "dequantised"])
+def test_what_a_plan_is_measured_by_moves_a_model_in_every_format(
+    weights: str, tmp_path: Path
+) -> None:
+    small = plan.llama(1, 64, 128, 2)
+    plan.make(small, tmp_path)
+    assert plan.chain(plan.family((small, 4, {"weights": weights})), tmp_path) > 0

@@ -1,7 +1,7 @@
-"""What one would pick otherwise, a module each.
+"""The peers, a module each.
 
-`model(work)` loads what is sampled, before the clock runs; `run(work, steps)` does the work and
-gives the minibatch losses, shape (chains, steps).
+`model(work)` loads what is sampled, before the clock runs; `run(work, steps)` runs the chains and
+returns the minibatch losses (chains, steps).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Protocol, cast
 from numpy.typing import ArrayLike
 from transformers import PreTrainedModel
 
+from benchmarks.work import PEERS as NAMES
 from benchmarks.work import Work
 
-NAMES = ("devinterp", "canonical-interp", "posteriors")
+__all__ = ["NAMES", "Adapter", "adapter", "version"]
 
 
 class Adapter(Protocol):
@@ -25,21 +26,17 @@ class Adapter(Protocol):
 
 
 def adapter(name: str) -> Adapter:
-    """Ours, or a peer's.
+    """Imports the adapter of ours, or of a peer.
 
     Raises:
         ImportError: the peer is not installed, or cannot be imported here.
     """
-    return cast(
-        Adapter,
-        import_module(
-            "benchmarks.ours" if name == "ours" else f"benchmarks.peers.{name.replace('-', '_')}"
-        ),
-    )
+    module = "ours" if name == "ours" else f"peers.{name.replace('-', '_')}"
+    return cast(Adapter, import_module(f"benchmarks.{module}"))
 
 
 def version(name: str) -> str | None:
-    """Of an installed peer; None where it is not."""
+    """Returns the version of a peer, None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

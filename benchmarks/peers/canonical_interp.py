@@ -31,7 +31,7 @@ logging.getLogger("canonical_interp").setLevel(logging.ERROR)  # advice on loade
 
 
 class Label(nn.Module):
-    """A language model that gives the logits of the label, shape (B, V)."""
+    """A language model that returns the logits of the label (B, V)."""
 
     def __init__(self, network: nn.Module, kept: int) -> None:
         super().__init__()
@@ -44,9 +44,8 @@ class Label(nn.Module):
 
 
 def model(work: Work) -> PreTrainedModel:
-    """With attention in single steps: compiled under `vmap` on a CPU, the fused one has no
-    derivative ("derivative for aten::_scaled_dot_product_flash_attention_for_cpu_backward is not
-    implemented").
+    """Loads the model without fused attention, whose compiled form has no derivative under `vmap`
+    on a CPU.
     """
     return saved(work, "eager")
 

@@ -1,6 +1,4 @@
-"""devinterp: one chain after another, eager, in a copy of the model; per-token losses go to a Zarr
-store.
-"""
+"""devinterp: one chain after the other in a copy of the model; per-token losses go to Zarr."""
 
 from __future__ import annotations
 
@@ -16,19 +14,19 @@ from devinterp.slt.sampling import sample
 from torch import Tensor, nn
 
 from benchmarks.work import LOCALIZATION, LR, NBETA, Work, autocast, model, tokens
-from replicate.models import last_token as label
+from replicate.models import last_token
 
 
 def label_loss(network: nn.Module, tokens_BxL: Tensor) -> Tensor:
-    """devinterp takes the mean over the positions: the label's loss times their number, and zeros,
-    shape (B, L − 1).
+    """Returns (B, L − 1): the label's loss times the number of positions, and zeros elsewhere,
+    because devinterp takes the mean over the positions.
     """
     return padded(compute_per_token_loss(network, tokens_BxL)[:, -1], tokens_BxL)
 
 
 def lean_label_loss(network: nn.Module, tokens_BxL: Tensor) -> Tensor:
-    """The same from the last position's logits alone."""
-    return padded(label.losses(network, tokens_BxL), tokens_BxL)
+    """Computes the same from the last position's logits alone."""
+    return padded(last_token.losses(network, tokens_BxL), tokens_BxL)
 
 
 def padded(losses_B: Tensor, tokens_BxL: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ def run(work: Work, steps: int) -> Tensor:
         ).sum()
         return -NBETA * loss - LOCALIZATION / 2 * distance, loss
 
-    sgld = posteriors.sgmcmc.sgld.build(
-        log_posterior, lr=LR / 2
-    )  # θ ← θ + lr·∇ log p + √(2·lr)·N(0, I)  # pyright: ignore[reportAttributeAccessIssue]
+    # θ ← θ + lr·∇ log p + √(2·lr)·N(0, I)
+    build = posteriors.sgmcmc.sgld.build  # pyright: ignore[reportAttributeAccessIssue]
+    sgld = build(log_posterior, lr=LR / 2)
     losses = torch.empty(work.chains, steps)
     for chain in range(work.chains):
         torch.manual_seed(chain)
