@@ -1,4 +1,4 @@
-"""What a user is meant to see: one line that names what is wrong and the remedy."""
+"""Errors that a user can mend: one line that names what is wrong, and the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import re
 
 MEMORY = (
     "not enough memory",
-    "close other programs, or write a smaller `microbatch`, `activations: recomputed` or more `cards` in params.yaml",
+    "close other programs, or write a smaller microbatch_size, gradient_checkpointing: true or more"
+    " gpus_per_model in params.yaml",
 )
 SHORT = (  # PyTorch's, where it is no OutOfMemoryError
     "can't allocate memory",  # a CPU's
@@ -28,18 +29,11 @@ REFUSALS = {
     errno.EIO: ("the disk fails", "go on from another"),
     errno.ENOMEM: MEMORY,
 }
-CUT = (  # on a full disk Python leaves a compiled file cut short, and cannot import from it
-    "a file that Python compiled was cut short; the project's are removed: run the same command again,"
-    " and if it says the same, remove .venv and run make setup"
-)
-
 LONGEST = 600  # characters: what a file holds may be quoted, and be of any length
 
 
 class UserError(Exception):
-    """A mistake or a lack that the user can mend; the message is one line that names it and the
-    remedy, whatever it quotes.
-    """
+    """A mistake or a lack that the user can mend. Its message is one line, whatever it quotes."""
 
     def __str__(self) -> str:
         text = " ".join(super().__str__().split())
@@ -50,8 +44,12 @@ class UserError(Exception):
 
 
 def refusal(error: BaseException | None) -> UserError | None:
-    """What the machine refused, and the remedy, if that is what an error or one of its causes is;
-    libraries have many names for it.
+    """Translates an error that means that the machine refused something, such as disk or memory.
+
+    Libraries have many names for this, so the causes of the error are looked at too.
+
+    Returns:
+        The line for the user; None if the error means something else.
     """
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
@@ -61,8 +59,6 @@ def refusal(error: BaseException | None) -> UserError | None:
             or any(sign in str(error) for sign in SHORT)
         ):
             number = errno.ENOMEM
-        elif isinstance(error, EOFError) and "marshal" in str(error):
-            return UserError(CUT)
         elif found := re.search(r"\(os error (\d+)\)", str(error)):  # of what is written in Rust
             number = int(found[1])
         if number in REFUSALS:

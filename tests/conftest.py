@@ -15,14 +15,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--whole-demo",
-        action="store_true",
-        help="Kill the demo study itself, not a small one: half an hour.",
-    )
-
-
 @pytest.fixture
 def imdb() -> Path:
     path = SHARED / "imdb" / "train.jsonl.gz"

@@ -73,7 +73,7 @@ def configuration(
 def build(
     architecture: str, *, layers: int, width: int, heads: int, vocabulary: int, length: int
 ) -> PreTrainedModel:
-    """A control model with random weights."""
+    """Returns a control model with random weights."""
     config = configuration(
         architecture, layers=layers, width=width, heads=heads, vocabulary=vocabulary, length=length
     )
@@ -102,12 +102,14 @@ def device(needed: str, what: str, gpus_per_model: int = 1) -> torch.device:
 
 
 def save_manifest(folder: Path, repository: str, revision: str) -> None:
-    """Fetches a model and notes in `folder` where it is from, and of each of its files the size
-    and, of a large one, the SHA-256.
+    """Fetches a model from the hub, and writes down where it is from.
+
+    The manifest in `folder` lists the configuration and the files of weights, each with its size
+    and, of a large one, its SHA-256.
     """
     snapshot = hub.weights(repository, revision)
-    folder.mkdir(parents=True)
-    found = [file for file in sorted(snapshot.rglob("*")) if file.is_file()]
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [snapshot / "config.json", *sorted(snapshot.glob("*.safetensors*"))]
     files = {
         str(file.relative_to(snapshot)): {"size": file.stat().st_size, "sha256": hub.sha256(file)}
         for file in found
@@ -119,9 +121,7 @@ def save_manifest(folder: Path, repository: str, revision: str) -> None:
 
 
 def placed(device: torch.device, gpus_per_model: int) -> dict[str, Any]:
-    """Where `from_pretrained` puts a model: on the device, or spread over so many GPUs from it on,
-    of which this process has its own.
-    """
+    """Returns where `from_pretrained` puts a model: on one device, or spread over so many GPUs."""
     if gpus_per_model == 1:
         return {"device_map": {"": device}}
     first = device.index or 0
@@ -141,12 +141,18 @@ def load(
     compute_dtype: str = "float32",
     gpus_per_model: int = 1,
 ) -> PreTrainedModel:
-    """The model that stage `pretrain` left in `folder`, at w*, ready to be sampled: no dropout,
-    gradients where weights are not quantised.
+    """Loads the model that stage `pretrain` left in a folder, at w* and ready to be sampled.
 
-    `weights`: float32 or bfloat16; nf4 (4-bit NormalFloat, Dettmers et al. 2023) or int8 (Dettmers
-    et al. 2022), of which what they leave unquantised (embeddings, norms, output head) is kept in
-    float32. `compute_dtype`: the precision of the products of quantised weights.
+    It has no dropout, and gradients where its weights are not quantised.
+
+    Args:
+        folder: holds the weights, or a manifest of a model on the hub.
+        weights: float32, bfloat16, nf4 (4-bit NormalFloat, Dettmers et al. 2023) or int8 (Dettmers
+            et al. 2022). What the last two leave unquantised (embeddings, norms, output head) is
+            kept in float32.
+        device: the first GPU of this process, or the CPU.
+        compute_dtype: the precision of the products of quantised weights.
+        gpus_per_model: GPUs that the model is spread over.
 
     Raises:
         UserError: the weights are missing, damaged, or not safetensors.
@@ -158,7 +164,8 @@ def load(
             source = hub.weights(manifest["repository"], manifest["revision"])
         except (LookupError, TypeError):
             raise UserError(
-                f"{folder / MANIFEST}: names no model of the hub; delete {folder} and run dvc repro again"
+                f"{folder / MANIFEST}: names no model of the hub; delete {folder} and run stage"
+                " pretrain again"
             ) from None
     quantisation = None
     if weights == "nf4":
@@ -179,46 +186,44 @@ def load(
             local_files_only=True,
             trust_remote_code=False,
         )
-    # transformers' many ways to say that a configuration or a file is damaged, or not what it may
-    # be
+    # transformers has many ways to say that a file is damaged, or is of another kind
     except Exception as error:
         if refusal(error):
             raise
         raise UserError(
-            f"{source}: no usable weights ({' '.join(str(error).split())[:160]}); fetch or train them again"
+            f"{source}: no usable weights ({' '.join(str(error).split())[:160]}); fetch or train"
+            " them again"
         ) from None
     return settle(model)
 
 
 def settle(model: PreTrainedModel) -> PreTrainedModel:
-    """Puts a model in the state in which it is sampled: eval mode without dropout, true gradients,
-    fewer kernels for the same function.
+    """Puts a model into the state in which it is sampled.
+
+    That is eval mode without dropout, with right gradients, and with one kernel for GPT-2's GELU,
+    which takes eight otherwise.
     """
     for module in model.modules():
-        # bitsandbytes repacks 4-bit weights in place for an AVX-512 product that has no backward:
-        # gradients go silently wrong.
+        # bitsandbytes repacks 4-bit weights for an AVX-512 product; gradients are wrong after it
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         for name, child in module.named_children():
-            if isinstance(
-                child, NewGELUActivation
-            ):  # GPT-2's: the same function, in one kernel for eight
+            if isinstance(child, NewGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
     return model.eval()
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:
-    """Makes backward compute each block's activations again instead of keeping them: a third more
-    work, a block's memory for all.
+    """Makes backward compute each block's activations again instead of keeping them.
+
+    A step takes a third more work, and the memory of one block's activations instead of all.
     """
     model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
-            module.training = (
-                True  # of the layer alone, which asks for it; what is in it stays in eval mode
-            )
+            module.training = True  # the layer asks for it; what is in it stays in eval mode
 
 
 def sampled(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -231,7 +236,7 @@ def sampled(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def count(model: nn.Module) -> int:
-    """The number of weights, a packed 4-bit one counted as what it stands for."""
+    """Counts the weights of a model; a packed 4-bit weight counts as one."""
     packed = (
         (parameter, getattr(parameter, "quant_state", None)) for parameter in model.parameters()
     )

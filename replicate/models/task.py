@@ -79,7 +79,7 @@ class TextTask(Task):
 
 
 def order(seed: int, family: str, examples: int, *shuffle: str | int) -> NDArray[np.int64]:
-    """Returns the order (N,) of the examples in one shuffle, the same for all models of a family."""
+    """Returns the order (N,) of the examples in a shuffle, the same for all models of a family."""
     return np.random.default_rng(derive(seed, "shuffle", family, *shuffle)).permutation(examples)
 
 

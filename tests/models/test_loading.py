@@ -233,10 +233,3 @@ def test_a_manifest_that_names_no_model_is_told(tmp_path: Path, content: str) ->
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(UserError, match="manifest"):
         loading.load(tmp_path, "float32", CPU)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_model_that_needs_a_gpu_says_so() -> None:
-    assert loading.device("any", "mini") == CPU
-    with pytest.raises(UserError, match="llama-2-7b: needs a CUDA GPU"):
-        loading.device("cuda", "llama-2-7b")

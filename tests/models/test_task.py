@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from replicate.data import windows
 from replicate.estimation import estimators
 from replicate.models import loading, task, training
 from replicate.models.task import TaskConfig, TextTask
 from replicate.progress import silent
 from replicate.sampling import SamplerConfig, SamplingConfig, sample
+from tests.models.small_task import build, save_windows, task_config
 
 N = 2000
 
@@ -33,30 +32,15 @@ def text() -> np.ndarray:
 def config(tmp_path_factory: pytest.TempPathFactory) -> TaskConfig:
     """A small trained model and its windows, as the stages leave them."""
     folder, tokens_NxL = tmp_path_factory.mktemp("task"), text()
-    numbers = np.arange(N, dtype=np.int32)
-    found = windows.Windows(tokens_NxL, numbers, np.zeros(N, bool), None, {})
-    found.save(folder / "windows.safetensors")
-    torch.manual_seed(0)
-    model = loading.build("gpt2", layers=2, width=32, heads=2, vocabulary=12, length=9)
+    save_windows(folder, tokens_NxL)
+    model = build()
     schedule = training.Schedule(
         lr=5e-3, batch_size=64, warmup=20, check=50, tolerance=0.0, descent=0.5, steps=400
     )
     generator = torch.Generator().manual_seed(0)
     training.train(model, torch.from_numpy(tokens_NxL).long(), schedule, generator, silent)
     model.save_pretrained(folder / "model")
-    return TaskConfig(
-        family="small",
-        model="small",
-        folder=folder / "model",
-        windows=folder / "windows.safetensors",
-        weights="float32",
-        compute_dtype="float32",
-        restriction=("all",),
-        device="any",
-        gradient_checkpointing=False,
-        gpus_per_model=1,
-        hashes=("of the windows", "of the model"),
-    )
+    return task_config(folder)
 
 
 def losses(found: TextTask) -> np.ndarray:
@@ -66,7 +50,7 @@ def losses(found: TextTask) -> np.ndarray:
 
 def llc(found: TextTask) -> estimators.Result:
     losses_N = losses(found)
-    sampling = SamplingConfig(30.0, 32, shuffles=4, chains=1, burn_in=50, draws=50)
+    sampling = SamplingConfig(30.0, 32, shuffles=4, chains=1, burn_in=30, draws=40)
     trace = sample(
         found,
         SamplerConfig("sgld", 1e-3, localization=30.0),
@@ -111,9 +95,8 @@ def test_the_order_of_examples_is_that_of_the_family_and_the_shuffle() -> None:
 
 
 def test_dequantised_weights_have_their_anchors_in_four_bits(config: TaskConfig) -> None:
-    shape = {"layers": 1, "width": 64, "heads": 2, "vocabulary": 12, "length": 9}
-    folder = Path(config.folder).with_name("llama")
-    loading.build("llama", **shape).save_pretrained(folder)
+    folder = config.folder.with_name("llama")
+    build("llama", width=64).save_pretrained(folder)
     found = task.load(replace(config, folder=folder, weights="dequantised"))
     packed = {name for name, x in zip(found.names, found.anchors, strict=True) if x is not None}
     assert packed == {name for name in found.names if "proj" in name}

@@ -12,12 +12,11 @@ import pytest
 import yaml
 
 from replicate.errors import LONGEST, UserError
-from replicate.pipeline import config
-from replicate.pipeline.config import Config
+from replicate.pipeline.config import Config, reading
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
-DATA = yaml.load(TEXT, config.reading.UniqueKeyLoader)  # noqa: S506 - a safe loader
+DATA = yaml.load(TEXT, reading.UniqueKeyLoader)  # noqa: S506 - a safe loader
 MODELS = ("mini-8", "mini-16")
 MISSING = object()  # the value of a key that a change takes away
 COMPUTING = ("extract", "pretrain", "baseline", "search", "estimate", "transfer", "original")
@@ -77,7 +76,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
 
 def configured(**changes: Any) -> Config:
     """Returns the small study's parameters, read."""
-    return config.reading.build(parameters(**changes))
+    return reading.build(parameters(**changes))
 
 
 def write(folder: Path, data: Mapping[str, Any]) -> None:

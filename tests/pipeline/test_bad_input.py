@@ -24,7 +24,7 @@ from replicate.pipeline.cli import NAME, main
 from replicate.pipeline.work import plans
 from tests.conftest import replicate
 from tests.pipeline import small
-from tests.pipeline.small import DATA, MODELS, configured, told
+from tests.pipeline.small import MODELS, configured, told
 
 
 def invoke(*line: str) -> Result:
@@ -99,51 +99,28 @@ BASELINE = Path("data/mini/baselines") / MODELS[0]
 MODEL = Path("data/mini/models") / MODELS[0]
 CHOSEN = Path("data/mini/search/chosen.json")
 
-LEFT: dict[str, tuple[str, Callable[[], object], str]] = {  # stage, what happened, words
-    "no windows": ("pretrain", WINDOWS.unlink, f"{WINDOWS}: "),
-    "no windows for baseline": ("baseline", WINDOWS.unlink, f"{WINDOWS}: "),
-    "cut windows": ("pretrain", lambda: os.truncate(WINDOWS, 200), f"{WINDOWS}: cannot be read"),
-    "flipped windows": ("pretrain", lambda: flip(WINDOWS), f"{WINDOWS}: damaged"),
-    "other tensors": (
-        "pretrain",
-        lambda: tensors.save(WINDOWS, {"x": np.ones(3)}),
-        f"{WINDOWS}: holds no windows, tensor `tokens` is missing",
-    ),
-    "no tokenizer": (
-        "pretrain",
-        (WINDOWS.parent / "tokenizer.json").unlink,
-        "no tokenizer.json, nor vocab.json and merges.txt",
-    ),
-    "no model": ("baseline", lambda: shutil.rmtree(MODEL), str(MODEL)),
-    "cut weights": ("baseline", lambda: os.truncate(MODEL / "model.safetensors", 99), str(MODEL)),
-    "pickled weights": ("baseline", lambda: pickled(), str(MODEL)),
-    "cut configuration": ("baseline", lambda: os.truncate(MODEL / "config.json", 9), str(MODEL)),
-    "no setting": ("estimate", CHOSEN.unlink, f"{CHOSEN}: "),
-    "half a setting": ("estimate", lambda: os.truncate(CHOSEN, 9), f"{CHOSEN}: cannot be read"),
-    "setting without lr": (
-        "transfer",
-        lambda: CHOSEN.write_text('{"sampler": "sgld"}'),
-        f"{CHOSEN}: no sampler settings; run `dvc repro search@mini`",
-    ),
-    "a list as setting": ("estimate", lambda: CHOSEN.write_text("[3]"), f"{CHOSEN}: no sampler"),
-    "no baseline": ("estimate", lambda: shutil.rmtree(BASELINE), f"{BASELINE}/baseline.json: "),
-    "no losses": (
-        "search",
-        (BASELINE / "losses.safetensors").unlink,
-        f"{BASELINE}/losses.safetensors: ",
-    ),
-    "too few losses": (
-        "estimate",
-        lambda: rewritten(BASELINE / "losses.safetensors", losses=np.ones(3, np.float32)),
-        f"{BASELINE}/losses.safetensors: not the losses of these",
-    ),
-    "damaged trace": ("collect", lambda: shutil.rmtree("data/mini/traces/mini-8/loss"), "mini-8"),
-    "cut report": (
-        "collect",
-        lambda: os.truncate(BASELINE / "baseline.json", 20),
-        f"{BASELINE}/baseline.json: cannot be read",
-    ),
-}
+LOSSES, REPORT = BASELINE / "losses.safetensors", BASELINE / "baseline.json"
+WEIGHTS, SHAPE = MODEL / "model.safetensors", MODEL / "config.json"
+UNSET = f"{CHOSEN}: no sampler settings; run `dvc repro search@mini`"
+LOSS = Path("data/mini/traces/mini-8/loss")
+LEFT: list[tuple[str, Callable[[], object], str]] = [  # stage, what happened, words of the line
+    ("pretrain", lambda: WINDOWS.unlink(), f"{WINDOWS}: cannot be read"),
+    ("pretrain", lambda: flip(WINDOWS), f"{WINDOWS}: damaged"),
+    ("pretrain", lambda: tensors.save(WINDOWS, {"x": np.ones(3)}), f"{WINDOWS}: holds no windows"),
+    ("pretrain", lambda: WINDOWS.with_name("tokenizer.json").unlink(), "no tokenizer.json, nor"),
+    ("baseline", lambda: shutil.rmtree(MODEL), f"{MODEL}: "),
+    ("baseline", lambda: os.truncate(WEIGHTS, 99), f"{MODEL}: no usable weights"),
+    ("baseline", lambda: pickled(), f"{MODEL}: no usable weights"),
+    ("baseline", lambda: os.truncate(SHAPE, 9), f"{MODEL}: no usable weights"),
+    ("estimate", lambda: CHOSEN.unlink(), f"{CHOSEN}: cannot be read"),
+    ("estimate", lambda: CHOSEN.write_text("[3]"), UNSET),
+    ("transfer", lambda: CHOSEN.write_text('{"sampler": "sgld"}'), UNSET),
+    ("estimate", lambda: shutil.rmtree(BASELINE), f"{REPORT}: cannot be read"),
+    ("search", lambda: LOSSES.unlink(), f"{LOSSES}: cannot be read"),
+    ("estimate", lambda: rewritten(LOSSES, losses=np.ones(3)), f"{LOSSES}: not the losses of"),
+    ("collect", lambda: shutil.rmtree(LOSS), f"{LOSS.parent}: "),
+    ("collect", lambda: os.truncate(REPORT, 20), f"{REPORT}: cannot be read"),
+]
 
 
 def flip(path: Path) -> None:
@@ -157,9 +134,10 @@ def pickled() -> None:
     torch.save({"x": torch.ones(1)}, MODEL / "pytorch_model.bin")
 
 
-@pytest.mark.parametrize("kind", LEFT)
-def test_what_a_stage_left_and_cannot_be_used_is_told(project: Path, kind: str) -> None:
-    stage, damage, says = LEFT[kind]
+@pytest.mark.parametrize(("stage", "damage", "says"), LEFT)
+def test_what_a_stage_left_and_cannot_be_used_is_told(
+    project: Path, stage: str, damage: Callable[[], object], says: str
+) -> None:
     damage()
     shutil.rmtree("cache")
     before = small.files(project)
@@ -203,44 +181,21 @@ def test_a_family_that_needs_a_gpu_says_so(project: Path) -> None:
     told(lambda: small.run(config, "estimate"), "needs a CUDA GPU, and torch finds none here")
 
 
-CORPORA = [
-    ("own.jsonl", b"", "own.jsonl: "),
-    ("own.jsonl", b'{"text": 3}\n', "own.jsonl: "),
-    ("own.csv", b"stars\n1\n", "own.csv: "),
-    ("own.parquet", b"PAR1", "own.parquet: "),
-    ("own.txt", b"a", "own.txt: unknown format"),
-    ("own.jsonl", b'{"text": "short"}\n', "none of 1 reviews is long enough"),
+SOURCES = [
+    ({"corpora__films": {"source": "local", "path": "own.txt"}}, "own.txt: unknown format"),
+    ({"corpora__films": {"source": "local", "path": "own.csv"}}, "own.csv: "),
+    ({"tokenizers__films": {"source": "local", "path": "own.txt"}}, "own.txt: not a tokenizer"),
+    ({"tokenizers__films": {"source": "local", "path": "none"}}, "none: no tokenizer.json, nor"),
+    ({"families__mini__length": 10_000}, "none of 60 reviews is long enough for windows of 10000"),
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "says"), CORPORA)
-def test_a_corpus_that_cannot_serve_is_told(
-    empty: Path, name: str, content: bytes, says: str
+@pytest.mark.parametrize(("changes", "says"), SOURCES)
+def test_a_text_or_tokenizer_that_cannot_serve_is_told(
+    empty: Path, changes: dict[str, Any], says: str
 ) -> None:
-    (empty / name).write_bytes(content)
-    config = configured(corpora__films={"source": "local", "path": name})
-    told(lambda: small.run(config, "extract"), says)
-    assert not (empty / "data").exists()
-
-
-@pytest.mark.parametrize("content", [None, "", "{}", '{"model": {"type": "other"}}'])
-def test_a_tokenizer_that_cannot_serve_is_told(empty: Path, content: str | None) -> None:
-    if content is not None:
-        (empty / "tokenizer.json").write_text(content)
-    config = configured(tokenizers__films={"source": "local", "path": "tokenizer.json"})
-    told(lambda: small.run(config, "extract"), "tokenizer.json: ")
-    assert not (empty / "data").exists()
-
-
-def test_files_of_the_hub_that_cannot_be_had_are_told(
-    empty: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(empty / "home"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    told(
-        lambda: small.run(configured(corpora__films=DATA["corpora"]["imdb"]), "extract"),
-        "stanfordnlp/imdb",
-    )
+    (empty / "own.txt").write_text("{}")
+    told(lambda: small.run(configured(**changes), "extract"), says)
     assert not (empty / "data").exists()
 
 

@@ -18,6 +18,8 @@ from replicate.pipeline.stages.pretrain import training_unit
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import ChainUnit
 from replicate.progress import silent
+from replicate.sampling import SamplerConfig, SamplingConfig
+from tests.models.small_task import task_config
 from tests.pipeline import small
 from tests.pipeline.small import MODELS, configured
 
@@ -97,83 +99,43 @@ def test_a_new_or_renamed_module_is_other_code(code: Path) -> None:
     assert cache.code_hash("work") != before
 
 
-CHANGES: list[tuple[str, Any]] = [
-    ("seed", 1),
-    ("stage", "transfer"),
-    ("baseline_hash", "other"),
-    ("search", True),
-    ("pieces", (((0, 1),),)),
-    ("sampler.lr", 1.0),
-    ("sampler.sampler", "rmsprop"),
-    ("sampler.localization", 1.0),
-    ("sampler.bounding_box", 1.0),
-    ("sampling.nbeta", 7.0),
-    ("sampling.batch_size", 7),
-    ("sampling.burn_in", 7),
-    ("sampling.draws", 7),
-    ("sampling.restart", False),
-    ("sampling.implementation", "devinterp"),
-    ("sampling.microbatch_size", 2),
-    ("task.weights", "bfloat16"),
-    ("task.compute_dtype", "bfloat16"),
-    ("task.restriction", ("unquantised",)),
-    ("task.hashes", ("text", "model")),
-    ("task.model", "other"),
-]
-KEPT: list[tuple[str, Any]] = [  # what a chain does not depend on
-    ("sampling.shuffles", 9),
-    ("sampling.chains", 9),
-    ("task.device", "cuda"),
-    ("task.folder", Path("elsewhere")),
-    ("task.windows", Path("elsewhere")),
-    ("task.gpus_per_model", 2),
-    ("baseline", Path("elsewhere")),
-]
+CHAIN = ChainUnit(
+    Path("cache"),
+    "estimate",
+    task_config(),
+    SamplerConfig("sgld", 1e-3),
+    SamplingConfig(30.0, 4, shuffles=2, chains=2, burn_in=2, draws=4),
+    pieces=(((0, 0),),),
+    seed=2023,
+    batch_size=16,
+    baseline=Path("losses"),
+    baseline_hash="of the losses",
+)
+FREE = {"shuffles", "chains", "device", "folder", "windows", "gpus_per_model", "baseline"}
+FREE |= {"gradient_checkpointing", "unit batch_size"}  # what a chain does not depend on
 
 
-@pytest.fixture(scope="module")
-def chain() -> ChainUnit:
-    task = plans.TaskConfig(
-        family="mini",
-        model="mini-8",
-        folder=Path("models"),
-        windows=Path("windows"),
-        weights="float32",
-        compute_dtype="float32",
-        restriction=("all",),
-        device="any",
-        gradient_checkpointing=False,
-        gpus_per_model=1,
-        hashes=("a", "b"),
-    )
-    sampler = plans.SamplerConfig("sgld", 1e-3)
-    sampling = plans.SamplingConfig(30.0, 4, shuffles=2, chains=2, burn_in=2, draws=4)
-    return ChainUnit(
-        Path("cache"), "estimate", task, sampler, sampling, (((0, 0),),), 2023, 16, None, "losses"
-    )
+def different(value: Any) -> Any:
+    """Returns another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        return tuple(different(each) for each in value)
+    if isinstance(value, Path):
+        return Path("elsewhere")
+    return "other" if isinstance(value, str) else 7
 
 
-def with_change(unit: ChainUnit, key: str, value: Any) -> ChainUnit:
-    part, _, field = key.partition(".")
-    return replace(
-        unit, **{part: replace(getattr(unit, part), **{field: value}) if field else value}
-    )
-
-
-@pytest.mark.parametrize(("key", "value"), CHANGES, ids=[key for key, _ in CHANGES])
-def test_whatever_a_chain_depends_on_is_in_its_key(chain: ChainUnit, key: str, value: Any) -> None:
-    assert with_change(chain, key, value).file != chain.file
-
-
-@pytest.mark.parametrize(("key", "value"), KEPT, ids=[key for key, _ in KEPT])
-def test_what_a_chain_does_not_depend_on_is_not(chain: ChainUnit, key: str, value: Any) -> None:
-    assert with_change(chain, key, value).file == chain.file
-
-
-def test_no_knob_of_a_sampler_is_missing_from_the_key(chain: ChainUnit) -> None:
-    for field in fields(chain.sampler):
-        value = "other" if field.name == "sampler" else 0.123
-        assert with_change(chain, f"sampler.{field.name}", value).file != chain.file
+@pytest.mark.parametrize("part", ["unit", "task", "sampler", "sampling"])
+def test_the_key_of_a_chain_holds_all_that_it_depends_on_and_nothing_else(part: str) -> None:
+    """Whatever field of its settings changes."""
+    whole = CHAIN if part == "unit" else getattr(CHAIN, part)
+    for field in fields(whole):
+        if field.name not in ("root", "stage", "task", "sampler", "sampling"):
+            changed = replace(whole, **{field.name: different(getattr(whole, field.name))})
+            unit = changed if part == "unit" else replace(CHAIN, **{part: changed})
+            free = bool(FREE & {field.name, f"{part} {field.name}"})
+            assert (unit.file == CHAIN.file) == free, field.name
 
 
 def test_more_shuffles_keep_the_chains_there_are(project: Path) -> None:

@@ -23,7 +23,7 @@ from replicate.pipeline.cli import main
 from replicate.study import records
 from tests.conftest import ROOT
 from tests.pipeline import small
-from tests.pipeline.small import TEXT, told
+from tests.pipeline.small import TEXT
 
 EXAMPLE = (ROOT / "docs" / "own-family.md").read_text(encoding="utf-8").split("```yaml\n")[1]
 WORDS = [(word, other) for word in ("dull", "warm") for other in ("long", "odd")]
@@ -166,20 +166,3 @@ def test_what_the_example_does_not_write_is_that_of_the_family_it_takes_over() -
     assert own.search.chains == other.search.chains
     assert own.transfer.models == own.original.models == found.models_of("pythia")
     assert found.plan("pythia").quantised is None
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "says"),
-    [
-        ("family: pythia", "family: pithia", "models.pythia-14m.family: 'pithia' is not one of"),
-        ("*language-models #", "*languages #", "found undefined alias 'languages'"),
-        ("model: pythia-14m", "rule: accuracy", "search.model: 'gpt2' is not of family pythia"),
-        ("quantised: pythia", "quantised: none", "'none' is not one of families"),
-    ],
-)
-def test_a_mistake_in_a_new_family_is_one_line(
-    tmp_path: Path, old: str, new: str, says: str
-) -> None:
-    assert old in EXAMPLE
-    (tmp_path / "params.yaml").write_text(added(EXAMPLE.replace(old, new, 1)), encoding="utf-8")
-    told(lambda: config.load(tmp_path / "params.yaml"), says)

@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import psutil
 import pytest
 import yaml
 
@@ -176,6 +178,24 @@ def test_another_number_of_workers_gives_the_same_bytes(finished: Path, workers:
         assert (finished / "dvc.lock").read_bytes() == before
     finally:
         (finished / "params.yaml").write_text(params)
+
+
+def test_a_stage_ends_with_a_dvc_that_is_killed_and_goes_on_where_it_was(finished: Path) -> None:
+    before = (finished / "dvc.lock").read_bytes()
+    shutil.rmtree(finished / "cache")
+    command = ["dvc", "repro", "--force", "--single-item", "search@mini"]
+    process = subprocess.Popen(command, cwd=finished, env=environment(finished))
+    while not (units := list((finished / "cache").rglob("search/*"))):
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert family
+    assert not psutil.wait_procs(family, timeout=10)[1]
+    kept = {unit: unit.stat().st_mtime_ns for unit in units}
+    run(finished, *command)
+    assert (finished / "dvc.lock").read_bytes() == before
+    assert {unit: unit.stat().st_mtime_ns for unit in units} == kept
 
 
 def test_metrics_show_the_estimates(finished: Path) -> None:
