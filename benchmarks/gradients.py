@@ -1,8 +1,8 @@
 """`python -m benchmarks.gradients`: relative error, by weight format, of the gradients that chains
-of the demo's quantised models see.
+of the quantised control models see.
 
 It compares the parameters that both have gradients of, on the first 256 windows, and needs what
-`dvc repro demo` leaves in data/.
+`dvc repro read@control` leaves in data/.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 def main() -> None:
     """Prints the errors as JSON."""
     config = parameters.load()
-    family = config.studies["demo"].quantised
+    family = config.studies["control"].quantised
     every = windows.load(config.paths.windows(family) / WINDOWS).tokens_NxL
     tokens_BxL = torch.from_numpy(every[:256]).long()
     found = {}

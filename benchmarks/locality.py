@@ -1,8 +1,9 @@
 """`python -m benchmarks.locality`: how far the chains of the control models rise above w*, by γ.
 
 Runs a chain of each model at each γ, with nβ and batch size of params.yaml and ε = 0.5/γ, at most
-10⁻³. It needs what `make demo` leaves, and prints the rise of the loss above w* (nats), λ̂, and the
-rise as a share of the rise to guessing (`replicate.estimation.diagnostics.escape`).
+10⁻³. It needs what `dvc repro read@control` leaves, and prints the rise of the loss above w*
+(nats), λ̂, and the rise as a share of the rise to guessing
+(`replicate.estimation.diagnostics.escape`).
 """
 
 from __future__ import annotations

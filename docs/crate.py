@@ -112,7 +112,7 @@ def crate() -> Entity:
     workflow: Entity = file(
         "dvc.yaml",
         "The pipeline",
-        description="Stages of both studies: `dvc repro demo` runs the demo study, `dvc repro` all",
+        description="Stages of all studies: `dvc repro demo` runs the demo study, `dvc repro` all",
         programmingLanguage=to(DVC),
         image=to("docs/pipeline.svg"),
         license=to(LICENCE),

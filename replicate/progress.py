@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 INTERVAL = 15.0  # seconds between plain lines
+after: float | None = None  # seconds of work that follows, such as that of later stages
 
 
 class Advance(Protocol):
@@ -64,7 +65,8 @@ def _lines(label: str, total: int) -> Iterator[Advance]:
         if done and (now - shown >= INTERVAL or done == total):
             shown = now
             left = (now - start) / done * (total - done)
-            line = f"{label}: {done}/{total}, {left:.0f} s left {note}"
+            whole = "" if after is None else f" ({left + after:.0f} s of all)"
+            line = f"{label}: {done}/{total}, {left:.0f} s left{whole} {note}"
             print(line.rstrip(), file=sys.stderr, flush=True)
 
     yield advance

@@ -34,14 +34,14 @@ def rows(start: str) -> list[list[str]]:
 
 
 def test_its_verdicts_are_those_of_the_claims(results: Path) -> None:
-    places = [results / of / "claims.json" for of in ("published", "demo", "paper")]
+    places = [results / of / "claims.json" for of in ("published", "control", "paper")]
     found = [{row.id: row.verdict for row in read(place, JudgedClaim)} for place in places]
     told = {line[0]: line[2:5] for line in rows(r"[AC]\d+")}
     assert told == {claim: [each[claim] for each in found] for claim in found[0]}
 
 
-def test_its_estimates_are_those_of_the_demo(results: Path) -> None:
-    estimates = read(results / "demo" / "estimates.json", Estimate)
+def test_its_estimates_are_those_of_the_control_study(results: Path) -> None:
+    estimates = read(results / "control" / "estimates.json", Estimate)
     found = [row for row in estimates if row.estimator == "controlled"]
     assert [[line[0], line[1], line[2].split()[0], *line[4:]] for line in rows("mini-.*")] == [
         [
@@ -57,10 +57,12 @@ def test_its_estimates_are_those_of_the_demo(results: Path) -> None:
 
 
 def test_its_bullets_are_what_was_found(results: Path) -> None:
-    claims = {row.id: row for row in read(results / "demo" / "claims.json", JudgedClaim)}
+    claims = {row.id: row for row in read(results / "control" / "claims.json", JudgedClaim)}
     growth, share = claims["C1"], read(results / "published" / "anova.json", Analysis)[0]
-    (coverage,) = read(results / "coverage.json", Coverage)
-    count = Counter(row.verdict for row in read(results / "calibration.json", Calibrated))
+    (coverage,) = read(results / "control" / "coverage.json", Coverage)
+    count = Counter(
+        row.verdict for row in read(results / "control" / "calibration.json", Calibrated)
+    )
     low, high = growth.interval or (0, 0)
     assert count["outside"] == 0
     for told in (

@@ -28,7 +28,7 @@ STAGES = {  # name → what it is given, what it does
     "quantisation": ("study", "Compare weight formats on the same models."),
     "collect": ("study", "Gather a study's results as JSON."),
     "read": ("study", "Judge a study's claims; draw its figures, write its tables."),
-    "calibrate": (None, "Estimate λ where it is known."),
+    "calibrate": ("study", "Estimate λ where it is known."),
     "published": (None, "Analyse and judge the figures published in 2023."),
     "reference": (None, "Draw and tabulate calibration, published figures and costs."),
     "report": (None, "Write the report, one HTML file."),
@@ -98,7 +98,7 @@ def add_stage(name: str, kind: str | None, purpose: str) -> None:
                     f"{kind} {argument!r}: params.yaml has none of that name; give one of {names}"
                 )
         stage = import_module(f"replicate.pipeline.stages.{name}")
-        with runs.logged(found.paths.logs / "runs.jsonl", name, argument):
+        with runs.logged(found.paths.logs / "runs.jsonl", found.paths.benchmarks, name, argument):
             stage.run(found, *([argument] if kind else []), **given)
 
     main.add_command(click.Command(name, params=options, callback=run, help=purpose))

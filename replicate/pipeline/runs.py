@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,18 +12,24 @@ from pathlib import Path
 
 from replicate import __version__
 from replicate.errors import UserError
-from replicate.pipeline import environment, git
+from replicate.pipeline import environment, git, outlook
 
 CODE = ("replicate", "params.yaml", "dvc.yaml", "requirements")  # what results depend on
 
 
 @contextmanager
-def logged(log: Path, stage: str, argument: str | None) -> Iterator[None]:
-    """Appends the line when the body ends or fails. A failure of its own stops no stage."""
+def logged(log: Path, benchmarks: Path, stage: str, argument: str | None) -> Iterator[None]:
+    """Appends the line when the body ends or fails. A failure of its own stops no stage.
+
+    If DVC runs the stage, it first says what is left of the demo study (see `outlook`).
+    """
     begun, start, ended = datetime.now(UTC), time.perf_counter(), "error"
     commit, changed = None, None
     with suppress(UserError):
         commit, changed = git.state(CODE)
+    if "DVC_STAGE" in os.environ:
+        with suppress(OSError):
+            outlook.announce(benchmarks, log.with_name("speed"), stage, argument)
     try:
         yield
         ended = "done"

@@ -34,6 +34,7 @@ from replicate.study.records import (
 )
 
 ESTIMATOR = "controlled"  # by which claims are judged
+CALIBRATED = "control"  # the study with the whole calibration
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,14 @@ class Reference:
 
     @classmethod
     def read(cls, figures: Path, results: Path) -> Reference:
-        """Reads data/published.yaml, results/published/ and the calibration in results/."""
+        """Reads data/published.yaml, results/published/ and the calibration of `CALIBRATED`."""
+        known = results / CALIBRATED
         return cls(
             figures=published.read(figures),
             claims=read(results / "published" / "claims.json", JudgedClaim),
             aggregates=read(results / "published" / "aggregates.json", Aggregate),
             anova=read(results / "published" / "anova.json", Analysis),
-            calibration=read(results / "calibration.json", Calibrated),
-            controls=read(results / "controls.json", NegativeControl),
-            coverage=read(results / "coverage.json", Coverage),
+            calibration=read(known / "calibration.json", Calibrated),
+            controls=read(known / "controls.json", NegativeControl),
+            coverage=read(known / "coverage.json", Coverage),
         )

@@ -5,6 +5,7 @@ A key that was asked for and not run is there too, and says so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import log
 from typing import Any
@@ -201,7 +202,7 @@ def costs(reports: Mapping[str, Any]) -> Values:
 
     The keys: `work/peer`, the time of a step of a peer over ours; `work/limit`, our share of what
     the machine allows; `gpu/model/…`, seconds and GB of a step as the paper study has it, with
-    random weights; `demo/stage`, minutes.
+    random weights; `control/stage`, minutes.
     """
     found = {"machine": next(name for name, report in reports.items() if report.get("works"))}
     works = [pair for report in reports.values() for pair in report.get("works", {}).items()]
@@ -219,12 +220,14 @@ def costs(reports: Mapping[str, Any]) -> Values:
     for model, row in plan.items():
         found[f"gpu/{model}/seconds"] = number(row["seconds"], 2)
         found[f"gpu/{model}/memory"] = number(row["memory"] / 1e9, 2)
-    timed = [(name, report["demo"]) for name, report in reports.items() if "demo" in report]
-    found["demo/machine"], demo = timed[0] if timed else (NOT_RUN, {"seconds": {}})
-    minutes = {stage: sum(each.values()) / 60 for stage, each in demo["seconds"].items()}
+    timed = [(name, report["control"]) for name, report in reports.items() if "control" in report]
+    found["control/machine"], control = timed[0] if timed else (NOT_RUN, {"stages": []})
+    minutes: Counter[str] = Counter()
+    for stage, _, seconds in control["stages"]:
+        minutes[stage] += seconds / 60
     for stage in COSTLY:
-        found[f"demo/{stage}"] = number(minutes[stage], 2) if stage in minutes else NOT_RUN
-    found["demo"] = number(sum(minutes.values()), 2) if minutes else NOT_RUN
+        found[f"control/{stage}"] = number(minutes[stage], 2) if stage in minutes else NOT_RUN
+    found["control"] = number(minutes.total(), 2) if minutes else NOT_RUN
     return found
 
 

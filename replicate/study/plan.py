@@ -41,12 +41,14 @@ class StudyPlan:
 
     Attributes:
         formats: (model, moved, weights), where `moved` is *restricted* or *full*.
+        note: what a reader has to know about the study, a sentence, or nothing.
     """
 
     name: str
     full: FamilyPlan
     quantised: FamilyPlan | None
     formats: tuple[tuple[str, str, str], ...]
+    note: str = ""
 
     @property
     def families(self) -> tuple[FamilyPlan, ...]:

@@ -109,7 +109,7 @@ class Comparison:
 
 
 def compare(study: str, a: Records, b: Records, planned: Collection[str] = ()) -> list[Comparison]:
-    """Compares two sides of a study, or of the calibration; `judge` then says what differs.
+    """Compares two sides of a study; `judge` then says what differs.
 
     Args:
         planned: the models that the study asks for. They are listed even if neither side has them.

@@ -23,7 +23,6 @@ from replicate.validation.cases import (
     CONTROLS,
     LOCALISED,
     REPEATED,
-    TARGETS,
     Case,
     Job,
     Run,
@@ -274,14 +273,14 @@ def controlled(control: str, outcome: Outcome) -> NegativeControl:
 
 
 def conclude(
-    outcomes: Mapping[Job, Outcome], repeats: int, shuffles: int
+    outcomes: Mapping[Job, Outcome], cases: Sequence[Case], repeats: int, shuffles: int
 ) -> tuple[list[Calibrated], Coverage, list[NegativeControl]]:
-    """Judges the outcomes of all `cases.jobs(repeats)`."""
+    """Judges the outcomes of all `cases.jobs(cases, repeats)`."""
     targets = [
         calibrated(
             case, [outcomes[Job(case.name, rung)] for rung in range(len(case.runs))], shuffles
         )
-        for case in TARGETS
+        for case in cases
     ]
     repeated = [outcomes[Job(REPEATED.name, repeat=repeat)] for repeat in range(repeats)]
     controls = [

@@ -8,9 +8,11 @@ the d weights, less than 1 %. The networks see all their examples at each step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from replicate.errors import UserError
 from replicate.sampling import SamplerConfig
 from replicate.validation.targets import (
     Bigram,
@@ -195,9 +197,22 @@ class Job:
         return (self.run.burn_in + self.run.draws) * (1 + parameters / 2.5e4)
 
 
-def jobs(repeats: int) -> list[Job]:
-    """Returns all jobs of the calibration, the longest first."""
-    found = [Job(case.name, rung) for case in TARGETS for rung in range(len(case.runs))]
+def targets(names: Sequence[str] | Literal["all"]) -> tuple[Case, ...]:
+    """Returns the named cases, or all of them, in the order of `TARGETS`.
+
+    Raises:
+        UserError: there is no target of a name.
+    """
+    known = [case.name for case in TARGETS]
+    unknown = [name for name in names if name not in known] if names != "all" else []
+    if unknown:
+        raise UserError(f"{unknown[0]!r} is no target of known λ; write some of {known}, or all")
+    return tuple(case for case in TARGETS if names == "all" or case.name in names)
+
+
+def jobs(cases: Sequence[Case], repeats: int) -> list[Job]:
+    """Returns the jobs of a calibration on these cases, the longest first."""
+    found = [Job(case.name, rung) for case in cases for rung in range(len(case.runs))]
     found += [Job(REPEATED.name, repeat=repeat) for repeat in range(repeats)]
     found += [Job(LOCALISED.name, control=control) for control in CONTROLS]
     return sorted(dict.fromkeys(found), key=lambda job: -job.cost)

@@ -70,7 +70,8 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "models": {name: model | {"width": int(name[5:])} for name in MODELS},
         "studies": {"demo": {"full": "mini", "quantised": "mini", "quantisation": None}},
     }
-    small |= {key: DATA[key] for key in ("diagnostics", "calibration", "claims")}
+    small |= {key: DATA[key] for key in ("diagnostics", "claims")}
+    small["calibration"] = {"demo": DATA["calibration"]["demo"]}
     return changed(small, {key.replace("__", "."): value for key, value in changes.items()})
 
 

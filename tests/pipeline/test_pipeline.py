@@ -20,23 +20,27 @@ import yaml
 
 from tests.conftest import ROOT, inherited
 
-KEPT = ("mini-34k", "mini-llama-200k")
+KEPT = ("demo-30k", "demo-llama-60k")
+ALREADY = tuple(f"results/control/{name}.json" for name in ("calibration", "controls", "coverage"))
 
 
 def tiny(params: dict[str, Any]) -> dict[str, Any]:
-    """The demo study with one model a family, each stage in seconds; the paper study as it is."""
-    params["corpora"]["films"]["reviews"] = 300
-    params["tokenizers"]["films"]["vocabulary"] = 400
+    """The demo study with one model a family, each stage in seconds; the others as they are."""
+    params["corpora"]["shorts"]["reviews"] = 300
+    params["tokenizers"]["shorts"]["vocabulary"] = 400
+    params["calibration"]["demo"] |= {"targets": ["quadratic"], "repeats": 2}
     params["training"] |= {"steps": 20, "check": 5, "batch_size": 16}
     params["baseline"]["gradient_examples"] = 64
     models = params["models"].items()
     params["models"] = {
-        name: model for name, model in models if name in KEPT or model["source"] == "hub"
+        name: model for name, model in models if name in KEPT or not name.startswith("demo")
     }
     short = {"shuffles": 2, "burn_in": 2, "draws": 8}
-    formats = {"models": ["mini-llama-200k"], "shuffles": 2, "burn_in": 2, "draws": 4}
+    formats = {"models": ["demo-llama-60k"], "shuffles": 2, "burn_in": 2, "draws": 4}
+    formats["restricted"] = ["float32", "bfloat16", "int8", "nf4"]
+    formats["full"] = ["float32", "dequantised-float32", "dequantised"]
     params["studies"]["demo"]["quantisation"] |= formats
-    for name, model in zip(("mini", "mini-llama"), KEPT, strict=True):
+    for name, model in zip(("demo", "demo-llama"), KEPT, strict=True):
         family = params["families"][name]
         family["sampling"] |= short | {"batch_size": 8, "chains": 2, "burn_in": 3}
         family["transfer"] |= short | {"models": [model]}
@@ -51,17 +55,18 @@ def tiny(params: dict[str, Any]) -> dict[str, Any]:
 def clone(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Commits there what git tracks here, with other parameters, and without results of studies.
 
-    The calibration's results stay: it takes minutes, and does the same in small.
+    The whole calibration's results stay: it takes minutes.
     """
     command = ["git", "ls-files", "-co", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
-        left_out = name == "dvc.lock" or name.startswith(("results/demo", "results/paper"))
-        if not left_out and (ROOT / name).is_file():
+        of_study = name.startswith(("results/demo", "results/control", "results/paper"))
+        left_out = name == "dvc.lock" or of_study
+        if (not left_out or name in ALREADY) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
-    lock["stages"] = {"calibrate": lock["stages"]["calibrate"]}
+    lock["stages"] = {"calibrate@control": lock["stages"]["calibrate@control"]}
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
     params = change(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
     text = json.dumps(params, indent=1)  # JSON is YAML; 1e-4 must have a point to be a number
@@ -116,9 +121,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(project: Path) -> Path:
     run(project, "dvc", "repro", "demo")
-    # by hand: DVC wants the data of the paper study, which was not run
-    run(project, "python", "-m", "replicate", "collect", "paper")
-    run(project, "dvc", "repro", "--single-item", "read@paper", "report")
+    # by hand: DVC wants the data of these studies, which were not run
+    for study in ("control", "paper"):
+        run(project, "python", "-m", "replicate", "collect", study)
+    reading = ("published", "reference", "read@control", "read@paper", "report")
+    run(project, "dvc", "repro", "--single-item", *reading)
     commit(project, "results")
     return project
 
@@ -136,7 +143,7 @@ def test_what_was_run_is_in_the_results_and_nothing_else(finished: Path) -> None
     estimates = results(finished, "estimates")
     assert {row["model"] for row in estimates} == set(KEPT)
     assert all(len(row["shuffles"]) == 2 and row["chains"] == 4 for row in estimates)
-    restricted = next(row for row in estimates if row["model"] == "mini-llama-200k")
+    restricted = next(row for row in estimates if row["model"] == "demo-llama-60k")
     assert restricted["sampled_parameters"] < 0.7 * restricted["parameters"]
     assert results(finished, "refused") == []
     assert json.loads((finished / "results/paper/estimates.json").read_text()) == []
@@ -175,7 +182,7 @@ def test_another_number_of_workers_gives_the_same_bytes(finished: Path, workers:
     assert changed != params
     (finished / "params.yaml").write_text(changed)
     try:
-        for stage in ("search@mini", "estimate@mini", "original@mini-llama"):
+        for stage in ("search@demo", "estimate@demo", "original@demo-llama"):
             run(finished, "dvc", "repro", "--force", "--single-item", stage)
         assert (finished / "dvc.lock").read_bytes() == before
     finally:
@@ -185,7 +192,7 @@ def test_another_number_of_workers_gives_the_same_bytes(finished: Path, workers:
 def test_a_stage_ends_with_a_dvc_that_is_killed_and_goes_on_where_it_was(finished: Path) -> None:
     before = (finished / "dvc.lock").read_bytes()
     shutil.rmtree(finished / "cache")
-    command = ["dvc", "repro", "--force", "--single-item", "search@mini"]
+    command = ["dvc", "repro", "--force", "--single-item", "search@demo"]
     process = subprocess.Popen(command, cwd=finished, env=environment(finished))
     while not (units := list((finished / "cache").rglob("search/*"))):
         time.sleep(0.1)
@@ -214,11 +221,11 @@ def test_results_that_are_rerun_are_reproduced(finished: Path) -> None:
 
 def test_a_variant_is_an_experiment(finished: Path) -> None:
     """It reruns what depends on the changed parameter, and nothing else."""
-    nbeta = "families.mini.sampling.nbeta=10.0"
+    nbeta = "families.demo.sampling.nbeta=10.0"
     done = run(finished, "dvc", "exp", "run", "--name", "warm", "-S", nbeta, "demo")
-    assert "Running stage 'estimate@mini'" in done.stdout
+    assert "Running stage 'estimate@demo'" in done.stdout
     assert "Running stage 'pretrain" not in done.stdout
-    assert "Running stage 'estimate@mini-llama'" not in done.stdout
+    assert "Running stage 'estimate@demo-llama'" not in done.stdout
     assert "warm" in run(finished, "dvc", "exp", "show", "--csv").stdout
     assert {row["nbeta"] for row in results(finished, "estimates")} == {10.0, 30.0}
     compared = run(finished, "python", "-m", "replicate", "compare", check=False)

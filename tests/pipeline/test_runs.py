@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from replicate.pipeline import environment, runs
-from tests.conftest import commit, git
+from tests.conftest import ROOT, commit, git
+
+BENCHMARKS = ROOT / "benchmarks" / "results.json"
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def logged(folder: Path) -> dict[str, Any]:
     """Runs an empty stage and returns its line of the log."""
-    with runs.logged(folder / "logs" / "runs.jsonl", "read", "demo"):
+    with runs.logged(folder / "logs" / "runs.jsonl", BENCHMARKS, "read", "demo"):
         pass
     return json.loads((folder / "logs" / "runs.jsonl").read_text().splitlines()[-1])
 
@@ -60,13 +62,13 @@ def test_without_git_the_commit_is_unknown(
 
 def test_a_log_that_cannot_be_written_stops_nothing(repository: Path) -> None:
     (repository / "logs").write_text("a file in the folder's place")
-    with runs.logged(repository / "logs" / "runs.jsonl", "read", "demo"):
+    with runs.logged(repository / "logs" / "runs.jsonl", BENCHMARKS, "read", "demo"):
         done = True
     assert done
 
 
 def test_a_stage_that_fails_is_noted_and_fails(repository: Path) -> None:
     log = repository / "logs" / "runs.jsonl"
-    with pytest.raises(KeyError), runs.logged(log, "read", "demo"):
+    with pytest.raises(KeyError), runs.logged(log, BENCHMARKS, "read", "demo"):
         raise KeyError
     assert json.loads(log.read_text())["ended"] == "error"

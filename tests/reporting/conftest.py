@@ -1,4 +1,4 @@
-"""A project in which the demo study has run and the paper study has not, read to its end."""
+"""A project in which the control study has run and the paper study has not, read to its end."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def project(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in ("data/published.yaml", "benchmarks/results.json", "params.yaml"):
         (root / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, root / file)
-    put(root / "results" / "demo", of_study(config.plan("demo")))
-    put(root / "results" / "paper", {})
+    put(root / "results" / "control", of_study(config.plan("control")))
+    for name in ("demo", "paper"):
+        put(root / "results" / name, {})
     put_calibration(root / "results")
     with contextlib.chdir(root):
         published.run(config)

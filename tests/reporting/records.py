@@ -133,8 +133,8 @@ def put(folder: Path, results: Results) -> None:
 
 def put_calibration(folder: Path) -> None:
     """Writes what the calibration found: one target, the right sampler and a wrong one."""
-    write(folder / "calibration.json", [made(Calibrated)])
-    write(folder / "coverage.json", [made(Coverage, interval=(0.93, 0.98))])
+    write(folder / "control" / "calibration.json", [made(Calibrated)])
+    write(folder / "control" / "coverage.json", [made(Coverage, interval=(0.93, 0.98))])
     wrong = made(NegativeControl, control="noise × 1.1", llc=5.7, caught=True)
     right = made(NegativeControl, control="none", caught=False)
-    write(folder / "controls.json", [right, wrong])
+    write(folder / "control" / "controls.json", [right, wrong])

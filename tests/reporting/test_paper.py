@@ -58,12 +58,12 @@ def test_what_was_not_run_says_so(project: Path, named: dict[str, str]) -> None:
     for row in read(project / "results" / "paper" / "claims.json", JudgedClaim):
         assert (named[f"paper/{row.id}/verdict"] == r"\notrun") == (row.verdict == "not run")
     assert named["paper/gpt2/llc"] == r"\notrun"
-    assert named["demo/mini-34k/llc"] == "5"
+    assert named["control/mini-34k/llc"] == "5"
 
 
 def test_every_figure_and_table_is_referred_to() -> None:
     labels = set(re.findall(r"\\label\{((?:fig|tab):[^}]*)\}", TEXT))
-    appendix = {"fig:demo/diagnostics-mini-1050k"}
+    appendix = {"fig:control/diagnostics-mini-1050k"}
     assert labels - set(re.findall(r"\\ref\{([^}]*)\}", TEXT)) == appendix
 
 
@@ -97,9 +97,9 @@ def test_the_pdf_has_the_same_bytes_each_time_and_no_warnings(paper: Path, tmp_p
 
 @latex
 def test_a_number_that_no_stage_wrote_stops_the_build(paper: Path) -> None:
-    wrong = TEXT.replace(r"\result{demo/C1/effect}", r"\result{demo/C1/efect}", 1)
+    wrong = TEXT.replace(r"\result{control/C1/effect}", r"\result{control/C1/efect}", 1)
     (paper / "main.tex").write_text(wrong, encoding="utf-8")
     done = replicate("paper", "paper/main.tex", cwd=paper.parent)
     assert done.returncode == 2
-    assert "Unknown result 'demo/C1/efect'" in done.stderr
+    assert "Unknown result 'control/C1/efect'" in done.stderr
     assert len(done.stderr.splitlines()) == 1

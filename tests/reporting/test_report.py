@@ -23,7 +23,7 @@ from replicate.reporting.report.page import inlined
 from replicate.study.records import Estimate, JudgedClaim, Refused, read, write
 from tests.reporting.records import original
 
-NAMES = ("published", "demo", "paper")
+NAMES = ("published", "demo", "control", "paper")
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -104,7 +104,7 @@ def test_every_claim_is_there_with_its_verdict_its_sentence_and_what_it_rests_on
 def test_every_estimate_is_there_or_said_to_be_not_run(
     project: Path, config: Config, page: str
 ) -> None:
-    for row in read(project / "results" / "demo" / "estimates.json", Estimate):
+    for row in read(project / "results" / "control" / "estimates.json", Estimate):
         assert with_error((row.llc, row.standard_error)) in page
     models = ", ".join(config.plan("paper").models)
     assert f"λ̂ ± s.e. by estimator, paper study</b> <em>not run</em>: {models}" in page
@@ -128,7 +128,8 @@ def test_a_replicated_figure_stands_beside_the_published_one_with_its_tolerance(
 
 
 @pytest.mark.parametrize(
-    ("file", "old"), [("demo/claims.json", '"why": "'), ("calibration.json", '"target": "')]
+    ("file", "old"),
+    [("control/claims.json", '"why": "'), ("control/calibration.json", '"target": "')],
 )
 def test_what_results_hold_is_text_and_no_markup(
     config: Config, changed: Path, file: str, old: str
@@ -150,9 +151,9 @@ def test_the_ids_of_a_figure_are_its_own() -> None:
 
 
 def test_without_figures_the_report_says_what_draws_them(config: Config, changed: Path) -> None:
-    shutil.rmtree(changed / "paper" / "generated" / "demo")
+    shutil.rmtree(changed / "paper" / "generated" / "control")
     (changed / "report.html").unlink()
-    with pytest.raises(UserError, match="dvc repro read@demo"):
+    with pytest.raises(UserError, match="dvc repro read@control"):
         written(config, changed)
     assert not (changed / "report.html").exists()
 

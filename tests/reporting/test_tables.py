@@ -25,7 +25,7 @@ TABLE = Table(
 
 @pytest.fixture
 def plan(config) -> StudyPlan:
-    return config.plan("demo")
+    return config.plan("control")
 
 
 def study(plan: StudyPlan, **records: Any) -> Study:
@@ -131,7 +131,7 @@ def test_the_loss_of_the_chains_is_that_at_the_minimum_plus_llc_over_nbeta(plan)
 def test_costs_that_were_not_measured_are_not_run() -> None:
     works = {"gpt2": {"status": "not run"}}
     found = values.costs({"one": {"machine": {"gpu": None}, "works": works}})
-    assert (found["demo"], found["gpu"], found["gpt2/limit"]) == (NOT_RUN,) * 3
+    assert (found["control"], found["gpu"], found["gpt2/limit"]) == (NOT_RUN,) * 3
     peers = {
         "ours": {"status": "run", "fraction_of_limit": 0.5, "ratio": {"median": 1.0}},
         "devinterp": {"status": "run", "ratio": {"median": 3.14159}},
@@ -140,9 +140,9 @@ def test_costs_that_were_not_measured_are_not_run() -> None:
         "machine": {"gpu": "a GPU"},
         "works": {"gpt2": {"status": "run", "measured": peers}},
         "plan": {"gpt2": {"seconds": 0.25, "memory": 3e9}},
-        "demo": {"seconds": {"search": {"mini": 60, "mini-llama": 30}}},
+        "control": {"stages": [["search", "mini", 60], ["search", "mini-llama", 30]]},
     }
     found = values.costs({"one": {"machine": {"gpu": None}, "works": works}, "a GPU": gpu})
     assert (found["gpt2/limit"], found["gpt2/devinterp"]) == ("50 %", "3.1")
     assert (found["gpu/gpt2/seconds"], found["gpu/gpt2/memory"]) == ("0.25", "3")
-    assert (found["demo/search"], found["demo/machine"]) == ("1.5", "a GPU")
+    assert (found["control/search"], found["control/machine"]) == ("1.5", "a GPU")

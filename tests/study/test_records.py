@@ -28,10 +28,10 @@ def test_the_results_in_git_follow_their_schemas(name: str) -> None:
 
 
 def test_a_chain_in_bfloat16_around_4_bits_finds_the_llc_of_one_in_float32() -> None:
-    """All weights of the demo's quantised models moved, with the same batches and noise: the
+    """All weights of the quantised control models moved, with the same batches and noise: the
     difference is within the error.
     """
-    rows = records.read(RESULTS / "demo" / "quantisation.json", Quantised)
+    rows = records.read(RESULTS / "control" / "quantisation.json", Quantised)
     for model in {row.model for row in rows}:
         brief, single = (
             next(row for row in rows if (row.model, row.weights) == (model, weights))

@@ -24,6 +24,7 @@ from replicate.validation.cases import (
     Job,
     Run,
     jobs,
+    targets,
 )
 from replicate.validation.targets import Bigram, DeepLinear
 
@@ -229,23 +230,33 @@ def test_coverage_counts_hits_with_a_wilson_interval() -> None:
 
 def test_the_conclusions_need_every_job_and_are_what_is_published() -> None:
     """The longest jobs come first, so that they do not end last."""
-    everything = jobs(3)
+    everything = jobs(TARGETS, 3)
     costs = [job.cost for job in everything]
     assert costs == sorted(costs, reverse=True)
     outcomes = {job: outcome(100.0, 1.0) for job in everything}
-    targets, coverage, controls = calibration.conclude(outcomes, 3, 4)
-    assert [target.target for target in targets] == [case.name for case in TARGETS]
+    known, coverage, controls = calibration.conclude(outcomes, TARGETS, 3, 4)
+    assert [target.target for target in known] == [case.name for case in TARGETS]
     assert coverage.repeats == 3
     assert [control.control for control in controls] == list(CONTROLS)
     for found, kind in (
-        (targets, records.Calibrated),
+        (known, records.Calibrated),
         ([coverage], records.Coverage),
         (controls, records.NegativeControl),
     ):
         assert [asdict(row) for row in found] == [kind(**asdict(row)).model_dump() for row in found]
     del outcomes[everything[-1]]
     with pytest.raises(KeyError):
-        calibration.conclude(outcomes, 3, 4)
+        calibration.conclude(outcomes, TARGETS, 3, 4)
+
+
+def test_a_calibration_may_take_some_targets_alone() -> None:
+    chosen = targets(["linear regression", "1024 × w⁴"])
+    assert [case.name for case in chosen] == ["linear regression", "1024 × w⁴"]
+    names = {"linear regression", "1024 × w⁴", LOCALISED.name}
+    assert {job.case for job in jobs(chosen, 0)} == names
+    assert targets("all") == TARGETS
+    with pytest.raises(UserError, match=r"'w⁵' is no target of known λ; write some of "):
+        targets(["w⁵"])
 
 
 def test_a_chain_that_diverges_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,8 @@ class Family(Strict):
 
 
 class TrainedModel(Strict):
+    """A model that is trained here. `steps`: at most, instead of `training.steps`."""
+
     family: str
     source: Literal["trained"]
     architecture: Literal["gpt2", "llama"]
@@ -180,6 +182,7 @@ class TrainedModel(Strict):
     width: Count
     heads: Count
     lr: Positive
+    steps: Count | None = None
 
 
 class HubModel(Strict):

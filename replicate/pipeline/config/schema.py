@@ -91,11 +91,13 @@ class Quantisation(Strict):
 class Study(Strict):
     """`quantised`: the name of `full` again where there is no quantised family, since DVC would
     read null as a family called None. `quantisation`: null for no comparison of weight formats.
+    `note`: a sentence that stands wherever the study's results are shown.
     """
 
     full: str
     quantised: str
     quantisation: Quantisation | None = None
+    note: str = ""
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -104,8 +106,12 @@ class Study(Strict):
 
 
 class Calibration(Strict):
-    """How the targets of known λ are sampled (`replicate.validation`)."""
+    """Which targets of known λ are sampled, and how (`replicate.validation.cases`).
 
+    `targets`: their names, or *all*. `repeats`: of the coverage study.
+    """
+
+    targets: Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)]
     shuffles: Several
     chains: Count
     repeats: Count
@@ -137,7 +143,7 @@ class Config(Strict):
     training: Training
     baseline: Baseline
     diagnostics: Diagnostics
-    calibration: Calibration
+    calibration: dict[Name, Calibration]
     claims: Claims
     families: Annotated[dict[Name, Family], Field(min_length=1)]
     models: Annotated[dict[Name, Model], Field(min_length=1)]
@@ -173,6 +179,7 @@ class Config(Strict):
                 for moved, each in pairs
                 for weights in each
             ),
+            note=self.studies[study].note,
         )
 
     def family_plan(self, name: str) -> FamilyPlan:
@@ -240,6 +247,7 @@ class Config(Strict):
                 for n, f in self.families.items()
             ),
             *((f"models.{n}.family", m.family, "families") for n, m in self.models.items()),
+            *((f"calibration.{n}", n, "studies") for n in self.calibration),
             *((f"studies.{n}.full", s.full, "families") for n, s in self.studies.items()),
             *((f"studies.{n}.quantised", s.quantised, "families") for n, s in self.studies.items()),
         ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from replicate.errors import UserError
 from replicate.pipeline.config import Config
 from replicate.pipeline.parallel import run_units
 from replicate.pipeline.work.units import CachedUnit
@@ -42,25 +43,38 @@ class CalibrationUnit(CachedUnit):
         advance(self.steps, self.job.case)
 
 
-def run(config: Config) -> None:
-    """Leaves the results of all targets, the coverage study and the negative controls."""
-    given = config.calibration
+def run(config: Config, study: str) -> None:
+    """Leaves the results of the study's targets, coverage study and negative controls.
+
+    Raises:
+        UserError: the study has no calibration, or names a target that there is not.
+    """
+    if study not in config.calibration:
+        names = ", ".join(config.calibration)
+        raise UserError(
+            f"calibration: params.yaml has none of study {study!r}; give one of {names}"
+        )
+    given = config.calibration[study]
+    try:
+        targets = cases.targets(given.targets)
+    except UserError as error:
+        raise UserError(f"calibration.{study}.targets: {error}") from None
     units = [
         CalibrationUnit(
             config.paths.cache, "calibrate", job, config.seed, given.shuffles, given.chains
         )
-        for job in cases.jobs(given.repeats)
+        for job in cases.jobs(targets, given.repeats)
     ]
-    run_units(units, config.machine, "calibrate")
+    run_units(units, config.machine, f"calibrate {study}")
     found = {unit.job: calibration.Outcome(**unit.read()[1]["outcome"]) for unit in units}
-    targets, coverage, controls = calibration.conclude(found, given.repeats, given.shuffles)
-    out = config.paths.results
+    known, coverage, controls = calibration.conclude(found, targets, given.repeats, given.shuffles)
+    out = config.paths.study(study)
     written = (
-        ("calibration", records.Calibrated, targets),
+        ("calibration", records.Calibrated, known),
         ("coverage", records.Coverage, [coverage]),
         ("controls", records.NegativeControl, controls),
     )
     for name, kind, rows in written:
         records.write(out / f"{name}.json", [kind(**asdict(row)) for row in rows])
-    outside = [row.target for row in targets if row.verdict == "outside"]
-    print(f"calibrate: {len(targets)} targets, outside: {', '.join(outside) or 'none'}")
+    outside = [row.target for row in known if row.verdict == "outside"]
+    print(f"{study}: {len(targets)} targets of known λ, outside: {', '.join(outside) or 'none'}")

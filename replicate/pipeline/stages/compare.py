@@ -83,7 +83,6 @@ def _side(config: Config, text: str) -> Side:
 
 def _read(label: str, files: dict[str, bytes]) -> Side:
     """Reads what is compared of a folder's files."""
-    at_top = "" if "estimates.json" in files else "calibration"
     found: dict[str, dict[str, Any]] = {}
     for path, text in files.items():
         *folder, file = path.split("/")
@@ -93,7 +92,7 @@ def _read(label: str, files: dict[str, bytes]) -> Side:
                 rows = records.parse(text, records.FILES[name])
             except (ValueError, RecursionError):
                 raise UserError(f"{label}: {path} is damaged or old; run `dvc repro`") from None
-            found.setdefault(folder[0] if folder else at_top, {})[name] = rows
+            found.setdefault(folder[0] if folder else "", {})[name] = rows
     if not found:
         raise UserError(f"{label} has no results; run `dvc repro` or name another place")
     return Side(label, found)

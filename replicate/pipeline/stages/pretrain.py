@@ -131,6 +131,7 @@ def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUni
     folder = config.paths.windows(model.family)
     text = windows.load(folder / plans.WINDOWS)
     shape = {key: getattr(model, key) for key in ("architecture", "layers", "width", "heads")}
+    schedule = config.training.model_dump() | ({"steps": model.steps} if model.steps else {})
     shape |= {
         "vocabulary": windows.read_tokenizer(folder).get_vocab_size(),
         "length": text.tokens_NxL.shape[1],
@@ -141,7 +142,7 @@ def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUni
         model=name,
         seed=config.seed,
         shape=tuple(shape.items()),
-        schedule=training.Schedule(lr=model.lr, **config.training.model_dump()),
+        schedule=training.Schedule(lr=model.lr, **schedule),
         windows=folder / plans.WINDOWS,
         windows_hash=cache.file_hash(folder / plans.WINDOWS),
         device=config.families[model.family].device,

@@ -7,17 +7,19 @@ from collections import Counter
 from replicate.pipeline.config import Config
 from replicate.reporting.formatting import percent
 from replicate.reporting.report.brief import missing
-from replicate.reporting.results import Reference, Study
+from replicate.reporting.results import Study
 from replicate.reporting.tables import models, reference
 from replicate.reporting.terminal import show
+from replicate.study import published, records
+from replicate.study.records import Calibrated, Coverage
 
 
 def run(config: Config, name: str) -> None:
     """Prints what the study found, what is wrong with it, and what it did not run."""
-    study = Study.read(config.plan(name), config.paths.study(name))
-    known = Reference.read(config.paths.published, config.paths.results)
+    folder = config.paths.study(name)
+    study, figures = Study.read(config.plan(name), folder), published.read(config.paths.published)
     columns = ("model", "sampled", "λ̂ ± s.e.", "95 % interval", "R-hat", "effective draws")
-    show(models.estimates(study, known.figures).only(*columns, "diverged chains"))
+    show(models.estimates(study, figures).only(*columns, "diverged chains"))
     for row in study.traces:
         for line in row.advice:
             print(f"{row.model}: {line}")
@@ -26,11 +28,15 @@ def run(config: Config, name: str) -> None:
             "claim", "title", "verdict", "effect", "95 % interval"
         )
     )
+    if study.plan.note:
+        print(study.plan.note)
     print(missing(study))
     for row in study.refused:
         print(f"{row.path} is not what params.yaml asks for: {row.reason}")
-    verdicts = Counter(row.verdict for row in known.calibration)
+    if name not in config.calibration:
+        return
+    verdicts = Counter(row.verdict for row in records.read(folder / "calibration.json", Calibrated))
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     print(f"{verdicts.total()} models of known λ: {counts}")
-    for row in known.coverage:
+    for row in records.read(folder / "coverage.json", Coverage):
         print(f"{percent(row.share)} of {row.repeats} intervals hold the truth of {row.target}")

@@ -1,0 +1,79 @@
+"""How long a recorded run of the demo study would still take on this machine.
+
+The seconds of each stage on a known machine are in benchmarks/results.json. A short computation is
+timed here and was timed there, and the ratio of the two scales the seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from replicate import progress
+
+FRESH = 3600  # seconds for which a measured speed is used again
+SIZE, PRODUCTS, ROUNDS = 128, 200, 5  # of the short computation, about 0.2 s
+
+
+def announce(benchmarks: Path, noted: Path, stage: str, argument: str | None) -> None:
+    """Prints what is left of the demo study when a stage begins, and lets every line of progress
+    say what comes after the stage. It does nothing if the recorded run had no such stage.
+
+    Args:
+        benchmarks: results.json.
+        noted: where the speed of this machine is kept for the stages that follow.
+    """
+    recorded = _recorded(benchmarks)
+    names = [(name, given) for name, given, _ in recorded.get("stages", [])]
+    if (stage, argument) not in names:
+        return
+    place = names.index((stage, argument))
+    factor = _speed(noted) / recorded["probe"]
+    here, *after = [seconds * factor for *_, seconds in recorded["stages"][place:]]
+    progress.after = sum(after)
+    total = here + progress.after
+    print(f"demo: stage {place + 1} of {len(names)}, about {minutes(total)} left here", flush=True)
+
+
+def minutes(seconds: float) -> str:
+    """Returns a time in whole minutes, or in seconds below 100."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def probe() -> float:
+    """Returns the seconds of a short computation: products of small matrices, in one thread."""
+    a = np.linspace(-1, 1, SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE)
+
+    def once() -> float:
+        start = time.perf_counter()
+        for _ in range(PRODUCTS):
+            np.tanh(np.einsum("ij,jk->ik", a, a))
+        return time.perf_counter() - start
+
+    return median(once() for _ in range(ROUNDS))
+
+
+def _speed(noted: Path) -> float:
+    try:
+        if time.time() - noted.stat().st_mtime < FRESH:
+            return float(noted.read_text())
+    except (OSError, ValueError):
+        pass
+    seconds = probe()
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    noted.write_text(f"{seconds:.6f}")
+    return seconds
+
+
+def _recorded(benchmarks: Path) -> dict[str, Any]:
+    try:
+        reports: Iterable[dict[str, Any]] = json.loads(benchmarks.read_text()).values()
+    except (OSError, ValueError):
+        return {}
+    return next((r["demo"] for r in reports if "probe" in r.get("demo", {})), {})
