@@ -93,7 +93,7 @@ def test_the_family_of_ones_own_is_read_as_the_page_writes_it() -> None:
 
 
 def results(name: str) -> list[dict]:
-    return json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((ROOT / "results" / "control" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def told(row: dict) -> str:

@@ -23,11 +23,11 @@ OTHER = changed("estimates", {"model": "small"}, llc=50.0, interval=(48.4, 51.6)
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Results of two studies, of the calibration and of the published figures, all committed."""
+    """Results of two studies with a calibration, and of the published figures, all committed."""
     folder = tmp_path / "project"
     for study in ("demo", "paper"):
         write(folder / "results" / study, small_results())
-    write(folder / "results", {"calibration": [calibrated(50.0)]})
+    write(folder / "results" / "demo", {"calibration": [calibrated(50.0)]})
     write(folder / "results" / "published", {"claims": [claim("C1", "inconclusive")]})
     monkeypatch.chdir(folder)
     return commit(folder)
@@ -48,7 +48,7 @@ LLC = ("demo", "λ̂", "small controlled")
 def test_an_unchanged_tree_is_reproduced(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     same, found = compared(capsys)
     assert same
-    assert {study for study, _, _ in found} == {"demo", "paper", "calibration", "published"}
+    assert {study for study, _, _ in found} == {"demo", "paper", "published"}
     assert set(found.values()) == {"reproduced", "not run"}
     lacking = {(study, name) for (study, _, name), status in found.items() if status == "not run"}
     assert lacking == {
@@ -84,10 +84,10 @@ def test_a_missing_file_was_not_run_and_is_no_difference(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / "results" / "demo" / "estimates.json").unlink()
-    (project / "results" / "calibration.json").unlink()
+    (project / "results" / "demo" / "calibration.json").unlink()
     same, found = compared(capsys)
     assert same
-    assert found[LLC] == found["calibration", "calibration", "linear regression λ 50"] == "not run"
+    assert found[LLC] == found["demo", "calibration", "linear regression λ 50"] == "not run"
 
 
 @pytest.mark.parametrize("name", ["branch", "tag", "experiment"])

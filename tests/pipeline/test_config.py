@@ -51,7 +51,7 @@ SETTINGS: list[tuple[Mapping[str, Any], str]] = [  # of a key, and words of the 
     ({f"{MINI}.transfer.models": ["gpt2"]}, f"{MINI}.transfer.models: 'gpt2' is not of family"),
     ({f"{MINI}.original.models": []}, f"{MINI}.original.models: "),
     ({f"{MINI}.original.models": "al"}, f"{MINI}.original.models: "),
-    ({"studies.demo.quantisation.models": ["mini-34k"]}, "'mini-34k' is not of family mini-llama"),
+    ({"studies.control.quantisation.models": ["gpt2"]}, "'gpt2' is not of family mini-llama"),
     ({f"{MINI}.sampling.sampler": "sgnht"}, f"{MINI}.sampling.localization: SGNHT has no local"),
     (
         {f"{MINI}.sampling.implementation": "devinterp", f"{MINI}.weights": "bfloat16"},

@@ -56,8 +56,9 @@ def test_a_machine_without_gpu_hub_and_latex_can_run_the_demo(
     assert line(done, "GPU").endswith("(for paper)")
     assert "the hub cannot be reached (ConnectError); check the network" in line(done, "lack  hub")
     assert "apt-get install" in line(done, "LaTeX")
-    said = ["demo: yes", "paper: no, because of GPU, hub", "pdf: no, because of LaTeX"]
-    assert done.stdout.splitlines()[-3:] == said
+    said = ["demo: yes", "control: yes", "paper: no, because of GPU, hub"]
+    said.append("pdf: no, because of LaTeX")
+    assert done.stdout.splitlines()[-4:] == said
     assert TOKEN not in done.stdout + done.stderr
     assert sorted(project.rglob("*")) == before
 

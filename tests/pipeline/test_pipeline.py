@@ -20,7 +20,7 @@ import yaml
 
 from tests.conftest import ROOT, inherited
 
-KEPT = ("demo-30k", "demo-llama-60k")
+KEPT = ("demo-15k", "demo-llama-60k")
 ALREADY = tuple(f"results/control/{name}.json" for name in ("calibration", "controls", "coverage"))
 
 
