@@ -68,7 +68,9 @@ def clone(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> N
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
     lock["stages"] = {"calibrate@control": lock["stages"]["calibrate@control"]}
     (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    params = change(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    # through JSON, so that families share no block that one of them changes
+    given = json.dumps(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    params = change(json.loads(given))
     text = json.dumps(params, indent=1)  # JSON is YAML; 1e-4 must have a point to be a number
     (folder / "params.yaml").write_text(re.sub(r"(?<![\d.])(\d+)e-", r"\1.0e-", text))
     (folder / "home").mkdir()
