@@ -5,8 +5,8 @@ In a clone of the commit that is checked out, with the packages of the present e
 each and of the demo's stages, in order. `load` is what other processes used of the machine
 meanwhile, in cores; below 0.3 the machine counts as quiet.
 
-`python -m benchmarks.demo --log` only reads the stages of the last finished run of each study from
-the run log of this folder, for a study that takes hours.
+`python -m benchmarks.demo --log` reads the stages of the last finished run of the control study
+from the run log of this folder instead, because that study takes an hour.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ def _bar(label: str, total: int) -> Iterator[Advance]:
         rich.TextColumn("{task.fields[note]}"),
     )
     with rich.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total, note="")
+        then = "" if after is None else f" (then {after:.0f} s)"
+        task = bar.add_task(f"{label}{then}", total=total, note="")
 
         def advance(steps: int = 1, note: str = "") -> None:
             bar.update(task, advance=steps, note=note)
