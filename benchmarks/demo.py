@@ -13,24 +13,23 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 
 from benchmarks import results
 from replicate.pipeline import config as parameters
 from replicate.pipeline import environment, git, outlook
 
 ROOT = Path(__file__).parents[1]
-TICK = os.sysconf("SC_CLK_TCK")
 Stages = list[tuple[str, str | None, float]]
 
 
@@ -54,25 +53,27 @@ def read(log: Path, study: str) -> Stages:
     return spent(lines, {study, *parameters.load().studies[study].families})
 
 
-def busy() -> float:
-    """Returns the seconds that all cores together have worked since the machine was started."""
-    user, nice, system, *_ = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    return (int(user) + int(nice) + int(system)) / TICK
-
-
-def own() -> float:
-    """Returns the seconds that this process and the children that have ended have worked."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
+def others() -> dict[tuple[int, float], float]:
+    """Returns the seconds that each process outside of this session has worked so far."""
+    found = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) != os.getsid(0):
+                used = process.cpu_times()
+                found[process.pid, process.create_time()] = used.user + used.system
+    return found
 
 
 @contextmanager
 def watched(found: dict[str, Any]) -> Iterator[None]:
-    """Adds to `found` what other processes use meanwhile, in cores."""
-    start, everyone, mine = time.perf_counter(), busy(), own()
+    """Adds to `found` what processes outside of this session use meanwhile, in cores.
+
+    A process that ends before the body does is not seen.
+    """
+    start, before = time.perf_counter(), others()
     yield
-    others = (busy() - everyone) - (own() - mine)
-    found["load"] = max(0.0, others / (time.perf_counter() - start))
+    used = sum(seconds - before.get(process, 0.0) for process, seconds in others().items())
+    found["load"] = used / (time.perf_counter() - start)
 
 
 def git_here(folder: Path, *command: str) -> None:
