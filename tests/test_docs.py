@@ -88,7 +88,7 @@ def test_the_family_of_ones_own_is_read_as_the_page_writes_it() -> None:
         params = re.sub(rf"(?ms)^{head}.*?(?=^\S|\Z)", rf"\g<0>{lines}\n\n", params)
     config = parse(params)
     assert config.plan("pythia").full.transfer[0] == ("pythia-14m", 0.333)
-    assert config.models_of("pythia")[-1] == "pythia-1400m"
+    assert list(config.families["pythia"].models)[-1] == "pythia-1400m"
     assert config.families["pythia"].length == config.families["gpt2"].length
 
 

@@ -130,7 +130,8 @@ def run(config: Config, study: str | None, device: str | None, as_json: bool) ->
             raise UserError(f"plan: {name!r} is no known {kind}; write one of {', '.join(known)}")
     where = this_machine(config) if device is None else _named(**DEVICES[device])
     studies = config.studies if study is None else [study]
-    works = dict.fromkeys(work for name in studies for work in list_work(config, name))
+    listed = [work for name in studies for work in list_work(config, name)]
+    works = {str(work): work for work in listed}.values()  # families may be in several studies
     shapes = {model: shape(config, model) for model in {work.model for work in works}}
     rows = [cost(work, shapes[work.model], where) for work in works]
     if as_json:
@@ -154,8 +155,8 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
         family, search = config.families[name], config.families[name].search
         trained = _changed(family, "float32", sampler="adam", restriction=("all",))
         trained = _changed(trained, batch_size=config.training.batch_size)
-        for model in config.models_of(name):
-            if isinstance(config.models[model], TrainedModel):
+        for model in family.models:
+            if isinstance(family.models[model], TrainedModel):
                 yield Work(f"pretrain@{name}", model, trained, config.training.steps)
             yield Work(f"baseline@{name}", model, family, examples=examined)
             yield Work(f"estimate@{name}", model, family, _steps(family.sampling))
@@ -170,7 +171,7 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
             yield Work(f"original@{name}", model, settings, _steps(family.original))
     steps = _steps(config.studies[study].quantisation)
     for model, moved, weights in config.plan(study).formats:
-        family = config.families[config.models[model].family]
+        family = config.families[config.family_of(model)]
         family = _changed(family, weights, restriction=MOVED[moved])
         yield Work(f"quantisation@{study}", model, family, steps, examined)
 
@@ -213,7 +214,7 @@ def shape(config: Config, name: str) -> Shape | None:
     """Returns the shape of a model; None if its configuration or vocabulary is not known here."""
     model = config.models[name]
     if isinstance(model, TrainedModel):
-        family = config.families[model.family]
+        family = config.families[config.family_of(name)]
         vocabulary = getattr(config.tokenizers[family.tokenizer], "vocabulary", None)
         given = model.model_dump(include={"architecture", "layers", "width", "heads"})
         given |= {"vocabulary": vocabulary, "length": family.length}

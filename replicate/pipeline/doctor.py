@@ -192,7 +192,7 @@ def hub_files(config: Config) -> dict[File, set[str]]:
         for name in settings.families:
             family = config.families[name]
             sources = [config.corpora[family.corpus], config.tokenizers[family.tokenizer]]
-            sources += [config.models[model] for model in config.models_of(name)]
+            sources += family.models.values()
             for source in sources:
                 if isinstance(source, HubCorpus | HubTokenizer | HubModel):
                     kind = "dataset" if isinstance(source, HubCorpus) else "model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +17,8 @@ from replicate.pipeline.config import Config, reading
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
-DATA = yaml.load(TEXT, reading.UniqueKeyLoader)  # noqa: S506 - a safe loader
+LOADED = yaml.load(TEXT, reading.UniqueKeyLoader)  # noqa: S506 - a safe loader
+DATA = json.loads(json.dumps(LOADED))  # no block is shared between families
 MODELS = ("mini-8", "mini-16")
 MISSING = object()  # the value of a key that a change takes away
 COMPUTING = ("extract", "pretrain", "baseline", "search", "estimate", "transfer", "original")
@@ -51,14 +53,15 @@ def parameters(**changes: Any) -> dict[str, Any]:
     search = mini["search"] | {"model": MODELS[0], "sgld": grid, "sgnht": None, "rule": "stability"}
     search |= {"chains": 2, "burn_in": 2, "draws": 4}
     search["tpe"] = ranges | {"rmsprop": {"lr": [1e-4, 1e-3]}, "sgnht": None}
+    model = mini["models"]["mini-34k"] | {"layers": 1}
     family = mini | {
+        "models": {name: model | {"width": int(name[5:])} for name in MODELS},
         "length": 12,
         "sampling": mini["sampling"] | SHORT | {"batch_size": 4},
         "search": search,
         "transfer": mini["transfer"] | SHORT | {"factors": [1.0, 3.0], "chains": 1},
         "original": mini["original"] | SHORT | {"batch_size": 3},
     }
-    model = DATA["models"]["mini-34k"] | {"layers": 1}
     small = {
         "seed": 2023,
         "machine": {"workers": 1},
@@ -67,7 +70,6 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "training": DATA["training"] | {"batch_size": 8, "warmup": 1, "check": 2, "steps": 4},
         "baseline": {"batch_size": 16, "gradient_examples": 16},
         "families": {"mini": family},
-        "models": {name: model | {"width": int(name[5:])} for name in MODELS},
         "studies": {"demo": {"full": "mini", "quantised": "mini", "quantisation": None}},
     }
     small |= {key: DATA[key] for key in ("diagnostics", "claims")}

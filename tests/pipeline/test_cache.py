@@ -173,16 +173,12 @@ def test_one_model_is_computed_alone(project: Path) -> None:
 
 def test_a_changed_model_computes_its_own_units_again_and_no_others(project: Path) -> None:
     before = stamps(configured())
-    config = configured(models={**small.parameters()["models"], MODELS[1]: narrower()})
+    config = configured(**{f"families__mini__models__{MODELS[1]}__width": 12})
     small.run(config, "pretrain", "baseline", "estimate")
     made = [path.relative_to(config.paths.cache) for path in stamps(config) if path not in before]
     assert sorted({path.parts[0] for path in made}) == ["baseline", "estimate", "pretrain"]
     assert len([path for path in made if path.parts[0] == "estimate"]) == 4
     assert {key: stamp for key, stamp in stamps(config).items() if key in before} == before
-
-
-def narrower() -> dict[str, Any]:
-    return small.parameters()["models"][MODELS[1]] | {"width": 12}
 
 
 class InterruptedTrainingError(Exception):

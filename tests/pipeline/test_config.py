@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 from tests.pipeline.small import DATA, MISSING, TEXT, changed, configured, told, write
 
 MINI = "families.mini"
+GPT2 = DATA["families"]["gpt2"]["models"]["gpt2"]
 SETTINGS: list[tuple[Mapping[str, Any], str]] = [  # of a key, and words of the line
     ({"seeed": 2023}, "seeed: unknown key; remove it or write seed"),
     ({"machine.processes": 2}, "machine.processes: unknown key"),
@@ -40,10 +41,15 @@ SETTINGS: list[tuple[Mapping[str, Any], str]] = [  # of a key, and words of the 
     ({"corpora.imdb.file": "../../train"}, "corpora.imdb.file: "),
     ({"corpora.imdb.repository": "../.."}, "corpora.imdb.repository: "),
     ({"corpora.own.path": "data\0own"}, "corpora.own.path: "),
-    ({"models": DATA["models"] | {"pythia-1.4b": DATA["models"]["gpt2"]}}, "models.pythia-1.4b"),
+    ({f"{MINI}.models.gpt2": GPT2}, "gpt2 has a model of that name"),
+    ({f"{MINI}.models": {"pythia-1.4b": GPT2}}, f"{MINI}.models.pythia-1.4b"),
     ({f"{MINI}.corpus": "flims"}, f"{MINI}.corpus: 'flims' is not one of corpora; write one of fi"),
     ({"families.llama2.tokenizer": "llama3"}, "families.llama2.tokenizer: 'llama3' is not one of"),
-    ({"models.mini-34k.family": "minny"}, "models.mini-34k.family: 'minny' is not one of families"),
+    ({f"{MINI}.models.mini-34k": GPT2 | {"revision": "main"}}, f"{MINI}.models.mini-34k.revision"),
+    (
+        {f"{MINI}.models.mini-34k": GPT2 | {"source": "git"}},
+        f"{MINI}.models.mini-34k.source: ",
+    ),
     ({"studies.demo.full": "maxi"}, "studies.demo.full: 'maxi' is not one of families"),
     ({"studies.demo.quantised": None}, "studies.demo.quantised: "),
     ({f"{MINI}.search.model": "nothing"}, f"{MINI}.search.model: 'nothing' is not of family mini"),
@@ -57,7 +63,10 @@ SETTINGS: list[tuple[Mapping[str, Any], str]] = [  # of a key, and words of the 
         {f"{MINI}.sampling.implementation": "devinterp", f"{MINI}.weights": "bfloat16"},
         f"{MINI}.sampling.implementation: devinterp rounds bfloat16 to nearest; write replicate",
     ),
-    ({"models.mini-34k.width": 26}, "models.mini-34k.width: 26 is not a multiple of 2 × heads (4)"),
+    (
+        {f"{MINI}.models.mini-34k.width": 26},
+        "models.mini-34k.width: 26 is not a multiple of 2 × heads (4)",
+    ),
     ({"studies.published": DATA["studies"]["demo"]}, "studies.published: the name is taken"),
     ({"studies": {}}, "studies: "),
 ]
@@ -78,10 +87,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
         "the key 'workers' stands twice",
     ),
     "merge twice": (
-        TEXT.replace(
-            "  llama2:\n    corpus",
-            "  llama2:\n    <<: *language-models\n    <<: *language-models\n    corpus",
-        ),
+        TEXT.replace("    <<: *language-models\n", "    <<: *language-models\n" * 2),
         "the key '<<' stands twice",
     ),
     "key a number": (TEXT.replace("seed: 2023", "2023: 1"), "the key '2023' is not text"),
@@ -152,6 +158,8 @@ def test_a_study_of_one_family_has_no_quantised_one() -> None:
 @pytest.mark.parametrize(
     ("family", "key", "value"),
     [
+        ("demo", "sampling.draws", 70),
+        ("demo-llama", "transfer.burn_in", 30),
         ("gpt2", "sampling.nbeta", 10.0),
         ("mini", "search.sgld.lr", [1e-7]),
         ("llama2", "transfer.factors", [0.1, 1.0]),

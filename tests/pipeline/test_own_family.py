@@ -55,14 +55,13 @@ def parameters() -> dict[str, Any]:
     family = given["families"]["mini"] | {"corpus": "own", "tokenizer": "own"}
     family["search"] = family["search"] | {"model": "own-neox"}
     models = {
-        name: {"family": "own", "source": "hub", "repository": f"me/{name}", "revision": REVISION}
+        name: {"source": "hub", "repository": f"me/{name}", "revision": REVISION}
         for name in ARCHITECTURES
     }
     return given | {
         "corpora": {"own": {"source": "local", "path": "mine.csv"}},
         "tokenizers": {"own": {"source": "local", "path": "tokenizer"}},
-        "families": {"own": family},
-        "models": models,
+        "families": {"own": family | {"models": models}},
         "studies": {"own": {"full": "own", "quantised": "own", "quantisation": None}},
         "calibration": {},
     }
@@ -165,5 +164,5 @@ def test_what_the_example_does_not_write_is_that_of_the_family_it_takes_over() -
     own, other = found.families["pythia"], found.families["gpt2"]
     assert (own.sampling, own.corpus, own.length) == (other.sampling, other.corpus, other.length)
     assert own.search.chains == other.search.chains
-    assert own.transfer.models == own.original.models == found.models_of("pythia")
+    assert own.transfer.models == own.original.models == tuple(own.models)
     assert found.plan("pythia").quantised is None

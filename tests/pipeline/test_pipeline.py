@@ -31,10 +31,6 @@ def tiny(params: dict[str, Any]) -> dict[str, Any]:
     params["calibration"]["demo"] |= {"targets": ["quadratic"], "repeats": 2}
     params["training"] |= {"steps": 20, "check": 5, "batch_size": 16}
     params["baseline"]["gradient_examples"] = 64
-    models = params["models"].items()
-    params["models"] = {
-        name: model for name, model in models if name in KEPT or not name.startswith("demo")
-    }
     short = {"shuffles": 2, "burn_in": 2, "draws": 8}
     formats = {"models": ["demo-llama-60k"], "shuffles": 2, "burn_in": 2, "draws": 4}
     formats["restricted"] = ["float32", "bfloat16", "int8", "nf4"]
@@ -42,6 +38,7 @@ def tiny(params: dict[str, Any]) -> dict[str, Any]:
     params["studies"]["demo"]["quantisation"] |= formats
     for name, model in zip(("demo", "demo-llama"), KEPT, strict=True):
         family = params["families"][name]
+        family["models"] = {model: family["models"][model]}
         family["sampling"] |= short | {"batch_size": 8, "chains": 2, "burn_in": 3}
         family["transfer"] |= short | {"models": [model]}
         family["original"] |= short | {"models": [model]}

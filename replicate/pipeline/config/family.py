@@ -11,6 +11,7 @@ from replicate.pipeline.config.fields import (
     Count,
     Draws,
     Grid,
+    Name,
     Names,
     NonNegative,
     Positive,
@@ -146,6 +147,27 @@ class Original(Strict):
     restart: bool
 
 
+class TrainedModel(Strict):
+    """A model that is trained here. `steps`: at most, instead of `training.steps`."""
+
+    source: Literal["trained"]
+    architecture: Literal["gpt2", "llama"]
+    layers: Count
+    width: Count
+    heads: Count
+    lr: Positive
+    steps: Count | None = None
+
+
+class HubModel(Strict):
+    source: Literal["hub"]
+    repository: Repository
+    revision: Revision
+
+
+Model = Annotated[TrainedModel | HubModel, Field(discriminator="source")]
+
+
 class Family(Strict):
     """Models that are compared with one another: one text, one protocol.
 
@@ -166,30 +188,8 @@ class Family(Strict):
     gradient_checkpointing: bool = False
     microbatch_size: Count | None = None
     gpus_per_model: Count = 1
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
     sampling: Sampling
     search: Search
     transfer: Transfer
     original: Original
-
-
-class TrainedModel(Strict):
-    """A model that is trained here. `steps`: at most, instead of `training.steps`."""
-
-    family: str
-    source: Literal["trained"]
-    architecture: Literal["gpt2", "llama"]
-    layers: Count
-    width: Count
-    heads: Count
-    lr: Positive
-    steps: Count | None = None
-
-
-class HubModel(Strict):
-    family: str
-    source: Literal["hub"]
-    repository: Repository
-    revision: Revision
-
-
-Model = Annotated[TrainedModel | HubModel, Field(discriminator="source")]

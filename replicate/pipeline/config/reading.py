@@ -82,13 +82,13 @@ def build(data: Any) -> Config:
 
 def _spell_out(data: Any) -> Any:
     """Replaces `models: all` by the names of the family's models, in their order."""
-    families, models = _section(data, "families"), _section(data, "models")
-    for family in families:
-        names = [name for name in models if _section(models, name).get("family") == family]
+    families = _section(data, "families")
+    for name in families:
+        family = _section(families, name)
         for part in ("transfer", "original"):
-            plan = _section(_section(families, family), part)
+            plan = _section(family, part)
             if plan.get("models") == "all":
-                families[family][part] = plan | {"models": names}
+                family[part] = plan | {"models": list(_section(family, "models"))}
     return data
 
 
@@ -102,7 +102,7 @@ def explain(error: ValidationError) -> str:
     """Returns the first of a validation's errors as `key: what is wrong; remedy`."""
     errors = error.errors(include_url=False)
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    where = [part for i, part in enumerate(first["loc"]) if not (part in TAGS and i == 2)]
+    where = [part for i, part in enumerate(first["loc"]) if not (part in TAGS and i in (2, 4))]
     key, value = ".".join(map(str, where)) or "the file", first["input"]
     match first["type"]:
         case "extra_forbidden":

@@ -146,7 +146,6 @@ class Config(Strict):
     calibration: dict[Name, Calibration]
     claims: Claims
     families: Annotated[dict[Name, Family], Field(min_length=1)]
-    models: Annotated[dict[Name, Model], Field(min_length=1)]
     studies: Annotated[dict[Name, Study], Field(min_length=1)]
 
     @property
@@ -160,9 +159,16 @@ class Config(Strict):
         fixed = self.claims.model_dump() | self.diagnostics.model_dump()
         return Rules(**fixed, seed=self.seed)
 
-    def models_of(self, family: str) -> tuple[str, ...]:
-        """Returns the names of a family's models, in the order of params.yaml."""
-        return tuple(name for name, model in self.models.items() if model.family == family)
+    @property
+    def models(self) -> dict[str, Model]:
+        """The models of all families."""
+        return {
+            name: model for each in self.families.values() for name, model in each.models.items()
+        }
+
+    def family_of(self, model: str) -> str:
+        """Returns the name of a model's family."""
+        return next(name for name, family in self.families.items() if model in family.models)
 
     def plan(self, study: str) -> StudyPlan:
         """Returns what a study asks for."""
@@ -184,11 +190,11 @@ class Config(Strict):
 
     def family_plan(self, name: str) -> FamilyPlan:
         """Returns what is asked for of one family."""
-        family, models = self.families[name], self.models_of(name)
-        hub = [self.models[model] for model in models]
+        family = self.families[name]
+        hub = family.models.values()
         return FamilyPlan(
             name=name,
-            models=models,
+            models=tuple(family.models),
             tokenizer=family.tokenizer,
             weights=family.weights,
             repositories=tuple(each.repository for each in hub if isinstance(each, HubModel)),
@@ -211,8 +217,8 @@ class Config(Strict):
                 names = ", ".join(known)
                 raise UserError(f"{key}: {name!r} is not one of {section}; write one of {names}")
         for key, model, family in self._members():
-            if model not in self.models or self.models[model].family != family:
-                mine = ", ".join(self.models_of(family))
+            if model not in self.families[family].models:
+                mine = ", ".join(self.families[family].models)
                 raise UserError(f"{key}: {model!r} is not of family {family}; write one of {mine}")
         for name, family in self.families.items():
             key, sampling = f"families.{name}.sampling", family.sampling
@@ -230,12 +236,18 @@ class Config(Strict):
         for name in self.studies:
             if name in RESERVED:
                 raise UserError(f"studies.{name}: the name is taken; choose another")
-        for name, model in self.models.items():
-            if isinstance(model, TrainedModel) and model.width % (2 * model.heads):
-                raise UserError(
-                    f"models.{name}.width: {model.width} is not a multiple of 2 × heads"
-                    f" ({2 * model.heads}); change one"
-                )
+        for name, family in self.families.items():
+            for model, given in family.models.items():
+                key = f"families.{name}.models.{model}"
+                if self.family_of(model) != name:
+                    raise UserError(
+                        f"{key}: {self.family_of(model)} has a model of that name; choose another"
+                    )
+                if isinstance(given, TrainedModel) and given.width % (2 * given.heads):
+                    raise UserError(
+                        f"{key}.width: {given.width} is not a multiple of 2 × heads"
+                        f" ({2 * given.heads}); change one"
+                    )
         return self
 
     def _references(self) -> list[tuple[str, str, str]]:
@@ -246,7 +258,6 @@ class Config(Strict):
                 (f"families.{n}.tokenizer", f.tokenizer, "tokenizers")
                 for n, f in self.families.items()
             ),
-            *((f"models.{n}.family", m.family, "families") for n, m in self.models.items()),
             *((f"calibration.{n}", n, "studies") for n in self.calibration),
             *((f"studies.{n}.full", s.full, "families") for n, s in self.studies.items()),
             *((f"studies.{n}.quantised", s.quantised, "families") for n, s in self.studies.items()),

@@ -10,7 +10,7 @@ from replicate.pipeline.work import plans
 
 def run(config: Config, family: str, only: str | None = None) -> None:
     """Leaves for each model the losses at w*, and a report of the gradient there."""
-    models = plans.only(config.models_of(family), only)
+    models = plans.only(config.families[family].models, only)
     units = [plans.baseline_unit(config, plans.task_config(config, name)) for name in models]
     run_units(units, config.machine, f"baseline {family}", config.families[family].gpus_per_model)
     for unit in units:

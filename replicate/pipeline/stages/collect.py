@@ -136,7 +136,7 @@ class Collection:
 
     def provenance(self, trace: xr.Dataset, model: str) -> records.Provenance:
         """Returns where a model's chains came from."""
-        folder = self.config.paths.models(self.config.models[model].family) / model
+        folder = self.config.paths.models(self.config.family_of(model)) / model
         manifest = json_io.read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
         files = {
             name: noted["sha256"]
@@ -169,8 +169,8 @@ def differences(found: Mapping[str, Any], asked: Mapping[str, Any], at: str = ""
 
 def parts(config: Config, model: str) -> dict[str, str]:
     """Returns the hash of each part of params.yaml that a model's results depend on."""
-    given = config.models[model]
-    family = config.families[given.family]
+    family = config.families[config.family_of(model)]
+    given = family.models[model]
     blocks = {part: getattr(family, part) for part in PARTS} | {
         "model": given,
         "corpus": config.corpora[family.corpus],
@@ -180,7 +180,7 @@ def parts(config: Config, model: str) -> dict[str, str]:
     if isinstance(given, TrainedModel):
         blocks["training"] = config.training
     values = {part: block.model_dump(mode="json") for part, block in blocks.items()}
-    values["family"] = family.model_dump(mode="json", exclude=set(PARTS))
+    values["family"] = family.model_dump(mode="json", exclude={*PARTS, "models"})
     return collecting.hashes(values)
 
 

@@ -10,7 +10,7 @@ from replicate.pipeline.work import plans, units
 
 def run(config: Config, family: str, only: str | None = None) -> None:
     """Leaves a trace for each model."""
-    models = plans.only(config.models_of(family), only)
+    models = plans.only(config.families[family].models, only)
     chains = {name: plans.estimate(config, name) for name in models}
     every = [unit for mine in chains.values() for unit in mine]
     run_units(every, config.machine, f"estimate {family}", config.families[family].gpus_per_model)

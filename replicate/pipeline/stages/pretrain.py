@@ -103,8 +103,9 @@ def run(config: Config, family: str, only: str | None = None) -> None:
     """Leaves a folder for each model: its weights, or a manifest of its files on the hub."""
     folder = config.paths.models(family)
     units = []
-    for name in plans.only(config.models_of(family), only):
-        model = config.models[name]
+    models = config.families[family].models
+    for name in plans.only(models, only):
+        model = models[name]
         if isinstance(model, TrainedModel):
             units.append(training_unit(config, name, model))
         else:
@@ -128,7 +129,8 @@ def run(config: Config, family: str, only: str | None = None) -> None:
 
 def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUnit:
     """Returns the training of a model of params.yaml."""
-    folder = config.paths.windows(model.family)
+    family = config.family_of(name)
+    folder = config.paths.windows(family)
     text = windows.load(folder / plans.WINDOWS)
     shape = {key: getattr(model, key) for key in ("architecture", "layers", "width", "heads")}
     schedule = config.training.model_dump() | ({"steps": model.steps} if model.steps else {})
@@ -145,6 +147,6 @@ def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUni
         schedule=training.Schedule(lr=model.lr, **schedule),
         windows=folder / plans.WINDOWS,
         windows_hash=cache.file_hash(folder / plans.WINDOWS),
-        device=config.families[model.family].device,
+        device=config.families[family].device,
         every=config.machine.checkpoint_seconds,
     )

@@ -33,7 +33,7 @@ def task_config(
     restriction: tuple[str, ...] | None = None,
 ) -> TaskConfig:
     """Returns a model of params.yaml as its family has it, or in another format or restriction."""
-    name = config.models[model].family
+    name = config.family_of(model)
     family = config.families[name]
     folder, text = config.paths.models(name) / model, config.paths.windows(name) / file
     return TaskConfig(
@@ -105,7 +105,7 @@ def baseline_file(config: Config, model: str) -> Path:
     Raises:
         UserError: the baseline was computed from other windows than there are now.
     """
-    family = config.models[model].family
+    family = config.family_of(model)
     folder = config.paths.baselines(family) / model
     now = cache.file_hash(config.paths.windows(family) / WINDOWS)
     then = json_io.read_json(folder / "baseline.json").get("windows", "")
@@ -155,7 +155,7 @@ def chains(
 
 def estimate(config: Config, model: str) -> list[ChainUnit]:
     """Returns the chains of one model at the setting that its family's search chose."""
-    family = config.models[model].family
+    family = config.family_of(model)
     plan = sampling(config, family, config.families[family].sampling)
     losses = baseline_file(config, model)
     task = task_config(config, model)
@@ -164,7 +164,7 @@ def estimate(config: Config, model: str) -> list[ChainUnit]:
 
 def transfer(config: Config, model: str, factor: float) -> list[ChainUnit]:
     """Returns the chains of one model at the chosen step size times a factor."""
-    family = config.models[model].family
+    family = config.family_of(model)
     stretch = max(1.0, 1 / factor)  # a smaller step takes as many more of them to go as far
     plan = sampling(config, family, config.families[family].transfer, stretch)
     found = chosen(config, family)
@@ -175,7 +175,7 @@ def transfer(config: Config, model: str, factor: float) -> list[ChainUnit]:
 
 def original(config: Config, model: str) -> list[ChainUnit]:
     """Returns the chains of one model by the protocol of November 2023."""
-    name = config.models[model].family
+    name = config.family_of(model)
     family, given = config.families[name], config.families[name].original
     texts = len(windows.load(config.paths.windows(name) / PADDED).tokens_NxL)
     batches = max(texts // given.batch_size, 2)
