@@ -30,7 +30,7 @@ def main() -> None:
     every = windows.load(config.paths.windows(family) / WINDOWS).tokens_NxL
     tokens_BxL = torch.from_numpy(every[:256]).long()
     found = {}
-    for name in config.models_of(family):
+    for name in config.families[family].models:
         folder = config.paths.models(family) / name
         formats = {
             "full": loading.load(folder, "float32", CPU),

@@ -17,6 +17,7 @@ import torch
 from replicate.data.windows import read_tokenizer
 from replicate.estimation import diagnostics
 from replicate.models import task as tasks
+from replicate.models.config import order
 from replicate.pipeline import config as parameters
 from replicate.pipeline.work import plans, units
 from replicate.progress import silent
@@ -32,7 +33,7 @@ def main() -> None:
     asked = plans.sampling(config, FAMILY, config.families[FAMILY].sampling)
     sampling = replace(asked, shuffles=1, chains=1, burn_in=BURN_IN, draws=DRAWS)
     guess = log(read_tokenizer(config.paths.windows(FAMILY)).get_vocab_size())
-    for name in config.models_of(FAMILY):
+    for name in config.families[FAMILY].models:
         task = tasks.load(plans.task_config(config, name))
         losses_N = units.read_losses(plans.baseline_file(config, name), task.examples)
         for localization in LOCALIZATIONS:
@@ -42,7 +43,7 @@ def main() -> None:
                 SamplerConfig("sgld", lr, localization=localization),
                 sampling,
                 losses_N,
-                order=partial(tasks.order, config.seed, FAMILY, task.examples),
+                order=partial(order, config.seed, FAMILY, task.examples),
                 noise=lambda shuffle, chain: config.seed,
                 advance=silent,
             )

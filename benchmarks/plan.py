@@ -21,7 +21,7 @@ from benchmarks import results, rounds
 from benchmarks.measure import forget_peak, peak_memory
 from replicate.data.windows import Windows
 from replicate.models import task as tasks
-from replicate.models.task import TaskConfig
+from replicate.models.config import TaskConfig
 from replicate.pipeline import config as parameters
 from replicate.pipeline.config import Family
 from replicate.pipeline.cost import Shape

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from replicate.errors import UserError
 from replicate.models import loading, restrictions
+from replicate.models.config import PROMISED
 from replicate.models.task import TextTask
 from replicate.progress import Advance
-
-PROMISED = (0.001, 0.003, 0.01, 0.03, 0.1)  # nats
 
 
 def losses(
@@ -80,14 +79,6 @@ def examine(
         "windows": task.config.hashes[0],
     }
     return losses_N, report
-
-
-def work(examples: int, gradient_examples: int) -> int:
-    """Returns how many examples `examine` passes forward: all of them, those of the gradient, and
-    the second half of these for each step along it.
-    """
-    used = min(gradient_examples, examples)
-    return examples + used + len(PROMISED) * (used // 2)
 
 
 def check(task: TextTask) -> None:

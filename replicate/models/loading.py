@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from replicate.data.json_io import read_json
 from replicate.errors import UserError, refusal
 from replicate.models import cpu_kernels, hub
+from replicate.models.config import MANIFEST
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -33,7 +34,6 @@ logging.getLogger("bitsandbytes").setLevel(
     logging.ERROR
 )  # that it has no fast 4-bit product for this CPU
 
-MANIFEST = "manifest.json"
 
 
 def configuration(

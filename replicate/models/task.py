@@ -4,54 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from replicate.data import windows
 from replicate.models import cpu_kernels, last_token, loading, quantised, restrictions
+from replicate.models.config import TaskConfig
 from replicate.sampling import Task
-from replicate.seeds import derive
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    """Which model, on which text, in which format, and what of it moves.
-
-    Attributes:
-        folder: of the model at w*, as stage `pretrain` left it.
-        windows: the file of the family's windows.
-        weights, compute_dtype: see `replicate.models.loading.load`.
-        restriction: what moves, in the words of `replicate.models.restrictions`.
-        hashes: SHA-256 of the windows and of the model's files.
-    """
-
-    family: str
-    model: str
-    folder: Path
-    windows: Path
-    weights: str
-    compute_dtype: str
-    restriction: tuple[str, ...]
-    device: str
-    gradient_checkpointing: bool
-    gpus_per_model: int
-    hashes: tuple[str, str]
-
-    def identity(self) -> dict[str, Any]:
-        """Returns what results depend on, as a trace's attributes hold it."""
-        return {
-            "weights": self.weights,
-            "compute_dtype": self.compute_dtype,
-            "restriction": list(self.restriction),
-            "windows": self.hashes[0],
-            "model": self.hashes[1],
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +38,6 @@ class TextTask(Task):
             "sampled_parameters": sum(self.sizes),
             "examples": self.examples,
         }
-
-
-def order(seed: int, family: str, examples: int, *shuffle: str | int) -> NDArray[np.int64]:
-    """Returns the order (N,) of the examples in a shuffle, the same for all models of a family."""
-    return np.random.default_rng(derive(seed, "shuffle", family, *shuffle)).permutation(examples)
 
 
 def load(config: TaskConfig) -> TextTask:

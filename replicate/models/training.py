@@ -18,9 +18,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
+from replicate.models.config import EVALUATED, Schedule
 from replicate.progress import Advance
-
-EVALUATED = 4096  # windows, the first ones, over which the final losses are means
 
 
 class Checkpoint(Protocol):
@@ -33,29 +32,6 @@ class Checkpoint(Protocol):
     def offer(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
         """Keeps a state if it is time to."""
         ...
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a model is trained.
-
-    Attributes:
-        lr: of Adam.
-        batch_size: windows of a step.
-        warmup: steps over which the rate rises.
-        check: steps between two checks of the loss.
-        tolerance: the improvement between checks (nats per token) below which the loss is flat.
-        descent: the share of all steps over which the rate falls to zero.
-        steps: at most.
-    """
-
-    lr: float
-    batch_size: int
-    warmup: int
-    check: int
-    tolerance: float
-    descent: float
-    steps: int
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def add_stage(name: str, kind: str | None, purpose: str) -> None:
         options.append(click.Option(["--scheduler"], metavar="ADDRESS", help=help_))
 
     def run(**given: str | None) -> None:
-        from replicate.pipeline import config, runs
+        from replicate.pipeline import cache, config, parallel, runs
 
         found = config.load()
         scheduler = given.pop("scheduler", None)
@@ -97,6 +97,8 @@ def add_stage(name: str, kind: str | None, purpose: str) -> None:
                 raise UserError(
                     f"{kind} {argument!r}: params.yaml has none of that name; give one of {names}"
                 )
+        if name in cache.UNITS and found.machine.workers != 1 and not found.machine.scheduler:
+            parallel.prepare_forks()  # it imports torch meanwhile
         stage = import_module(f"replicate.pipeline.stages.{name}")
         with runs.logged(found.paths.logs / "runs.jsonl", found.paths.benchmarks, name, argument):
             stage.run(found, *([argument] if kind else []), **given)

@@ -22,7 +22,8 @@ from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from replicate.errors import UserError
-from replicate.models import baseline, loading, restrictions
+from replicate.models import loading, restrictions
+from replicate.models.config import work as examined_examples
 from replicate.pipeline import parallel
 from replicate.pipeline.config import Config, Family, TrainedModel
 from replicate.pipeline.config.family import Search
@@ -150,7 +151,7 @@ def run(config: Config, study: str | None, device: str | None, as_json: bool) ->
 
 def list_work(config: Config, study: str) -> Iterator[Work]:
     """Lists what the stages of a study do with models."""
-    examined = baseline.work(REVIEWS, config.baseline.gradient_examples)
+    examined = examined_examples(REVIEWS, config.baseline.gradient_examples)
     for name in config.studies[study].families:
         family, search = config.families[name], config.families[name].search
         trained = _changed(family, "float32", sampler="adam", restriction=("all",))

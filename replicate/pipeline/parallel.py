@@ -16,6 +16,7 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from replicate.errors import UserError
@@ -195,10 +196,16 @@ def count(workers: int | Literal["auto"], gpus_per_model: int = 1) -> int:
     """
     if workers != "auto":
         return workers
+    if version("torch").endswith("+cpu"):  # known without importing it
+        return _cores()
     import torch
 
     if torch.cuda.is_available():
         return max(1, torch.cuda.device_count() // gpus_per_model)
+    return _cores()
+
+
+def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from replicate.sampling.chains import Chain, assemble
 from replicate.sampling.config import SamplerConfig, SamplingConfig
 
 if TYPE_CHECKING:
-    from replicate.sampling.engine import Chain, assemble, run_piece, sample
+    from replicate.sampling.engine import run_piece, sample
     from replicate.sampling.task import Task
 
 __all__ = ["Chain", "SamplerConfig", "SamplingConfig", "Task", "assemble", "run_piece", "sample"]

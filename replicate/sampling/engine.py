@@ -12,8 +12,7 @@ copy waits for the device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from replicate.progress import Advance
+from replicate.sampling.chains import Chain, assemble
 from replicate.sampling.config import SamplerConfig, SamplingConfig
 from replicate.sampling.samplers import sampler as make_sampler
 from replicate.sampling.samplers.base import Sampler
@@ -32,22 +32,6 @@ CHUNK = 16  # steps between two copies of the losses
 
 Order = Callable[[int], NDArray[np.int64]]
 Noise = Callable[[int, int], int]
-
-
-@dataclass(frozen=True)
-class Chain:
-    """What a chain recorded, each (T,): one number per step.
-
-    Attributes:
-        loss: of the minibatch before the update, nats per label. If the chain diverges, its losses
-            are NaN from that step on.
-        init_loss: of the same minibatch at w*.
-        seconds: of computation, NaN where the loss is.
-    """
-
-    loss: NDArray[np.float64]
-    init_loss: NDArray[np.float64]
-    seconds: NDArray[np.float64]
 
 
 def sample(
@@ -200,29 +184,3 @@ def accumulate_gradients(
         sampler.gradients_complete = i == len(microbatches)
         value.backward()
     return total
-
-
-def assemble(sampling: SamplingConfig, chains: Mapping[tuple[int, int], Chain]) -> xr.Dataset:
-    """Puts all chains into one dataset.
-
-    Returns:
-        `loss`, `init_loss` and `seconds` (shuffle, chain, draw), where `draw` counts from −burn_in,
-        so that the burn-in is below 0; `diverged` (shuffle, chain), true where a loss is not
-        finite.
-    """
-    grid = [[chains[s, c] for c in range(sampling.chains)] for s in range(sampling.shuffles)]
-    dims = ("shuffle", "chain", "draw")
-    recorded = {
-        name: np.stack([[getattr(chain, name) for chain in row] for row in grid])
-        for name in ("loss", "init_loss", "seconds")
-    }
-    diverged = ~np.isfinite(recorded["loss"]).all(axis=-1)
-    return xr.Dataset(
-        {name: (dims, values) for name, values in recorded.items()}
-        | {"diverged": (dims[:2], diverged)},
-        {
-            "shuffle": np.arange(sampling.shuffles),
-            "chain": np.arange(sampling.chains),
-            "draw": np.arange(-sampling.burn_in, sampling.draws),
-        },
-    )

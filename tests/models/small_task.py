@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from replicate.data import windows
 from replicate.models import loading
-from replicate.models.task import TaskConfig
+from replicate.models.config import TaskConfig
 
 
 def task_config(folder: Path = Path(), **other: Any) -> TaskConfig:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from replicate.models import baseline, task
+from replicate.models.config import work
 from replicate.models.task import TextTask
 from replicate.progress import silent
 from tests.models.small_task import build, save_windows, task_config
@@ -53,7 +54,7 @@ def test_a_baseline_is_what_one_pass_over_all_examples_gives(found: TextTask) ->
     assert report["gradient_norm"] == pytest.approx(float(whole.norm()), rel=1e-5)
     assert report["gradient_norm_squared"] == pytest.approx(float(first @ second), rel=1e-4)
     assert report["sampled_parameters"] == sum(found.sizes)
-    assert sum(done) == baseline.work(N, len(HALVES))
+    assert sum(done) == work(N, len(HALVES))
     for parameter, origin in zip(found.parameters, before, strict=True):
         assert torch.equal(parameter, origin)
 

@@ -10,7 +10,8 @@ import torch
 
 from replicate.estimation import estimators
 from replicate.models import loading, task, training
-from replicate.models.task import TaskConfig, TextTask
+from replicate.models.config import Schedule, TaskConfig, order
+from replicate.models.task import TextTask
 from replicate.progress import silent
 from replicate.sampling import SamplerConfig, SamplingConfig, sample
 from tests.models.small_task import build, save_windows, task_config
@@ -34,7 +35,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TaskConfig:
     folder, tokens_NxL = tmp_path_factory.mktemp("task"), text()
     save_windows(folder, tokens_NxL)
     model = build()
-    schedule = training.Schedule(
+    schedule = Schedule(
         lr=5e-3, batch_size=64, warmup=20, check=50, tolerance=0.0, descent=0.5, steps=400
     )
     generator = torch.Generator().manual_seed(0)
@@ -56,7 +57,7 @@ def llc(found: TextTask) -> estimators.Result:
         SamplerConfig("sgld", 1e-3, localization=30.0),
         sampling,
         losses_N,
-        order=lambda shuffle: task.order(1, "small", N, shuffle),
+        order=lambda shuffle: order(1, "small", N, shuffle),
         noise=lambda shuffle, chain: shuffle,
         advance=silent,
     )
@@ -86,12 +87,12 @@ def test_a_task_says_what_it_is_and_how_much_of_it_moves(config: TaskConfig) -> 
 
 
 def test_the_order_of_examples_is_that_of_the_family_and_the_shuffle() -> None:
-    first = task.order(1, "small", 50, 0)
+    first = order(1, "small", 50, 0)
     assert sorted(first) == list(range(50))
-    np.testing.assert_array_equal(first, task.order(1, "small", 50, 0))
-    for other in (task.order(2, "small", 50, 0), task.order(1, "big", 50, 0)):
+    np.testing.assert_array_equal(first, order(1, "small", 50, 0))
+    for other in (order(2, "small", 50, 0), order(1, "big", 50, 0)):
         assert not np.array_equal(first, other)
-    assert not np.array_equal(first, task.order(1, "small", 50, 1))
+    assert not np.array_equal(first, order(1, "small", 50, 1))
 
 
 def test_dequantised_weights_have_their_anchors_in_four_bits(config: TaskConfig) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from replicate.data import grammar, windows
 from replicate.models import loading, training
+from replicate.models.config import Schedule
 from replicate.progress import silent
 
-SCHEDULE = training.Schedule(
+SCHEDULE = Schedule(
     lr=0.01, batch_size=16, warmup=5, check=20, tolerance=1e-9, descent=0.3, steps=80
 )
 TEXTS = [grammar.text(choices) for choices in grammar.reviews(0, 400)]
@@ -37,7 +38,7 @@ class Memory:
 
 
 def trained(
-    schedule: training.Schedule = SCHEDULE, checkpoint: training.Checkpoint | None = None
+    schedule: Schedule = SCHEDULE, checkpoint: training.Checkpoint | None = None
 ) -> training.Outcome:
     torch.manual_seed(0)
     model = loading.build("gpt2", layers=1, width=32, heads=2, vocabulary=400, length=48)

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from replicate.data import tensors, traces, windows
 from replicate.estimation import estimators
 from replicate.models import baseline, loading, task, training
+from replicate.models.config import Schedule, order
 from replicate.pipeline import cache
 from replicate.pipeline.config import Config
 from replicate.pipeline.work import plans
@@ -38,7 +39,7 @@ def test_a_model_is_what_training_gives(project: Path) -> None:
     vocabulary = windows.read_tokenizer(config.paths.windows("mini")).get_vocab_size()
     torch.manual_seed(derive(2023, "initialise", MODEL))
     model = loading.build("gpt2", layers=1, width=8, heads=2, vocabulary=vocabulary, length=12)
-    schedule = training.Schedule(lr=0.02, **config.training.model_dump())
+    schedule = Schedule(lr=0.02, **config.training.model_dump())
     generator = torch.Generator().manual_seed(derive(2023, "train", MODEL))
     tokens_NxL = torch.from_numpy(text.tokens_NxL).long()
     outcome = training.train(model, tokens_NxL, schedule, generator, silent)
@@ -54,7 +55,7 @@ def test_a_model_is_what_training_gives(project: Path) -> None:
 def test_a_baseline_is_what_its_module_gives(project: Path) -> None:
     config = configured()
     found = task.load(plans.task_config(config, MODEL))
-    order_N = task.order(2023, "mini", found.examples, "gradient")[:16]
+    order_N = order(2023, "mini", found.examples, "gradient")[:16]
     losses_N, report = baseline.examine(found, order_N, 16, 4, silent)
     folder = config.paths.baselines("mini") / MODEL
     np.testing.assert_array_equal(tensors.load(folder / "losses.safetensors")["losses"], losses_N)
@@ -73,7 +74,7 @@ def test_a_trace_is_what_sampling_in_one_process_gives(project: Path) -> None:
         plans.chosen(config, "mini"),
         plans.sampling(config, "mini", config.families["mini"].sampling),
         losses_N,
-        order=lambda shuffle: task.order(2023, "mini", found.examples, shuffle),
+        order=lambda shuffle: order(2023, "mini", found.examples, shuffle),
         noise=lambda shuffle, chain: derive(2023, "noise", MODEL, shuffle, chain),
         advance=silent,
     )
@@ -119,7 +120,7 @@ def test_the_protocol_of_2023_says_how_many_labels_are_padded(project: Path) -> 
     padded_N = windows.load(config.paths.windows("mini") / plans.PADDED).padded_N
     assert trace.attrs["texts"] == len(padded_N)
     assert trace.attrs["padded_labels"] == padded_N.mean()
-    order_N = task.order(2023, "mini", len(padded_N), 1)
+    order_N = order(2023, "mini", len(padded_N), 1)
     second_chain = order_N[np.arange(18, 36) % len(order_N)].reshape(6, 3)  # of shuffle 1
     np.testing.assert_array_equal(trace.padded[1, 1], padded_N[second_chain].sum(axis=1))
 

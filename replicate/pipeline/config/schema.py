@@ -27,8 +27,8 @@ from replicate.pipeline.config.fields import (
     distinct,
 )
 from replicate.pipeline.config.paths import RESERVED, Paths
-from replicate.study.claims import Rules
 from replicate.study.plan import FamilyPlan, StudyPlan
+from replicate.study.rules import Rules
 
 
 class Machine(Strict):

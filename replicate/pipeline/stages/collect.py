@@ -14,7 +14,7 @@ import xarray as xr
 
 from replicate.data import json_io, tensors, traces
 from replicate.errors import UserError
-from replicate.models.loading import MANIFEST
+from replicate.models.config import MANIFEST
 from replicate.pipeline.cache import file_hash
 from replicate.pipeline.config import Config, TrainedModel
 from replicate.pipeline.work import plans

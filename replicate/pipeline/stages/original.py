@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from replicate.data import traces, windows
-from replicate.models import task
+from replicate.models.config import order
 from replicate.pipeline.config import Config
 from replicate.pipeline.parallel import run_units
 from replicate.pipeline.work import plans, units
@@ -24,9 +24,7 @@ def run(config: Config, family: str, only: str | None = None) -> None:
     for name, mine in chains.items():
         trace, plan = units.trace(mine), mine[0].sampling
         counts = [
-            padded_N[
-                units.meets(plan, task.order(config.seed, family, len(padded_N), shuffle), chain)
-            ]
+            padded_N[units.meets(plan, order(config.seed, family, len(padded_N), shuffle), chain)]
             for shuffle in range(plan.shuffles)
             for chain in range(plan.chains)
         ]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from replicate.data import json_io, windows
-from replicate.models import loading, training
+from replicate.models.config import EVALUATED, Schedule
 from replicate.pipeline import cache
 from replicate.pipeline.config import Config, TrainedModel
 from replicate.pipeline.parallel import run_units
@@ -18,6 +16,9 @@ from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import CachedUnit
 from replicate.progress import Advance
 from replicate.seeds import derive
+
+if TYPE_CHECKING:
+    from replicate.models.training import Outcome
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TrainingUnit(CachedUnit):
     model: str
     seed: int
     shape: tuple[tuple[str, Any], ...]
-    schedule: training.Schedule
+    schedule: Schedule
     windows: Path
     windows_hash: str
     device: str
@@ -61,6 +62,10 @@ class TrainingUnit(CachedUnit):
         return (self.file / "training.json").is_file()
 
     def run(self, advance: Advance) -> None:
+        import torch
+
+        from replicate.models import loading, training
+
         device, text = loading.device(self.device, self.model), windows.load(self.windows)
         torch.manual_seed(derive(self.seed, "initialise", self.model))
         model = loading.build(**dict(self.shape))
@@ -85,13 +90,11 @@ class TrainingUnit(CachedUnit):
         checkpoint.drop()
 
 
-def report(
-    outcome: training.Outcome, schedule: training.Schedule, text: windows.Windows
-) -> dict[str, Any]:
+def report(outcome: Outcome, schedule: Schedule, text: windows.Windows) -> dict[str, Any]:
     """Returns the fields of a `Training` record that follow from a training."""
     floor = text.floor_NxL
     if floor is not None:
-        floor = floor[: training.EVALUATED, 1:].astype(float)
+        floor = floor[:EVALUATED, 1:].astype(float)
     return asdict(outcome) | {
         "epochs": outcome.steps * schedule.batch_size / len(text.tokens_NxL),
         "floor": None if floor is None else floor.mean(),
@@ -109,6 +112,8 @@ def run(config: Config, family: str, only: str | None = None) -> None:
         if isinstance(model, TrainedModel):
             units.append(training_unit(config, name, model))
         else:
+            from replicate.models import loading
+
             loading.device(config.families[family].device, name)
             loading.save_manifest(folder / name, model.repository, model.revision)
             print(f"{name}: {model.repository}@{model.revision[:8]} is in the hub's cache")
@@ -144,7 +149,7 @@ def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUni
         model=name,
         seed=config.seed,
         shape=tuple(shape.items()),
-        schedule=training.Schedule(lr=model.lr, **schedule),
+        schedule=Schedule(lr=model.lr, **schedule),
         windows=folder / plans.WINDOWS,
         windows_hash=cache.file_hash(folder / plans.WINDOWS),
         device=config.families[family].device,

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from replicate.data import json_io, tensors, windows
 from replicate.errors import UserError
-from replicate.models.task import TaskConfig
+from replicate.models.config import TaskConfig
 from replicate.pipeline import cache
 from replicate.pipeline.config import Config
 from replicate.pipeline.work.units import BaselineUnit, ChainUnit

@@ -1,7 +1,8 @@
 """The units of work that stages share: a chain, and the examination of w*.
 
 A unit holds all that its result depends on, so that its key in the cache can be computed without
-loading anything. It writes one file and returns nothing (see `replicate.pipeline.parallel`).
+loading anything: torch is imported where a unit runs. It writes one file and returns nothing (see
+`replicate.pipeline.parallel`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -17,13 +18,15 @@ from numpy.typing import NDArray
 
 from replicate.data import tensors
 from replicate.errors import UserError
-from replicate.models import baseline
-from replicate.models import task as tasks
-from replicate.models.task import TaskConfig, TextTask
+from replicate.models import config as models
+from replicate.models.config import TaskConfig
 from replicate.pipeline import cache, environment
 from replicate.progress import Advance, silent
-from replicate.sampling import Chain, SamplerConfig, SamplingConfig, assemble, run_piece
+from replicate.sampling import Chain, SamplerConfig, SamplingConfig, assemble
 from replicate.seeds import derive
+
+if TYPE_CHECKING:
+    from replicate.models.task import TextTask
 
 Piece = tuple[tuple[int, int], ...]  # (shuffle, chain) of chains that follow one another
 
@@ -33,9 +36,11 @@ _loaded: dict[TaskConfig, TextTask] = {}
 
 def load(config: TaskConfig) -> TextTask:
     """Loads a task. A process keeps the last one, and drops it before it loads another."""
+    from replicate.models import task
+
     if config not in _loaded:
         _loaded.clear()
-        _loaded[config] = tasks.load(config)
+        _loaded[config] = task.load(config)
     return _loaded[config]
 
 
@@ -97,15 +102,17 @@ class BaselineUnit(CachedUnit):
 
     @property
     def steps(self) -> int:
-        return baseline.work(self.examples, self.gradient_examples)
+        return models.work(self.examples, self.gradient_examples)
 
     def settings(self) -> dict[str, Any]:
         numbers = (self.seed, self.batch_size, self.gradient_examples, self.gradient_batch)
         return {"baseline": self.task.identity(), "family": self.task.family, "numbers": numbers}
 
     def run(self, advance: Advance) -> None:
+        from replicate.models import baseline
+
         task = load(self.task)
-        order_N = tasks.order(self.seed, self.task.family, task.examples, "gradient")
+        order_N = models.order(self.seed, self.task.family, task.examples, "gradient")
         losses_N, report = baseline.examine(
             task,
             order_N[: self.gradient_examples],
@@ -167,7 +174,7 @@ class ChainUnit(CachedUnit):
     def order(self, examples: int, shuffle: int) -> NDArray[np.int64]:
         """Returns the order of the examples in a shuffle."""
         name = "search" if self.search else shuffle
-        return tasks.order(self.seed, self.task.family, examples, name)
+        return models.order(self.seed, self.task.family, examples, name)
 
     def noise(self, shuffle: int, chain: int) -> int:
         """Returns the seed of a chain's noise: the same at every setting of a model."""
@@ -176,6 +183,8 @@ class ChainUnit(CachedUnit):
         return derive(self.seed, "noise", self.task.model, shuffle, chain)
 
     def run(self, advance: Advance) -> None:
+        from replicate.sampling import run_piece
+
         task = load(self.task)
         losses_N = self._losses(task)
         chains: dict[tuple[int, int], Chain] = {}
@@ -200,6 +209,8 @@ class ChainUnit(CachedUnit):
         """Returns the losses at w* (N,) of all examples, or NaN of those that no chain meets."""
         if self.baseline is not None:
             return read_losses(self.baseline, task.examples)
+        from replicate.models import baseline
+
         met = [
             meets(self.sampling, self.order(task.examples, shuffle), chain)
             for piece in self.pieces
