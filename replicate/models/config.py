@@ -32,6 +32,7 @@ class TaskConfig:
         weights, compute_dtype: see `replicate.models.loading.load`.
         restriction: what moves, in the words of `replicate.models.restrictions`.
         hashes: SHA-256 of the windows and of the model's files.
+        together: chains that are computed side by side, if `stacked` knows the architecture.
     """
 
     family: str
@@ -45,6 +46,7 @@ class TaskConfig:
     gradient_checkpointing: bool
     gpus_per_model: int
     hashes: tuple[str, str]
+    together: int = 1
 
     def identity(self) -> dict[str, Any]:
         """Returns what results depend on, as a trace's attributes hold it."""
@@ -54,7 +56,7 @@ class TaskConfig:
             "restriction": list(self.restriction),
             "windows": self.hashes[0],
             "model": self.hashes[1],
-        }
+        } | ({"together": self.together} if self.together > 1 else {})
 
 
 @dataclass(frozen=True)

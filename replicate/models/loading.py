@@ -35,7 +35,6 @@ logging.getLogger("bitsandbytes").setLevel(
 )  # that it has no fast 4-bit product for this CPU
 
 
-
 def configuration(
     architecture: str, *, layers: int, width: int, heads: int, vocabulary: int, length: int
 ) -> PretrainedConfig:

@@ -7,7 +7,7 @@ weights). Gradients exist for a moment each.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from replicate.sampling.storage import NF4
@@ -16,6 +16,16 @@ FORMATS = {  # weight formats of this kind, and the type of their chains' weight
     "dequantised": torch.bfloat16,
     "dequantised-float32": torch.float32,
 }
+
+
+def dense(parameter: nn.Parameter) -> Tensor | None:
+    """Returns a parameter's values, those in 4 bits as what they stand for; None for int8."""
+    state = getattr(parameter, "quant_state", None)
+    if state is not None:
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(parameter.data, state)
+    return parameter.data if parameter.is_floating_point() else None
 
 
 def dequantise(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, NF4]:

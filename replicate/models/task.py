@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from replicate.data import windows
-from replicate.models import cpu_kernels, last_token, loading, quantised, restrictions
+from replicate.models import cpu_kernels, last_token, loading, quantised, restrictions, stacked
 from replicate.models.config import TaskConfig
 from replicate.sampling import Task
+from replicate.sampling.task import StackedLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +68,29 @@ def load(config: TaskConfig) -> TextTask:
         parameters=[model.get_parameter(name) for name in masks],
         masks=list(masks.values()),
         anchors=[anchors.get(name) for name in masks],
+        stacked=_stacked_loss(model, tokens_NxL, config, tuple(masks)),
         config=config,
         model=model,
         tokens_NxL=tokens_NxL,
         names=tuple(masks),
     )
+
+
+def _stacked_loss(
+    model: PreTrainedModel, tokens_NxL: Tensor, config: TaskConfig, names: Sequence[str]
+) -> StackedLoss | None:
+    """Returns the loss of several chains, where it is asked for, known, and that of the model."""
+    if config.together == 1 or config.compute_dtype != "float32" or config.gradient_checkpointing:
+        return None
+    loss = stacked.loss(model, tokens_NxL, names)
+    if loss is None:
+        return None
+    index_B = torch.arange(min(8, len(tokens_NxL)), device=tokens_NxL.device)
+    with torch.no_grad():
+        alone = last_token.losses(model, tokens_NxL[index_B].long())
+        parameters = [model.get_parameter(name).detach()[None] for name in names]
+        together = loss(parameters, index_B[None])[0]
+    return loss if torch.allclose(together, alone, rtol=1e-3, atol=1e-3) else None
 
 
 def _label_loss(

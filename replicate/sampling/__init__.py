@@ -13,10 +13,10 @@ from replicate.sampling.chains import Chain, assemble
 from replicate.sampling.config import SamplerConfig, SamplingConfig
 
 if TYPE_CHECKING:
-    from replicate.sampling.engine import run_piece, sample
+    from replicate.sampling.engine import run_pieces, sample
     from replicate.sampling.task import Task
 
-__all__ = ["Chain", "SamplerConfig", "SamplingConfig", "Task", "assemble", "run_piece", "sample"]
+__all__ = ["Chain", "SamplerConfig", "SamplingConfig", "Task", "assemble", "run_pieces", "sample"]
 
 
 def __getattr__(name: str) -> Any:

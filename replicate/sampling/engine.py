@@ -18,14 +18,15 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from replicate.progress import Advance
 from replicate.sampling.chains import Chain, assemble
 from replicate.sampling.config import SamplerConfig, SamplingConfig
 from replicate.sampling.samplers import sampler as make_sampler
 from replicate.sampling.samplers.base import Sampler
-from replicate.sampling.storage import dense
+from replicate.sampling.stack import Stack
+from replicate.sampling.storage import Anchor, dense
 from replicate.sampling.task import Loss, Task
 
 CHUNK = 16  # steps between two copies of the losses
@@ -47,12 +48,45 @@ def sample(
     """Runs all chains in this process; `run_piece` describes the arguments and `assemble` the
     result.
     """
-    chains: dict[tuple[int, int], Chain] = {}
-    for piece in sampling.pieces():
-        chains |= run_piece(
-            task, sampler, sampling, piece, init_losses_N, order=order, noise=noise, advance=advance
-        )
+    pieces = sampling.pieces()
+    chains = run_pieces(
+        task, sampler, sampling, pieces, init_losses_N, order=order, noise=noise, advance=advance
+    )
     return assemble(sampling, chains)
+
+
+def run_pieces(
+    task: Task,
+    sampler: SamplerConfig,
+    sampling: SamplingConfig,
+    pieces: Sequence[Sequence[tuple[int, int]]],
+    init_losses_N: NDArray[np.float32],
+    *,
+    together: int = 1,
+    order: Order,
+    noise: Noise,
+    advance: Advance,
+) -> dict[tuple[int, int], Chain]:
+    """Runs some of `sampling.pieces()` and returns to w*.
+
+    Args:
+        together: chains that are computed side by side, if `task.stacked` can and all begin at w*.
+            It changes results by rounding alone.
+
+    The other arguments and the result are those of `run_piece`.
+    """
+    if task.stacked is None or not sampling.restart or sampling.implementation != "replicate":
+        together = 1
+    run, groups = run_piece, list(pieces)
+    if together > 1:
+        keys = [key for piece in pieces for key in piece]
+        run, groups = run_together, [keys[i : i + together] for i in range(0, len(keys), together)]
+    chains: dict[tuple[int, int], Chain] = {}
+    for group in groups:
+        chains |= run(
+            task, sampler, sampling, group, init_losses_N, order=order, noise=noise, advance=advance
+        )
+    return chains
 
 
 def run_piece(
@@ -82,37 +116,103 @@ def run_piece(
         The chains, by (shuffle, chain).
     """
     start = origin = task.anchor()
-    device = task.parameters[0].device
     chains: dict[tuple[int, int], Chain] = {}
     for shuffle, chain in piece:
         if chains:
             origin = [parameter.detach().clone() for parameter in task.parameters]
+        moving = _sampler(task, task.parameters, origin, sampler, sampling, noise(shuffle, chain))
         batches_TxB = _batches(order(shuffle), chain, sampling)
         # devinterp's samplers draw from torch's global generator
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            moving = make_sampler(
-                task.parameters,
-                origin,
-                sampler,
-                nbeta=sampling.nbeta,
-                seed=noise(shuffle, chain),
-                burn_in=sampling.burn_in,
-                masks=task.masks,
-                implementation=sampling.implementation,
-            )
-            losses, seconds = run_chain(
-                task.loss,
-                moving,
-                torch.from_numpy(batches_TxB).to(device),
+        device = task.parameters[0].device
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            moving.attached(),
+        ):
+            found = run_chains(
+                lambda index_CxB: task.loss(index_CxB[0])[None],
+                [moving],
+                batches_TxB[:, None],
                 sampling.microbatch_size,
+                device,
                 advance,
             )
-        init_losses = init_losses_N[batches_TxB].astype(np.float64).mean(axis=1)
-        chains[shuffle, chain] = Chain(losses, init_losses, seconds)
+        chains |= _recorded([(shuffle, chain)], *found, batches_TxB[:, None], init_losses_N)
     with torch.no_grad():
         for parameter, anchor in zip(task.parameters, start, strict=True):
             parameter.copy_(dense(anchor))
     return chains
+
+
+def run_together(
+    task: Task,
+    sampler: SamplerConfig,
+    sampling: SamplingConfig,
+    keys: Sequence[tuple[int, int]],
+    init_losses_N: NDArray[np.float32],
+    *,
+    order: Order,
+    noise: Noise,
+    advance: Advance,
+) -> dict[tuple[int, int], Chain]:
+    """Runs chains that all begin at w* side by side, by `task.stacked`: one call for all of them.
+
+    The arguments and the result are those of `run_piece`; the task's parameters stay at w*.
+    """
+    assert task.stacked is not None
+    loss, anchor = task.stacked, task.anchor()
+    stack = Stack(anchor, len(keys))
+    samplers = [
+        _sampler(task, share, anchor, sampler, sampling, noise(*key))
+        for key, share in zip(keys, stack.shares, strict=True)
+    ]
+    batches_TxCxB = np.stack([_batches(order(s), c, sampling) for s, c in keys], axis=1)
+    with stack.attached(samplers):
+        found = run_chains(
+            lambda index_CxB: loss(stack.weights, index_CxB),
+            samplers,
+            batches_TxCxB,
+            sampling.microbatch_size,
+            task.parameters[0].device,
+            advance,
+        )
+    return _recorded(keys, *found, batches_TxCxB, init_losses_N)
+
+
+def _sampler(
+    task: Task,
+    parameters: Sequence[nn.Parameter],
+    anchor: Sequence[Anchor],
+    sampler: SamplerConfig,
+    sampling: SamplingConfig,
+    seed: int,
+) -> Sampler:
+    return make_sampler(
+        parameters,
+        anchor,
+        sampler,
+        nbeta=sampling.nbeta,
+        seed=seed,
+        burn_in=sampling.burn_in,
+        masks=task.masks,
+        implementation=sampling.implementation,
+    )
+
+
+def _recorded(
+    keys: Sequence[tuple[int, int]],
+    losses_TxC: NDArray[np.float64],
+    seconds_T: NDArray[np.float64],
+    batches_TxCxB: NDArray[np.int64],
+    init_losses_N: NDArray[np.float32],
+) -> dict[tuple[int, int], Chain]:
+    """Returns the chains, NaN from the first loss on that is not finite."""
+    losses_TxC = np.where(np.logical_and.accumulate(np.isfinite(losses_TxC)), losses_TxC, np.nan)
+    init_TxC = init_losses_N[batches_TxCxB].astype(np.float64).mean(axis=2)
+    seconds_TxC = np.where(np.isfinite(losses_TxC), seconds_T[:, None] / len(keys), np.nan)
+    return {
+        key: Chain(losses_TxC[:, i].copy(), init_TxC[:, i].copy(), seconds_TxC[:, i].copy())
+        for i, key in enumerate(keys)
+    }
 
 
 def _batches(order_N: NDArray[np.int64], chain: int, sampling: SamplingConfig) -> NDArray[np.int64]:
@@ -121,66 +221,70 @@ def _batches(order_N: NDArray[np.int64], chain: int, sampling: SamplingConfig) -
     return order_N[positions].reshape(sampling.steps, sampling.batch_size)
 
 
-def run_chain(
+def run_chains(
     loss: Loss,
-    sampler: Sampler,
-    batches_TxB: Tensor,
+    samplers: Sequence[Sampler],
+    batches_TxCxB: NDArray[np.int64],
     microbatch_size: int | None,
+    device: torch.device,
     advance: Advance,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Runs one chain from where the sampler's parameters stand.
+    """Runs C chains from where their samplers' parameters stand. The samplers are attached.
 
     Args:
-        loss: of examples, as `Task.loss`.
-        sampler: moves the parameters.
-        batches_TxB: the indices of each step's examples, on the parameters' device.
+        loss: takes indices of examples (C, B) and returns their losses (C, B).
+        samplers: one for each chain.
+        batches_TxCxB: the indices of each step's examples.
         microbatch_size: examples in one backward pass, None for all of a batch.
+        device: where the parameters are.
         advance: reports steps that are done.
 
     Returns:
-        Each step's mean loss before its update (T,) and its seconds (T,). If the chain diverges,
-        both are NaN from the first loss that is not finite.
+        Each step's mean losses before its update (T, C), and its seconds (T,). The steps after all
+        chains have diverged are NaN.
     """
-    steps = len(batches_TxB)
-    losses, seconds = np.full(steps, np.nan), np.full(steps, np.nan)
-    recorded = torch.full((steps,), torch.nan, dtype=torch.float64, device=batches_TxB.device)
-    with sampler.attached():
-        for first in range(0, steps, CHUNK):
-            chunk = slice(first, min(first + CHUNK, steps))
-            start = time.perf_counter()
-            for step in range(first, chunk.stop):
-                recorded[step] = accumulate_gradients(
-                    loss, batches_TxB[step], microbatch_size, sampler
-                )
+    steps, count = batches_TxCxB.shape[:2]
+    losses_TxC, seconds_T = np.full((steps, count), np.nan), np.full(steps, np.nan)
+    recorded_TxC = torch.full((steps, count), torch.nan, dtype=torch.float64, device=device)
+    indices_TxCxB = torch.from_numpy(batches_TxCxB).to(device)
+    for first in range(0, steps, CHUNK):
+        chunk = slice(first, min(first + CHUNK, steps))
+        start = time.perf_counter()
+        for step in range(first, chunk.stop):
+            recorded_TxC[step] = accumulate_gradients(
+                loss, indices_TxCxB[step], microbatch_size, samplers
+            )
+            for sampler in samplers:
                 sampler.step()
-            losses[chunk] = recorded[chunk].cpu().numpy()
-            seconds[chunk] = (time.perf_counter() - start) / (chunk.stop - first)
-            diverged = np.flatnonzero(~np.isfinite(losses[chunk]))
-            if len(diverged):
-                losses[first + diverged[0] :] = seconds[first + diverged[0] :] = np.nan
-                advance(steps - first)
-                break
-            advance(chunk.stop - first)
-    return losses, seconds
+        losses_TxC[chunk] = recorded_TxC[chunk].cpu().numpy()
+        seconds_T[chunk] = (time.perf_counter() - start) / (chunk.stop - first)
+        if not np.isfinite(losses_TxC[chunk]).all(axis=0).any():
+            advance((steps - first) * count)
+            break
+        advance((chunk.stop - first) * count)
+    return losses_TxC, seconds_T
 
 
 def accumulate_gradients(
-    loss: Loss, batch_B: Tensor, microbatch_size: int | None, sampler: Sampler
+    loss: Loss, index_CxB: Tensor, microbatch_size: int | None, samplers: Sequence[Sampler]
 ) -> Tensor:
-    """Computes a batch's mean loss and its gradient, one microbatch after the other.
+    """Computes the mean losses of C batches and their gradients, a microbatch after the other.
 
-    The sampler moves each parameter during the backward pass of the last microbatch, when the
+    The samplers move each parameter during the backward pass of the last microbatch, when the
     parameter's gradient is complete.
 
     Returns:
-        The mean loss, a float64 scalar on the batch's device.
+        The mean losses, (C,) float64, on the batches' device.
     """
-    microbatches = batch_B.split(microbatch_size or len(batch_B))
-    total = torch.zeros((), dtype=torch.float64, device=batch_B.device)
-    for i, examples in enumerate(microbatches, 1):
-        losses = loss(examples)
-        value = losses.sum() / len(batch_B) if len(microbatches) > 1 else losses.mean()
-        total += value.detach().to(total.device)
-        sampler.gradients_complete = i == len(microbatches)
-        value.backward()
-    return total
+    size = index_CxB.shape[1]
+    microbatches = index_CxB.split(microbatch_size or size, dim=1)
+    total_C = torch.zeros(len(index_CxB), dtype=torch.float64, device=index_CxB.device)
+    for i, examples_CxB in enumerate(microbatches, 1):
+        losses_CxB = loss(examples_CxB)
+        one = len(microbatches) == 1
+        value_C = losses_CxB.mean(dim=1) if one else losses_CxB.sum(dim=1) / size
+        total_C += value_C.detach().to(total_C.device)
+        for sampler in samplers:
+            sampler.gradients_complete = i == len(microbatches)
+        value_C.sum().backward()
+    return total_C

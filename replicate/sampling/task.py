@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from replicate.sampling.storage import NF4, Anchor
 
 Loss = Callable[[Tensor], Tensor]
+StackedLoss = Callable[[Sequence[Tensor], Tensor], Tensor]  # see `Task.stacked`
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,15 @@ class Task:
         parameters: the tensors that move.
         masks: for each parameter a tensor of its shape, 0 where a weight must not move, or None.
         anchors: for each parameter its w* in 4 bits, or None where w* has to be copied.
+        stacked: takes the parameters of C chains, each (C, …), and indices (C, B), and returns the
+            losses (C, B) that `loss` would return chain by chain; None if there is no such code.
     """
 
     loss: Loss
     parameters: Sequence[nn.Parameter]
     masks: Sequence[Tensor | None] = ()
     anchors: Sequence[NF4 | None] = ()
+    stacked: StackedLoss | None = None
 
     def __post_init__(self) -> None:
         nothing = (None,) * len(self.parameters)

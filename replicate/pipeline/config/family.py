@@ -172,10 +172,10 @@ class Family(Strict):
     """Models that are compared with one another: one text, one protocol.
 
     `weights`: see `replicate.models.loading`. `compute_dtype`: of matrix products; weights in
-    float32, and sums, stay in float32. The last three change results by rounding alone:
+    float32, and sums, stay in float32. The last four change results by rounding alone:
     `gradient_checkpointing` recomputes each block's activations in backward; `microbatch_size`:
     examples of a minibatch taken at a time, null for all; `gpus_per_model`: GPUs that one copy of
-    a model is spread over.
+    a model is spread over; `together`: chains of a small model that are computed side by side.
     """
 
     corpus: str
@@ -188,6 +188,7 @@ class Family(Strict):
     gradient_checkpointing: bool = False
     microbatch_size: Count | None = None
     gpus_per_model: Count = 1
+    together: Count = 1
     models: Annotated[dict[Name, Model], Field(min_length=1)]
     sampling: Sampling
     search: Search

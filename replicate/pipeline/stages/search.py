@@ -57,7 +57,7 @@ class Evaluation:
 
     def unit(self, setting: SamplerConfig) -> ChainUnit:
         """Returns the chains of one setting, as one unit."""
-        pieces = tuple(unit.pieces[0] for unit in self.template)
+        pieces = tuple(piece for unit in self.template for piece in unit.pieces)
         return replace(self.template[0], sampler=setting, pieces=pieces, search=True)
 
 

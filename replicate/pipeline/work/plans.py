@@ -47,6 +47,7 @@ def task_config(
         device=family.device,
         gradient_checkpointing=family.gradient_checkpointing,
         gpus_per_model=family.gpus_per_model,
+        together=family.together,
         hashes=(cache.file_hash(text), cache.file_hash(folder)),
     )
 
@@ -57,7 +58,7 @@ def baseline_unit(config: Config, task: TaskConfig, stage: str = "baseline") -> 
     return BaselineUnit(
         root=config.paths.cache,
         stage=stage,
-        task=task,
+        task=replace(task, together=1),
         seed=config.seed,
         batch_size=family.microbatch_size or config.baseline.batch_size,
         gradient_examples=config.baseline.gradient_examples,
@@ -133,9 +134,13 @@ def chains(
     plan: SamplingConfig,
     losses: Path | None,
 ) -> list[ChainUnit]:
-    """Returns a unit for each chain of one model at one setting."""
+    """Returns the chains of one model at one setting: a unit for each group of chains that are
+    computed together.
+    """
     family = config.families[task.family]
     loss = None if losses is None else tensors.load(losses)
+    pieces, size = [tuple(each) for each in plan.pieces()], task.together if plan.restart else 1
+    groups = [tuple(pieces[i : i + size]) for i in range(0, len(pieces), size)]
     return [
         ChainUnit(
             root=config.paths.cache,
@@ -143,13 +148,13 @@ def chains(
             task=task,
             sampler=sampler,
             sampling=plan,
-            pieces=(tuple(piece),),
+            pieces=group,
             seed=config.seed,
             batch_size=family.microbatch_size or config.baseline.batch_size,
             baseline=losses,
             baseline_hash="" if loss is None else tensors.fingerprint({"losses": loss["losses"]}),
         )
-        for piece in plan.pieces()
+        for group in groups
     ]
 
 

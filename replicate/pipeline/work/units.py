@@ -125,8 +125,8 @@ class BaselineUnit(CachedUnit):
 
 @dataclass(frozen=True)
 class ChainUnit(CachedUnit):
-    """One chain; or chains that belong together, because each starts where the one before ended
-    (`restart: false`) or because they are one trial of a search.
+    """One chain; or chains that belong together: because they are computed side by side, because
+    each starts where the one before ended (`restart: false`), or as one trial of a search.
 
     Attributes:
         pieces: each a chain, or chains that follow one another.
@@ -183,22 +183,21 @@ class ChainUnit(CachedUnit):
         return derive(self.seed, "noise", self.task.model, shuffle, chain)
 
     def run(self, advance: Advance) -> None:
-        from replicate.sampling import run_piece
+        from replicate.sampling import run_pieces
 
         task = load(self.task)
         losses_N = self._losses(task)
-        chains: dict[tuple[int, int], Chain] = {}
-        for piece in self.pieces:
-            chains |= run_piece(
-                task,
-                self.sampler,
-                self.sampling,
-                piece,
-                losses_N,
-                order=lambda shuffle: self.order(task.examples, shuffle),
-                noise=self.noise,
-                advance=advance,
-            )
+        chains = run_pieces(
+            task,
+            self.sampler,
+            self.sampling,
+            self.pieces,
+            losses_N,
+            together=self.task.together,
+            order=lambda shuffle: self.order(task.examples, shuffle),
+            noise=self.noise,
+            advance=advance,
+        )
         stacked = {
             field: np.stack([getattr(chain, field) for chain in chains.values()])
             for field in ("loss", "init_loss", "seconds")

@@ -1,0 +1,210 @@
+"""The label loss of several chains at once, for models of GPT-2's and Llama's architecture.
+
+A step of a small model is mostly overhead: four hundred calls on small matrices. Here each weight
+has an axis of chains, (C, …), and one call serves all chains. What a chain computes does not depend
+on the others. As in `last_token`, the last block computes keys and values at every position and the
+rest at the last position alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import (
+    cross_entropy,
+    embedding,
+    gelu,
+    layer_norm,
+    rms_norm,
+    scaled_dot_product_attention,
+    silu,
+)
+from transformers import PreTrainedModel
+
+from replicate.models import quantised
+from replicate.sampling.task import StackedLoss
+
+LARGEST = 2**21  # weights of a model up to which several chains pay
+
+Weights = Mapping[str, Tensor]  # by the model's names, each (C, …)
+
+
+def loss(model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str]) -> StackedLoss | None:
+    """Returns the label loss of several chains, or None if the model is not one of these.
+
+    Args:
+        model: in float32, or in 4 bits; weights that do not move are taken as they are now.
+        tokens_NxL: the windows.
+        names: of the parameters that move, in the order in which their tensors are given.
+    """
+    weights = _constants(model) if _known(model.config) else None
+    if weights is None or sum(each.numel() for each in weights.values()) > LARGEST:
+        return None
+    forward = FORWARD[model.config.model_type]
+    constant = {name: each for name, each in weights.items() if name not in names}
+
+    def stacked(moving: Sequence[Tensor], index_CxB: Tensor) -> Tensor:
+        C = len(index_CxB)
+        found = {name: each.expand(C, *each.shape) for name, each in constant.items()}
+        found |= dict(zip(names, moving, strict=True))
+        return forward(found, tokens_NxL[index_CxB].long(), model.config)
+
+    return stacked
+
+
+def _known(config: Any) -> bool:
+    """Tells whether a model is one of those that `build` makes, of any size."""
+    if config.model_type == "gpt2":
+        tanh = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
+        scaled = config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
+        return tanh and scaled and config.tie_word_embeddings
+    if config.model_type == "llama":
+        plain = not (config.tie_word_embeddings or config.attention_bias or config.mlp_bias)
+        rope = config.rope_parameters.get("rope_type") == "default"
+        alike = config.num_key_value_heads == config.num_attention_heads
+        return plain and rope and alike and config.hidden_act == "silu"
+    return False
+
+
+def _constants(model: nn.Module) -> dict[str, Tensor] | None:
+    """Returns every weight in float32, those in 4 bits as what they stand for; None where a weight
+    has another format.
+    """
+    found = {}
+    for name, parameter in model.named_parameters():
+        dense = quantised.dense(parameter)
+        if dense is None or dense.dtype != torch.float32:
+            return None
+        found[name] = dense.detach()
+    return found
+
+
+def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
+    """Returns the losses (C, B) of GPT-2, with tanh's GELU and the embedding as its head."""
+    C, B, L = tokens_CxBxL.shape
+    P, d, eps = L - 1, config.n_embd, config.layer_norm_epsilon
+    w = weights
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return torch.addcmul(
+            w[f"{name}.bias"][:, None], layer_norm(x, (d,), eps=eps), w[f"{name}.weight"][:, None]
+        )
+
+    def linear(x: Tensor, name: str, columns: slice = slice(None)) -> Tensor:
+        return torch.baddbmm(
+            w[f"{name}.bias"][:, None, columns], x, w[f"{name}.weight"][:, :, columns]
+        )
+
+    wte = w["transformer.wte.weight"]
+    x = looked_up(wte, tokens_CxBxL[:, :, :-1])
+    x = (x.view(C, B, P, d) + w["transformer.wpe.weight"][:, None, :P]).view(C, B * P, d)
+    for i in range(config.n_layer):
+        block = f"transformer.h.{i}"
+        last = i == config.n_layer - 1
+        h = norm(x, f"{block}.ln_1")
+        if last:
+            k, v = linear(h, f"{block}.attn.c_attn", slice(d, None)).chunk(2, -1)
+            q = linear(at_last(h, B), f"{block}.attn.c_attn", slice(d))
+            x = at_last(x, B)
+        else:
+            q, k, v = linear(h, f"{block}.attn.c_attn").chunk(3, -1)
+        x = x + linear(attend(q, k, v, C * B, config.n_head), f"{block}.attn.c_proj")
+        h = linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
+        x = x + linear(gelu(h, approximate="tanh"), f"{block}.mlp.c_proj")
+    logits = torch.bmm(norm(x, "transformer.ln_f"), wte.transpose(1, 2))
+    return losses(logits, tokens_CxBxL)
+
+
+def llama(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
+    """Returns the losses (C, B) of Llama, as many key heads as heads, and a head of its own."""
+    C, B, L = tokens_CxBxL.shape
+    P, d, heads = L - 1, config.hidden_size, config.num_attention_heads
+    w = weights
+    turn = rotation(P, d // heads, config.rope_parameters["rope_theta"], tokens_CxBxL.device)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return rms_norm(x, (d,), eps=config.rms_norm_eps) * w[f"{name}.weight"][:, None]
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return torch.bmm(x, w[f"{name}.weight"].transpose(1, 2))
+
+    x = looked_up(w["model.embed_tokens.weight"], tokens_CxBxL[:, :, :-1])
+    for i in range(config.num_hidden_layers):
+        block = f"model.layers.{i}"
+        h = norm(x, f"{block}.input_layernorm")
+        k, v = linear(h, f"{block}.self_attn.k_proj"), linear(h, f"{block}.self_attn.v_proj")
+        if i == config.num_hidden_layers - 1:
+            x, h = at_last(x, B), at_last(h, B)
+        q = linear(h, f"{block}.self_attn.q_proj")
+        mixed = attend(q, k, v, C * B, heads, turn)
+        x = x + linear(mixed, f"{block}.self_attn.o_proj")
+        h = norm(x, f"{block}.post_attention_layernorm")
+        gated = silu(linear(h, f"{block}.mlp.gate_proj")) * linear(h, f"{block}.mlp.up_proj")
+        x = x + linear(gated, f"{block}.mlp.down_proj")
+    logits = linear(norm(x, "model.norm"), "lm_head")
+    return losses(logits, tokens_CxBxL)
+
+
+def looked_up(table_CxVxD: Tensor, tokens_CxBxP: Tensor) -> Tensor:
+    """Returns the embeddings (C, B·P, D) of tokens, each chain's from its own table."""
+    C, V, d = table_CxVxD.shape
+    rows = tokens_CxBxP + V * torch.arange(C, device=tokens_CxBxP.device)[:, None, None]
+    return embedding(rows.view(C, -1), table_CxVxD.reshape(C * V, d))
+
+
+def at_last(x: Tensor, B: int) -> Tensor:
+    """Returns what stands at the last position of each of B windows: (C, B, d) of (C, B·P, d)."""
+    C, rows, d = x.shape
+    return x.view(C, B, rows // B, d)[:, :, -1]
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    batch: int,
+    heads: int,
+    turn: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Returns the heads' attention (C, rows of q, d), causal; `turn` is that of `rotation`.
+
+    Queries are those of the last positions if there are fewer of them than keys.
+    """
+    C, rows, d = q.shape
+    q, k, v = (x.view(batch, -1, heads, d // heads).transpose(1, 2) for x in (q, k, v))
+    P, Q = k.shape[2], q.shape[2]
+    if turn is not None:
+        cos, sin = turn
+        q = q * cos[P - Q :] + half_turned(q) * sin[P - Q :]
+        k = k * cos + half_turned(k) * sin
+    mixed = scaled_dot_product_attention(q, k, v, is_causal=Q == P)
+    return mixed.transpose(1, 2).reshape(C, rows, d)
+
+
+def rotation(
+    positions: int, size: int, theta: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Returns cosines and sines (positions, size) of rotary embeddings."""
+    inverse = theta ** (-torch.arange(0, size, 2, device=device).float() / size)
+    angle = torch.arange(positions, device=device).float()[:, None] * inverse
+    angle = torch.cat([angle, angle], -1)
+    return angle.cos(), angle.sin()
+
+
+def half_turned(x: Tensor) -> Tensor:
+    """Returns (−x₂, x₁) of x = (x₁, x₂), as Llama's rotary embedding pairs its numbers."""
+    first, second = x.chunk(2, -1)
+    return torch.cat([-second, first], -1)
+
+
+def losses(logits_CxBxV: Tensor, tokens_CxBxL: Tensor) -> Tensor:
+    """Returns the cross-entropies (C, B) of the last tokens."""
+    labels = tokens_CxBxL[:, :, -1]
+    found = cross_entropy(logits_CxBxV.flatten(0, 1), labels.flatten(), reduction="none")
+    return found.view(labels.shape)
+
+
+FORWARD: dict[str, Callable[[Weights, Tensor, Any], Tensor]] = {"gpt2": gpt2, "llama": llama}

@@ -1,0 +1,135 @@
+"""Several chains at once: each has the losses and gradients that the model has at its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from replicate.models import last_token, task
+from replicate.models.task import TextTask
+from replicate.progress import silent
+from replicate.sampling import Chain, SamplerConfig, SamplingConfig
+from replicate.sampling.engine import run_pieces
+from tests.models.small_task import build, save_windows, task_config
+
+C, B = 3, 5
+
+
+def loaded(folder: Path, architecture: str = "gpt2", **given: object) -> TextTask:
+    """Returns a task of two layers that chains can share."""
+    build(architecture, layers=2).save_pretrained(folder / "model")
+    save_windows(folder, np.random.default_rng(0).integers(0, 12, (64, 9)).astype(np.int32))
+    return task.load(task_config(folder, **{"together": C} | given))
+
+
+FORMATS = [
+    ("gpt2", "float32", "all"),
+    ("llama", "float32", "all"),
+    ("llama", "nf4", "unquantised"),
+    ("llama", "dequantised-float32", "all"),
+    ("gpt2", "float32", "attention"),
+]
+
+
+@pytest.mark.parametrize(("architecture", "weights", "moved"), FORMATS)
+def test_losses_and_gradients_are_those_of_each_chain_alone(
+    tmp_path: Path, architecture: str, weights: str, moved: str
+) -> None:
+    found = loaded(tmp_path, architecture, weights=weights, restriction=(moved,))
+    assert found.stacked is not None
+    torch.manual_seed(1)
+    stack = [
+        torch.stack([p.detach() + 0.1 * torch.randn_like(p) for _ in range(C)]).requires_grad_()
+        for p in found.parameters
+    ]
+    index_CxB = torch.randint(64, (C, B))
+    losses_CxB = found.stacked(stack, index_CxB)
+    losses_CxB.mean(dim=1).sum().backward()
+    for chain in range(C):
+        with torch.no_grad():
+            for parameter, each in zip(found.parameters, stack, strict=True):
+                parameter.copy_(each[chain])
+        found.model.zero_grad()
+        alone_B = last_token.losses(found.model, found.tokens_NxL[index_CxB[chain]].long())
+        alone_B.mean().backward()
+        torch.testing.assert_close(losses_CxB[chain], alone_B, rtol=1e-5, atol=1e-5)
+        for name, parameter, each in zip(found.names, found.parameters, stack, strict=True):
+            assert parameter.grad is not None
+            assert each.grad is not None
+            gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+            largest = gradient.abs().max()
+            assert (each.grad[chain] - gradient).abs().max() <= 1e-4 * largest, name
+
+
+def run(found: TextTask, sampler: SamplerConfig, together: int) -> dict[tuple[int, int], Chain]:
+    sampling = SamplingConfig(nbeta=5.0, batch_size=B, shuffles=2, chains=2, burn_in=2, draws=6)
+    return run_pieces(
+        found,
+        sampler,
+        sampling,
+        sampling.pieces(),
+        np.zeros(64, np.float32),
+        together=together,
+        order=lambda shuffle: np.random.default_rng(shuffle).permutation(64),
+        noise=lambda shuffle, chain: 10 * shuffle + chain,
+        advance=silent,
+    )
+
+
+SAMPLERS = [
+    SamplerConfig("sgld", 1e-3, localization=10.0),
+    SamplerConfig("sgld", 1e-3, localization=10.0, weight_decay=0.1, bounding_box=0.02),
+    SamplerConfig("rmsprop", 1e-3, localization=10.0),
+    SamplerConfig("sgnht", 1e-4, diffusion=0.1),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda config: config.sampler)
+def test_chains_side_by_side_are_the_chains_one_after_the_other(
+    tmp_path: Path, sampler: SamplerConfig
+) -> None:
+    found = loaded(tmp_path)
+    before = [parameter.detach().clone() for parameter in found.parameters]
+    alone, together = run(found, sampler, 1), run(found, sampler, C)
+    assert list(alone) == list(together)
+    for key, chain in alone.items():
+        np.testing.assert_allclose(together[key].loss, chain.loss, rtol=1e-4)
+        assert len(set(chain.loss)) == len(chain.loss)
+    for parameter, origin in zip(found.parameters, before, strict=True):
+        assert torch.equal(parameter, origin)
+
+
+def test_chains_side_by_side_do_not_depend_on_one_another(tmp_path: Path) -> None:
+    found = loaded(tmp_path)
+    assert found.stacked is not None
+    stack = [p.detach().expand(C, *p.shape).clone() for p in found.parameters]
+    index_CxB = torch.randint(64, (C, B))
+    before = found.stacked(stack, index_CxB)
+    for each in stack:
+        each[1] = torch.nan
+    after = found.stacked(stack, index_CxB)
+    assert torch.isnan(after[1]).all()
+    assert torch.equal(after[[0, 2]], before[[0, 2]])
+
+
+def test_a_diverged_chain_is_nan_from_there_and_the_others_go_on(tmp_path: Path) -> None:
+    found = loaded(tmp_path)
+    chains = run(found, SamplerConfig("sgld", 1e30, localization=10.0), C)
+    for chain in chains.values():
+        assert np.isfinite(chain.loss[0])
+        assert np.isnan(chain.loss[1:]).any()
+        first = np.flatnonzero(np.isnan(chain.loss))[0]
+        assert np.isnan(chain.loss[first:]).all()
+        assert np.isnan(chain.seconds[first:]).all()
+
+
+@pytest.mark.parametrize(
+    "given", [{"together": 1}, {"compute_dtype": "bfloat16"}, {"weights": "int8"}]
+)
+def test_what_is_not_known_is_computed_one_by_one(tmp_path: Path, given: dict[str, object]) -> None:
+    if given.get("weights") == "int8":
+        pytest.importorskip("bitsandbytes")
+    assert loaded(tmp_path, "llama", **given).stacked is None
