@@ -9,10 +9,10 @@ BOOK := PYTHONWARNINGS=ignore sphinx-build -c docs -W --keep-going -n
 READING := published read@demo read@control read@paper reference
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime demo report test paper lint docs links clean
+.PHONY: help setup runtime demo report test test-all paper lint docs links clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 setup: ## install the locked packages into .venv
 	@PYTHON="$(PYTHON)" requirements/install "$(VENV)"
@@ -21,7 +21,7 @@ runtime:
 	@PYTHON="$(PYTHON)" requirements/install "$(VENV)" runtime
 
 demo: runtime ## run the demo study to its end, offline, and write report.html
-	@$(WITH) dvc repro demo
+	@$(WITH) python -m replicate share dvc repro demo
 	@$(MAKE) --no-print-directory report.html
 	@echo "report.html tells what was found; results/demo/ holds the estimates"
 
@@ -35,6 +35,9 @@ report.html: params.yaml $(wildcard results/*/*.json)
 	@touch $@
 
 test: setup ## run the tests, in two processes of one thread each
+	@$(WITH) OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+test-all: setup ## run the tests that run DVC's whole pipeline, too
 	@$(WITH) OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile
 
 lint: setup ## run what is checked before the tests: ruff, pyright and hadolint

@@ -1,4 +1,6 @@
-"""This project's sampler: several chains on a process for each core, a single one on all cores."""
+"""This project's sampler: several chains on a process for each core, those of small models side by
+side; a single one on all cores.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from benchmarks.work import LOCALIZATION, LR, NBETA, Work, autocast, tokens
-from replicate.models import last_token, loading
+from replicate.models import last_token, loading, stacked
 from replicate.pipeline import parallel, processes
 from replicate.progress import silent
-from replicate.sampling import SamplerConfig, SamplingConfig, Task, run_piece
+from replicate.sampling import SamplerConfig, SamplingConfig, Task, run_pieces
+
+TOGETHER = 4  # as in the demo study
 
 
 @cache
@@ -63,17 +67,21 @@ def losses(work: Work, steps: int, chains: range) -> np.ndarray:
     sampling = SamplingConfig(
         nbeta=NBETA, batch_size=work.batch, shuffles=1, chains=work.chains, burn_in=0, draws=steps
     )
-    found = []
-    for chain in chains:
-        done = run_piece(
-            Task(loss, list(loading.sampled(network).values())),
-            SamplerConfig("sgld", LR, localization=LOCALIZATION),
-            sampling,
-            [(0, chain)],
-            np.zeros(len(tokens_NxL), np.float32),
-            order=lambda shuffle: np.random.default_rng(shuffle).permutation(len(tokens_NxL)),
-            noise=lambda shuffle, chain: chain,
-            advance=silent,
-        )
-        found.append(done[0, chain].loss)
-    return np.stack(found)
+    sampled = loading.sampled(network)
+    float32 = work.compute_dtype == "float32"
+    done = run_pieces(
+        Task(
+            loss,
+            list(sampled.values()),
+            stacked=stacked.loss(network, tokens_NxL, list(sampled)) if float32 else None,
+        ),
+        SamplerConfig("sgld", LR, localization=LOCALIZATION),
+        sampling,
+        [[(0, chain)] for chain in chains],
+        np.zeros(len(tokens_NxL), np.float32),
+        together=TOGETHER,
+        order=lambda shuffle: np.random.default_rng(shuffle).permutation(len(tokens_NxL)),
+        noise=lambda shuffle, chain: chain,
+        advance=silent,
+    )
+    return np.stack([chain.loss for chain in done.values()])

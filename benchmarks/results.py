@@ -18,6 +18,7 @@ from benchmarks.peers import version
 from benchmarks.rounds import Runs, Timings
 from benchmarks.work import Work, parameters
 from replicate.data.json_io import rounded, write_json
+from replicate.pipeline import git
 
 FILE = Path(__file__).with_name("results.json")
 Report = dict[str, Any]  # of one machine
@@ -46,8 +47,11 @@ def row(work: Work, lack: str | None, timings: dict[str, Runs], rates: Rates) ->
     if lack is not None:
         return about | {"status": "not run", "lack": lack}
     ours = timings["ours"]
+    if not ours.rounds:
+        return about | {"status": "not run", "lack": ours.lack or "the time was over"}
     return about | {
         "status": "run",
+        "commit": git.state()[0],
         "steps": work.steps,
         "measured": {
             name: entry(runs, ours.rounds, about["limit"]) for name, runs in timings.items()
@@ -57,13 +61,14 @@ def row(work: Work, lack: str | None, timings: dict[str, Runs], rates: Rates) ->
 
 
 def entry(runs: Runs, ours: Sequence[Measurement], least: float) -> dict[str, Any]:
-    if runs.lack is not None:
-        return {"status": "not run", "lack": runs.lack}
+    if not runs.rounds:
+        return {"status": "not run", "lack": runs.lack or "the time was over"}
     pairs = list(zip(runs.rounds, ours, strict=False))
     return {
         "status": "run",
         "rounds": len(runs.rounds),
         "seconds": spread([m.seconds for m in runs.rounds]),
+        "raw_seconds": [m.seconds for m in runs.rounds],
         "fixed_seconds": spread([m.fixed for m in runs.rounds]),
         "peak_bytes": spread([m.peak for m in runs.rounds]),
         "bytes_above_imports": spread([m.above for m in runs.rounds]),

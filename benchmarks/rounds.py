@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from benchmarks.measure import Measurement
 from benchmarks.peers import version
 from benchmarks.work import Work, save
 from replicate.errors import UserError
-from replicate.progress import Advance
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,10 +35,18 @@ class Runs:
 Timings = dict[str, dict[str, Runs]]  # by work, by peer, ours with it
 
 
-def measure(works: Sequence[Work], peers: Sequence[str], rounds: int, advance: Advance) -> Timings:
-    """Measures every work by ours and by its peers, `rounds` times.
+def measure(
+    works: Sequence[Work], peers: Sequence[str], rounds: int, until: float
+) -> Iterator[tuple[Work, str, Timings]]:
+    """Measures every work by ours and by its peers, `rounds` times or until the time is over.
 
     A peer that is not installed or fails is not tried again.
+
+    Args:
+        until: the time (of `time.monotonic`) after which nothing is begun.
+
+    Yields:
+        After each measurement the work, who was measured, and all measurements so far.
     """
     timings: Timings = {
         work.name: {name: Runs() for name in compared(work, peers)} for work in works
@@ -49,10 +57,9 @@ def measure(works: Sequence[Work], peers: Sequence[str], rounds: int, advance: A
         for _ in range(rounds):
             for work in works:
                 for name, runs in timings[work.name].items():
-                    if runs.lack is None:
+                    if runs.lack is None and time.monotonic() < until:
                         attempt(name, work, Path(folder) / work.name, runs)
-                    advance(note=f"{work.name} {name}" + (f": {runs.lack}" if runs.lack else ""))
-    return timings
+                        yield work, name, timings
 
 
 def compared(work: Work, peers: Sequence[str]) -> list[str]:
@@ -70,14 +77,11 @@ def attempt(name: str, work: Work, folder: Path, runs: Runs) -> None:
         runs.lack = str(error)
 
 
-def rates(dtypes: Sequence[str], rounds: int, advance: Advance) -> dict[str, Rates]:
+def rates(dtypes: Sequence[str], rounds: int = 2) -> dict[str, Rates]:
     """Returns the best rates that the machine showed, by dtype."""
     best: dict[str, Rates] = {}
     for dtype in dtypes:
-        shown = []
-        for _ in range(rounds):
-            shown.append(Rates(**python("benchmarks.limit", dtype)))
-            advance(note=f"limit {dtype}")
+        shown = [Rates(**python("benchmarks.limit", dtype)) for _ in range(rounds)]
         best[dtype] = Rates(max(rate.matrix for rate in shown), max(rate.memory for rate in shown))
     return best
 

@@ -61,17 +61,17 @@ class Work:
     folder: Path | None = None
 
 
-MINI = Work("mini", "gpt2", 2, 24, 2, 768, 48, 32, 20, (20, 80), PEERS)
-GPT2 = Work("gpt2", "gpt2", 12, 768, 12, 50257, 200, 5, 1, (2, 8), (PEERS[0], PEERS[2]))
+MINI = Work("mini", "gpt2", 2, 24, 2, 768, 48, 32, 20, (10, 30), PEERS)
+GPT2 = Work("gpt2", "gpt2", 12, 768, 12, 50257, 200, 5, 1, (2, 6), (PEERS[0], PEERS[2]))
 GPT2 = replace(GPT2, published=True)
 XL = replace(GPT2, layers=48, width=1600, heads=25, steps=(5, 15), peers=PEERS[:1], cuda=True)
 WORKS = {
     work.name: work
     for work in (
         replace(MINI, name="mini-34k"),
-        replace(MINI, name="mini-110k", width=52, steps=(20, 60)),
-        replace(MINI, name="mini-350k", width=104, heads=4, steps=(10, 40)),
-        replace(MINI, name="mini-1050k", width=192, heads=6, steps=(5, 25)),
+        replace(MINI, name="mini-110k", width=52, steps=(8, 20)),
+        replace(MINI, name="mini-350k", width=104, heads=4, steps=(4, 10)),
+        replace(MINI, name="mini-1050k", width=192, heads=6, steps=(2, 5)),
         GPT2,
         replace(XL, name="gpt2-xl"),
         replace(XL, name="gpt2-xl-64", batch=64, compute_dtype="bfloat16"),

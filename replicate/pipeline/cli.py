@@ -97,7 +97,8 @@ def add_stage(name: str, kind: str | None, purpose: str) -> None:
                 raise UserError(
                     f"{kind} {argument!r}: params.yaml has none of that name; give one of {names}"
                 )
-        if name in cache.UNITS and found.machine.workers != 1 and not found.machine.scheduler:
+        elsewhere = found.machine.scheduler or parallel.SHARED in os.environ
+        if name in cache.UNITS and found.machine.workers != 1 and not elsewhere:
             parallel.prepare_forks()  # it imports torch meanwhile
         stage = import_module(f"replicate.pipeline.stages.{name}")
         with runs.logged(found.paths.logs / "runs.jsonl", found.paths.benchmarks, name, argument):
@@ -169,6 +170,15 @@ def worker(address: str, workers: int | None, gpus_per_model: int, host: str | N
     from replicate.pipeline import parallel
 
     parallel.serve(address, workers or parallel.count("auto", gpus_per_model), gpus_per_model, host)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def share(command: tuple[str, ...]) -> None:
+    """Run a command, such as dvc repro, whose stages share worker processes."""
+    from replicate.pipeline import config, parallel
+
+    os._exit(parallel.share(command, parallel.count(config.load().machine.workers)))
 
 
 @main.command()

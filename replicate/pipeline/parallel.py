@@ -5,7 +5,8 @@ writes its file before it returns, and returns no data: so a lost process loses 
 and results do not depend on how many processes there are.
 
 More than two missing units start a cluster of worker processes, one a core or GPU, each with one
-thread; fewer are computed in this process. `machine.scheduler` sends the same units to a scheduler
+thread; fewer are computed in this process. `share` starts one cluster for all stages of a command,
+which saves each its start. `machine.scheduler` sends the same units to a scheduler
 that runs elsewhere, whose workers (`python -m replicate worker ADDRESS`) see the same folder.
 """
 
@@ -14,6 +15,9 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import socket
+import subprocess
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 STARTED: dict[str, str] = {}  # each stage's code when this worker process began
 PATIENCE = 300  # seconds to wait for the first worker
+SHARED = "REPLICATE_SCHEDULER"  # the variable by which `share` tells stages its address
 FEW = 2  # units that are computed in this process
 SETTINGS = {
     "distributed.worker.multiprocessing-method": "forkserver",
@@ -72,7 +77,8 @@ class Engine:
     """Runs units, and keeps its worker processes from one call to the next."""
 
     def __init__(self, machine: Machine, gpus_per_model: int = 1) -> None:
-        self.scheduler, self.gpus_per_model = machine.scheduler, gpus_per_model
+        shared = os.environ.get(SHARED) if gpus_per_model == 1 else None
+        self.scheduler, self.gpus_per_model = machine.scheduler or shared, gpus_per_model
         self.workers = count(machine.workers, gpus_per_model)
         self.client: Any = None
         self._cluster: Any = None
@@ -237,14 +243,45 @@ def prepare_forks() -> None:
     forkserver.ensure_running()
 
 
-def embedded(workers: int, gpus_per_model: int) -> Any:
+def embedded(workers: int, gpus_per_model: int, port: int = 0) -> Any:
     """Starts a cluster of worker processes that ends with this process."""
     prepare_forks()
     from distributed import Nanny, Scheduler, SpecCluster
 
     specs = {i: {"cls": Nanny, "options": nanny(i, gpus_per_model)} for i in range(workers)}
-    options = {"dashboard": False, "host": "127.0.0.1", "port": 0}
+    options = {"dashboard": False, "host": "127.0.0.1", "port": port}
     return SpecCluster(specs, {"cls": Scheduler, "options": options}, silence_logs=False)
+
+
+def share(command: Sequence[str], workers: int) -> int:
+    """Runs a command whose stages share one cluster, which starts meanwhile and ends with it.
+
+    Returns:
+        The command's exit code.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    prepare_forks()
+    environment = os.environ | {SHARED: f"tcp://127.0.0.1:{port}"}
+    parent = os.getpid()
+    try:
+        process = subprocess.Popen(
+            command, env=environment, preexec_fn=lambda: processes.begin(parent)
+        )
+    except OSError as error:
+        raise UserError(f"{command[0]}: cannot be run ({error.strerror}); correct it") from None
+    threading.Thread(target=_start_shared, args=(workers, port), daemon=True).start()
+    return process.wait()
+
+
+def _start_shared(workers: int, port: int) -> None:
+    processes.import_dask()
+    import dask.config
+
+    dask.config.set(SETTINGS)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    embedded(workers, 1, port)
 
 
 def serve(address: str, workers: int, gpus_per_model: int, host: str | None) -> None:

@@ -20,6 +20,7 @@ import yaml
 
 from tests.conftest import ROOT, inherited
 
+pytestmark = pytest.mark.slow
 KEPT = ("demo-15k", "demo-llama-60k")
 ALREADY = tuple(f"results/control/{name}.json" for name in ("calibration", "controls", "coverage"))
 
