@@ -111,6 +111,7 @@ def main(log: bool, no_tests: bool) -> None:
         with watched(found):
             found["wall"] = timed(folder, "demo")
             found["stages"] = read(folder / "logs" / "runs.jsonl", "demo")
+            results.add(demo=found)
             found["again"] = timed(folder, "demo")
             git_here(folder, "checkout", "-q", ".")
             found["tests"] = None if no_tests else timed(folder, "test")

@@ -97,7 +97,7 @@ def add_stage(name: str, kind: str | None, purpose: str) -> None:
                 raise UserError(
                     f"{kind} {argument!r}: params.yaml has none of that name; give one of {names}"
                 )
-        elsewhere = found.machine.scheduler or parallel.SHARED in os.environ
+        elsewhere = found.machine.scheduler or parallel.shared()
         if name in cache.UNITS and found.machine.workers != 1 and not elsewhere:
             parallel.prepare_forks()  # it imports torch meanwhile
         stage = import_module(f"replicate.pipeline.stages.{name}")

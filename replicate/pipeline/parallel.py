@@ -21,6 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from replicate.errors import UserError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 STARTED: dict[str, str] = {}  # each stage's code when this worker process began
 PATIENCE = 300  # seconds to wait for the first worker
-SHARED = "REPLICATE_SCHEDULER"  # the variable by which `share` tells stages its address
+SHARED = "REPLICATE_SCHEDULER"  # by which `share` tells stages its address and folder
 FEW = 2  # units that are computed in this process
 SETTINGS = {
     "distributed.worker.multiprocessing-method": "forkserver",
@@ -77,8 +78,8 @@ class Engine:
     """Runs units, and keeps its worker processes from one call to the next."""
 
     def __init__(self, machine: Machine, gpus_per_model: int = 1) -> None:
-        shared = os.environ.get(SHARED) if gpus_per_model == 1 else None
-        self.scheduler, self.gpus_per_model = machine.scheduler or shared, gpus_per_model
+        self.scheduler = machine.scheduler or (shared() if gpus_per_model == 1 else None)
+        self.gpus_per_model = gpus_per_model
         self.workers = count(machine.workers, gpus_per_model)
         self.client: Any = None
         self._cluster: Any = None
@@ -253,6 +254,15 @@ def embedded(workers: int, gpus_per_model: int, port: int = 0) -> Any:
     return SpecCluster(specs, {"cls": Scheduler, "options": options}, silence_logs=False)
 
 
+def shared() -> str | None:
+    """Returns the address of the cluster that the stages of a command share, if there is one.
+
+    Its workers stand in one folder, and a stage that runs in another one has none.
+    """
+    address, _, folder = os.environ.get(SHARED, "").partition(" ")
+    return address if address and folder == str(Path.cwd()) else None
+
+
 def share(command: Sequence[str], workers: int) -> int:
     """Runs a command whose stages share one cluster, which starts meanwhile and ends with it.
 
@@ -263,7 +273,7 @@ def share(command: Sequence[str], workers: int) -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     prepare_forks()
-    environment = os.environ | {SHARED: f"tcp://127.0.0.1:{port}"}
+    environment = os.environ | {SHARED: f"tcp://127.0.0.1:{port} {Path.cwd()}"}
     parent = os.getpid()
     try:
         process = subprocess.Popen(

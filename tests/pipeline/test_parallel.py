@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from replicate.errors import UserError
-from replicate.pipeline import parallel
+from replicate.pipeline import cache, parallel
 from replicate.pipeline.config.schema import Machine
 from replicate.pipeline.parallel import Engine
 from replicate.pipeline.stages.calibrate import CalibrationUnit
@@ -113,6 +113,47 @@ def test_a_worker_that_is_killed_loses_its_own_unit_alone(
     assert killed
     found = content(tmp_path)
     assert {name: found[name] for name in alone} == alone
+
+
+SHARING = """
+import os, sys
+from pathlib import Path
+from replicate.pipeline.config.schema import Machine
+from replicate.pipeline.parallel import Engine
+from tests.pipeline.test_parallel import repeats
+with Engine(Machine()) as engine:
+    engine.run(repeats(Path(sys.argv[1])), "shared")
+    print(*sorted(engine.client.run(os.getpid).values()))
+"""
+
+
+def test_the_stages_of_one_command_share_workers_that_end_with_it(
+    tmp_path: Path, alone: dict[str, bytes]
+) -> None:
+    (tmp_path / "stage.py").write_text(SHARING)
+    script = f"{sys.executable} {tmp_path}/stage.py {tmp_path}"
+    stages = [f"{script}/first", f"{script}/second"]
+    command = ["sh", "-c", "; ".join([*stages, "exit 3"])]
+    ended = subprocess.run(
+        [sys.executable, "-m", "replicate", "share", *command],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 3, ended.stderr
+    first, second = ended.stdout.splitlines()
+    assert first == second
+    assert content(tmp_path / "first") == content(tmp_path / "second") == alone
+    assert not any(psutil.pid_exists(int(pid)) for pid in first.split())
+
+
+@pytest.mark.parametrize("stage", [*cache.UNITS, "extract", "collect", "read", "report"])
+def test_a_stage_that_has_nothing_to_compute_does_not_import_torch(stage: str) -> None:
+    if stage == "calibrate":
+        pytest.skip("targets of known λ are torch modules")
+    script = f"import sys, replicate.pipeline.stages.{stage}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
 
 
 def test_a_unit_that_kills_two_workers_is_named_in_one_line(tmp_path: Path) -> None:
