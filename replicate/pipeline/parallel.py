@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -272,6 +273,7 @@ def share(command: Sequence[str], workers: int) -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    sys.warnoptions.append("ignore:resource_tracker")  # of semaphores that end with this process
     prepare_forks()
     environment = os.environ | {SHARED: f"tcp://127.0.0.1:{port} {Path.cwd()}"}
     parent = os.getpid()
