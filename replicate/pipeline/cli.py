@@ -176,9 +176,9 @@ def worker(address: str, workers: int | None, gpus_per_model: int, host: str | N
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def share(command: tuple[str, ...]) -> None:
     """Run a command, such as dvc repro, whose stages share worker processes."""
-    from replicate.pipeline import config, parallel
+    from replicate.pipeline import config, parallel, sharing
 
-    os._exit(parallel.share(command, parallel.count(config.load().machine.workers)))
+    os._exit(sharing.share(command, parallel.count(config.load().machine.workers)))
 
 
 @main.command()

@@ -5,7 +5,7 @@ writes its file before it returns, and returns no data: so a lost process loses 
 and results do not depend on how many processes there are.
 
 More than two missing units start a cluster of worker processes, one a core or GPU, each with one
-thread; fewer are computed in this process. `share` starts one cluster for all stages of a command,
+thread; fewer are computed in this process. `sharing` has one cluster for all stages of a command,
 which saves each its start. `machine.scheduler` sends the same units to a scheduler
 that runs elsewhere, whose workers (`python -m replicate worker ADDRESS`) see the same folder.
 """
@@ -15,10 +15,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import socket
-import subprocess
-import sys
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -35,7 +31,7 @@ if TYPE_CHECKING:
 
 STARTED: dict[str, str] = {}  # each stage's code when this worker process began
 PATIENCE = 300  # seconds to wait for the first worker
-SHARED = "REPLICATE_SCHEDULER"  # by which `share` tells stages its address and folder
+SHARED = "REPLICATE_SCHEDULER"  # by which `sharing` tells stages its address and folder
 FEW = 2  # units that are computed in this process
 SETTINGS = {
     "distributed.worker.multiprocessing-method": "forkserver",
@@ -262,38 +258,6 @@ def shared() -> str | None:
     """
     address, _, folder = os.environ.get(SHARED, "").partition(" ")
     return address if address and folder == str(Path.cwd()) else None
-
-
-def share(command: Sequence[str], workers: int) -> int:
-    """Runs a command whose stages share one cluster, which starts meanwhile and ends with it.
-
-    Returns:
-        The command's exit code.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    sys.warnoptions.append("ignore:resource_tracker")  # of semaphores that end with this process
-    prepare_forks()
-    environment = os.environ | {SHARED: f"tcp://127.0.0.1:{port} {Path.cwd()}"}
-    parent = os.getpid()
-    try:
-        process = subprocess.Popen(
-            command, env=environment, preexec_fn=lambda: processes.begin(parent)
-        )
-    except OSError as error:
-        raise UserError(f"{command[0]}: cannot be run ({error.strerror}); correct it") from None
-    threading.Thread(target=_start_shared, args=(workers, port), daemon=True).start()
-    return process.wait()
-
-
-def _start_shared(workers: int, port: int) -> None:
-    processes.import_dask()
-    import dask.config
-
-    dask.config.set(SETTINGS)
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    embedded(workers, 1, port)
 
 
 def serve(address: str, workers: int, gpus_per_model: int, host: str | None) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -145,7 +145,15 @@ def test_the_stages_of_one_command_share_workers_that_end_with_it(
     first, second = ended.stdout.splitlines()
     assert first == second
     assert content(tmp_path / "first") == content(tmp_path / "second") == alone
-    assert not any(psutil.pid_exists(int(pid)) for pid in first.split())
+    workers = [int(pid) for pid in first.split()]
+    wait_until(lambda: not any(map(psutil.pid_exists, workers)))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("stage", [*cache.UNITS, "extract", "collect", "read", "report"])
