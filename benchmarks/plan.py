@@ -26,7 +26,8 @@ from replicate.pipeline import config as parameters
 from replicate.pipeline.config import Family
 from replicate.pipeline.cost import Shape
 from replicate.progress import silent
-from replicate.sampling import SamplerConfig, SamplingConfig, run_piece
+from replicate.sampling import SamplerConfig, SamplingConfig
+from replicate.sampling.engine import run_piece
 
 LENGTH, STEPS = 200, 5
 SMALL = GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=100)

@@ -199,7 +199,7 @@ def test_a_result_says_which_files_and_parameters_it_is_from(project: Path) -> N
     [
         ({"families__mini__transfer__draws": 9}, {"transfer"}),
         ({"training__tolerance": 0.5}, {"training"}),
-        ({f"models__{MODELS[1]}__lr": 0.5}, set()),
+        ({f"families__mini__models__{MODELS[1]}__lr": 0.5}, set()),
         ({"machine__workers": 2}, set()),
     ],
 )

@@ -15,8 +15,8 @@ from replicate.sampling import (
     SamplingConfig,
     Task,
     assemble,
-    run_piece,
 )
+from replicate.sampling.engine import run_piece
 from tests.scenarios import EXAMPLES, Quadratic, packed, quadratic_llc, sampled, seed, silent
 
 H = np.array([0.5, 1.0, 2.0, 4.0] * 8)
