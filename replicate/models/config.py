@@ -13,13 +13,7 @@ from replicate.seeds import derive
 
 MANIFEST = "manifest.json"  # in the folder of a model that is in the hub's cache
 EVALUATED = 4096  # windows, the first ones, over which the final losses of a training are means
-PROMISED = (
-    0.001,
-    0.003,
-    0.01,
-    0.03,
-    0.1,
-)  # nats by which steps along the gradient would lower the loss
+PROMISED = (0.001, 0.003, 0.01, 0.03, 0.1)  # nats, each the fall that a step promises
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,10 @@ def _known(config: Any) -> bool:
     if config.model_type == "llama":
         plain = not (config.tie_word_embeddings or config.attention_bias or config.mlp_bias)
         rope = config.rope_parameters.get("rope_type") == "default"
-        alike = config.num_key_value_heads == config.num_attention_heads
+        heads = config.num_attention_heads
+        alike = (
+            config.num_key_value_heads == heads and config.head_dim * heads == config.hidden_size
+        )
         return plain and rope and alike and config.hidden_act == "silu"
     return False
 

@@ -254,10 +254,14 @@ def embedded(workers: int, gpus_per_model: int, port: int = 0) -> Any:
 def shared() -> str | None:
     """Returns the address of the cluster that the stages of a command share, if there is one.
 
-    Its workers stand in one folder, and a stage that runs in another one has none.
+    Its workers stand in one folder, and a stage that runs in another one has none. They start when
+    this is first asked, and not before.
     """
-    address, _, folder = os.environ.get(SHARED, "").partition(" ")
-    return address if address and folder == str(Path.cwd()) else None
+    address, wanted, folder = os.environ.get(SHARED, "  ").split(" ", 2)
+    if not address or folder != str(Path.cwd()):
+        return None
+    Path(wanted).touch()
+    return address
 
 
 def serve(address: str, workers: int, gpus_per_model: int, host: str | None) -> None:

@@ -8,15 +8,18 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from replicate.errors import UserError
 from replicate.pipeline import parallel, processes
 
 
 def share(command: Sequence[str], workers: int) -> int:
-    """Runs a command whose stages share one cluster, which starts meanwhile and ends with it.
+    """Runs a command whose stages share one cluster, which starts with the first stage that asks
+    for it and ends with the command.
 
     Returns:
         The command's exit code.
@@ -25,20 +28,26 @@ def share(command: Sequence[str], workers: int) -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     sys.warnoptions.append("ignore:resource_tracker")  # of semaphores that end with this process
-    parallel.prepare_forks()
-    environment = os.environ | {parallel.SHARED: f"tcp://127.0.0.1:{port} {Path.cwd()}"}
     parent = os.getpid()
-    try:
-        process = subprocess.Popen(
-            command, env=environment, preexec_fn=lambda: processes.begin(parent)
-        )
-    except OSError as error:
-        raise UserError(f"{command[0]}: cannot be run ({error.strerror}); correct it") from None
-    threading.Thread(target=_start_shared, args=(workers, port), daemon=True).start()
-    return process.wait()
+    with TemporaryDirectory(prefix="replicate-") as folder:
+        wanted = Path(folder) / "wanted"
+        told = {parallel.SHARED: f"tcp://127.0.0.1:{port} {wanted} {Path.cwd()}"}
+        try:
+            process = subprocess.Popen(
+                command, env=os.environ | told, preexec_fn=lambda: processes.begin(parent)
+            )
+        except OSError as error:
+            raise UserError(f"{command[0]}: cannot be run ({error.strerror}); correct it") from None
+        start = threading.Thread(target=_start, args=(wanted, workers, port), daemon=True)
+        start.start()
+        return process.wait()
 
 
-def _start_shared(workers: int, port: int) -> None:
+def _start(wanted: Path, workers: int, port: int) -> None:
+    """Starts the cluster when the file `wanted` is there."""
+    while not wanted.exists():
+        time.sleep(0.1)
+    parallel.prepare_forks()
     processes.import_dask()
     import dask.config
 

@@ -120,23 +120,21 @@ def run_piece(
     for shuffle, chain in piece:
         if chains:
             origin = [parameter.detach().clone() for parameter in task.parameters]
-        moving = _sampler(task, task.parameters, origin, sampler, sampling, noise(shuffle, chain))
-        batches_TxB = _batches(order(shuffle), chain, sampling)
-        # devinterp's samplers draw from torch's global generator
-        device = task.parameters[0].device
-        with (
-            torch.random.fork_rng([device] if device.type == "cuda" else []),
-            moving.attached(),
-        ):
-            found = run_chains(
-                lambda index_CxB: task.loss(index_CxB[0])[None],
-                [moving],
-                batches_TxB[:, None],
-                sampling.microbatch_size,
-                device,
-                advance,
-            )
-        chains |= _recorded([(shuffle, chain)], *found, batches_TxB[:, None], init_losses_N)
+        batches_TxCxB = _batches(order(shuffle), chain, sampling)[:, None]
+        device, seed = task.parameters[0].device, noise(shuffle, chain)
+        # devinterp's samplers seed torch's global generator and draw from it
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            moving = _sampler(task, task.parameters, origin, sampler, sampling, seed)
+            with moving.attached():
+                found = run_chains(
+                    lambda index_CxB: task.loss(index_CxB[0])[None],
+                    [moving],
+                    batches_TxCxB,
+                    sampling.microbatch_size,
+                    device,
+                    advance,
+                )
+        chains |= _recorded([(shuffle, chain)], *found, batches_TxCxB, init_losses_N)
     with torch.no_grad():
         for parameter, anchor in zip(task.parameters, start, strict=True):
             parameter.copy_(dense(anchor))

@@ -113,9 +113,11 @@ def test_a_chain_that_diverges_has_nan_from_that_step_on_and_spares_the_others()
     assert np.isfinite(target.w.detach().numpy()).all()
 
 
-def test_the_same_seeds_give_the_same_trace_and_others_another() -> None:
+@pytest.mark.parametrize("implementation", ["replicate", "devinterp"])
+def test_the_same_seeds_give_the_same_trace_and_others_another(implementation: str) -> None:
     before = torch.get_rng_state()
-    first, again = (run(Quadratic(H), SGLD, shuffles=2) for _ in range(2))
+    plan = {"shuffles": 2, "implementation": implementation}
+    first, again = (run(Quadratic(H), SGLD, **plan) for _ in range(2))
     np.testing.assert_array_equal(first.loss.values, again.loss.values)
     assert len({tuple(chain) for chain in first.loss.values.reshape(4, -1)}) == 4
     assert torch.equal(before, torch.get_rng_state())
