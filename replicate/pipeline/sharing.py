@@ -7,11 +7,11 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from replicate.errors import UserError
 from replicate.pipeline import parallel, processes
@@ -38,19 +38,18 @@ def share(command: Sequence[str], workers: int) -> int:
             )
         except OSError as error:
             raise UserError(f"{command[0]}: cannot be run ({error.strerror}); correct it") from None
-        start = threading.Thread(target=_start, args=(wanted, workers, port), daemon=True)
-        start.start()
+        while process.poll() is None and not wanted.exists():
+            time.sleep(0.05)
+        if process.poll() is None:
+            _cluster = _start(workers, port)  # it lives as long as this name
         return process.wait()
 
 
-def _start(wanted: Path, workers: int, port: int) -> None:
-    """Starts the cluster when the file `wanted` is there."""
-    while not wanted.exists():
-        time.sleep(0.1)
-    parallel.prepare_forks()
+def _start(workers: int, port: int) -> Any:
+    parallel.prepare_forks()  # by the main thread: they end with the thread that starts them
     processes.import_dask()
     import dask.config
 
     dask.config.set(parallel.SETTINGS)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    parallel.embedded(workers, 1, port)
+    return parallel.embedded(workers, 1, port)
