@@ -1,3 +1,61 @@
-"""Does the local learning coefficient of a language model grow with its size? A replication."""
+"""Does the local learning coefficient of a language model grow with its size? A replication.
+
+    from replicate import llc
+
+    estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)  # tokens: (N, L)
+    print(estimate)
+
+Public are `llc`, `sample`, `baseline`, `calibrate`, the samplers `SGLD`, `SGNHT` and `RMSpropSGLD`,
+`Estimate`, and the modules `estimators`, `diagnostics` and `targets`. What is used is imported when
+it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replicate.api import baseline, calibrate, llc, sample
+    from replicate.estimation import diagnostics, estimators
+    from replicate.estimation.estimate import Estimate
+    from replicate.models.cpu_kernels import fast_cpu
+    from replicate.sampling.samplers.rmsprop import RMSpropSGLD
+    from replicate.sampling.samplers.sgld import SGLD
+    from replicate.sampling.samplers.sgnht import SGNHT
+    from replicate.validation import targets
 
 __version__ = "0.1.0"
+__all__ = [
+    "SGLD",
+    "SGNHT",
+    "Estimate",
+    "RMSpropSGLD",
+    "baseline",
+    "calibrate",
+    "diagnostics",
+    "estimators",
+    "fast_cpu",
+    "llc",
+    "sample",
+    "targets",
+]
+_PLACES = {
+    "Estimate": "estimation.estimate",
+    "RMSpropSGLD": "sampling.samplers.rmsprop",
+    "SGLD": "sampling.samplers.sgld",
+    "SGNHT": "sampling.samplers.sgnht",
+    "diagnostics": "estimation",
+    "estimators": "estimation",
+    "fast_cpu": "models.cpu_kernels",
+    "targets": "validation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = import_module(f"{__name__}.{_PLACES.get(name, 'api')}")
+    if hasattr(place, name):
+        return getattr(place, name)
+    return import_module(f"{place.__name__}.{name}")

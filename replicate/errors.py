@@ -43,6 +43,10 @@ class UserError(Exception):
         return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
+class ArgumentError(UserError, ValueError):
+    """An argument of a public function that does not fit. The message names it and the remedy."""
+
+
 def refusal(error: BaseException | None) -> UserError | None:
     """Translates an error that means that the machine refused something, such as disk or memory.
 

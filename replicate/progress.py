@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -23,13 +23,21 @@ def silent(steps: int = 1, note: str = "") -> None:
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Advance]:
-    """Shows on standard error how many of `total` steps are done and how much time is left.
+def progress(label: str, total: int, shown: bool = True) -> Iterator[Advance]:
+    """Shows on standard error, or in a notebook, how many of `total` steps are done and how much
+    time is left.
 
     The body reports its steps by the function that is yielded.
     """
-    with _bar(label, total) if sys.stderr.isatty() else _lines(label, total) as advance:
-        yield advance
+    if not shown:
+        yield silent
+    elif sys.stderr.isatty():
+        with _bar(label, total) as advance:
+            yield advance
+    elif cell := _notebook_cell():
+        yield _lines(label, total, 0.5, cell)
+    else:
+        yield _lines(label, total, INTERVAL, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 @contextmanager
@@ -54,8 +62,18 @@ def _bar(label: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
-@contextmanager
-def _lines(label: str, total: int) -> Iterator[Advance]:
+def _notebook_cell() -> Callable[[str], None] | None:
+    """Returns what replaces the line shown by a notebook's cell; None outside of notebooks."""
+    from importlib import import_module
+
+    shell = import_module("IPython").get_ipython() if "IPython" in sys.modules else None
+    if not hasattr(shell, "kernel"):
+        return None
+    handle = import_module("IPython.display").display({"text/plain": ""}, raw=True, display_id=True)
+    return lambda line: handle.update({"text/plain": line}, raw=True)
+
+
+def _lines(label: str, total: int, interval: float, write: Callable[[str], None]) -> Advance:
     start = shown = time.monotonic()
     done = 0
 
@@ -63,11 +81,10 @@ def _lines(label: str, total: int) -> Iterator[Advance]:
         nonlocal done, shown
         done += steps
         now = time.monotonic()
-        if done and (now - shown >= INTERVAL or done == total):
+        if done and (now - shown >= interval or done == total):
             shown = now
             left = (now - start) / done * (total - done)
             whole = "" if after is None else f" ({left + after:.0f} s of all)"
-            line = f"{label}: {done}/{total}, {left:.0f} s left{whole} {note}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
+            write(f"{label}: {done}/{total}, {left:.0f} s left{whole} {note}".rstrip())
 
-    yield advance
+    return advance

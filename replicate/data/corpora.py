@@ -54,15 +54,24 @@ def _read_parquet(path: Path) -> pa.Table:
     return found.data.table  # pyright: ignore[reportAttributeAccessIssue]
 
 
-READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+def _read_txt(path: Path) -> pa.Table:
+    return pa.table({"text": [pa.input_stream(path).read().decode("utf-8")]})
+
+
+READERS = {
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+    ".txt": _read_txt,
+}
 
 
 def read(path: Path) -> list[str]:
     """Reads all texts of a corpus, in their order.
 
     Args:
-        path: a jsonl, csv (either may be gzipped) or parquet file with a column `text`, or the
-            unpacked folder `aclImdb`.
+        path: a jsonl, csv (either may be gzipped) or parquet file with a column `text`; a txt file,
+            which is one text; or the unpacked folder `aclImdb`.
 
     Returns:
         One text for each row of the file, or for each review of the folder.

@@ -100,6 +100,24 @@ def select(
     return Windows(tokens_NxL, np.array(kept, np.int32), padded_N, None, statistics)
 
 
+def consecutive(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> NDArray[np.int32]:
+    """Returns the windows (N, L) into which texts can be cut from their beginnings.
+
+    Raises:
+        UserError: no text is long enough for one.
+    """
+    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+    rows = [
+        tokens[start : start + length]
+        for tokens in ids
+        for start in range(0, len(tokens) - length + 1, length)
+    ]
+    if not rows:
+        longest = max(map(len, ids), default=0)
+        raise UserError(f"no text has {length} tokens, the longest has {longest}; lower the length")
+    return np.array(rows, np.int32)
+
+
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
     """Trains a byte-level BPE (Sennrich et al. 2016); its first token is the end of text."""
     tokenizer = ByteLevelBPETokenizer()

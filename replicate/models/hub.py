@@ -67,8 +67,8 @@ def weights(repository: str, revision: str) -> Path:
         UserError: a file cannot be had, or the index names a file that is not beside it.
     """
     folder = _snapshot(repository, revision)
-    if lacking := _lacking(folder):
-        ask(repository, revision, "config.json" if lacking[0] == SINGLE else lacking[0])
+    if missing := lacking(folder):
+        ask(repository, revision, "config.json" if missing[0] == SINGLE else missing[0])
         patterns = ["config.json", "*.safetensors", INDEX]
         _explaining(
             lambda: hf.snapshot_download(
@@ -76,7 +76,7 @@ def weights(repository: str, revision: str) -> Path:
             ),
             *(repository, revision, "weights"),
         )
-    for name in _lacking(folder):  # snapshot_download does not know which shards are needed
+    for name in lacking(folder):  # snapshot_download does not know which shards are needed
         file(repository, revision, name)
     return folder
 
@@ -84,7 +84,7 @@ def weights(repository: str, revision: str) -> Path:
 def cached(repository: str, revision: str, name: str = "", repo_type: str = "model") -> bool:
     """Returns whether a file is in the local cache; without a name, all of a model's weights."""
     folder = _snapshot(repository, revision, repo_type)
-    return (folder / name).is_file() if name else not _lacking(folder)
+    return (folder / name).is_file() if name else not lacking(folder)
 
 
 def ask(
@@ -120,7 +120,7 @@ def _snapshot(repository: str, revision: str, repo_type: str = "model") -> Path:
     return Path(constants.HF_HUB_CACHE) / folder / "snapshots" / revision
 
 
-def _lacking(folder: Path) -> list[str]:
+def lacking(folder: Path) -> list[str]:
     """Returns the names of the files that a model's folder needs and does not have."""
     needed = ["config.json", SINGLE]
     if not (folder / SINGLE).is_file() and (folder / INDEX).is_file():

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from replicate.data.json_io import read_json
 from replicate.errors import UserError, refusal
-from replicate.models import cpu_kernels, hub
+from replicate.models import hub
 from replicate.models.config import MANIFEST
 
 transformers_logging.set_verbosity_error()
@@ -80,7 +80,7 @@ def build(
 
 
 def device(needed: str, what: str, gpus_per_model: int = 1) -> torch.device:
-    """Returns the first GPU that this process sees; without one the CPU, with faster products.
+    """Returns the first GPU that this process sees; without one the CPU.
 
     Raises:
         UserError: `needed` is 'cuda' and there is no GPU, or there are fewer than one model needs.
@@ -96,7 +96,6 @@ def device(needed: str, what: str, gpus_per_model: int = 1) -> torch.device:
         raise UserError(
             f"{what}: needs a CUDA GPU, and torch finds none here; run it on a machine that has one"
         )
-    cpu_kernels.prepare()
     return torch.device("cpu")
 
 

@@ -114,6 +114,45 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 
 @main.command()
+@click.argument("model")
+@click.option("--text", required=True, type=click.Path(path_type=Path), help="A txt, jsonl or csv.")
+@click.option("--revision", help="The commit, if MODEL is a repository of the hub.")
+@click.option("--length", default=200, show_default=True, help="Tokens of a window.")
+@click.option("--loss", default="tokens", type=click.Choice(["tokens", "last"]), show_default=True)
+@click.option("--nbeta", default=30.0, show_default=True, help="Inverse temperature × examples.")
+@click.option("--localization", default=300.0, show_default=True, help="The pull towards w*.")
+@click.option("--lr", default=1e-4, show_default=True, help="The step size.")
+@click.option("--chains", default=4, show_default=True)
+@click.option("--burn-in", default=200, show_default=True, help="Steps before the first draw.")
+@click.option("--draws", default=200, show_default=True, help="Steps that the estimate uses.")
+@click.option("--batch-size", type=int, help="Windows in a step's minibatch.")
+@click.option("--seed", default=0, show_default=True)
+@as_json
+def llc(
+    model: str,
+    text: Path,
+    revision: str | None,
+    length: int,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Estimate λ̂ of one model on a text, without params.yaml.
+
+    MODEL is a folder that holds a model, or a repository of the hub with a revision.
+    """
+    from replicate import api
+    from replicate.data import corpora, windows
+    from replicate.models import pretrained
+    from replicate.models.cpu_kernels import fast_cpu
+
+    loaded, tokenizer = pretrained.load(model, revision)
+    tokens_NxL = windows.consecutive(corpora.read(text), tokenizer, length)
+    with fast_cpu():
+        estimate = api.llc(loaded, tokens_NxL, **settings)
+    click.echo(estimate.to_json() if as_json else estimate)
+
+
+@main.command()
 @click.argument("study", required=False)
 @click.option("--device", help="A named device instead of this machine; a wrong name lists them.")
 @as_json

@@ -107,8 +107,10 @@ class Engine:
     def _run_here(self, units: Sequence[Unit], title: str) -> None:
         import torch
 
+        from replicate.models.cpu_kernels import fast_cpu
+
         torch.set_num_threads(1)  # as in a worker: sums, and with them results, are the same
-        with progress(title, sum(unit.steps for unit in units)) as advance:
+        with fast_cpu(), progress(title, sum(unit.steps for unit in units)) as advance:
             for unit in units:
                 unit.run(advance)
 
@@ -191,7 +193,10 @@ def execute(unit: Unit, code: str) -> None:
             f"{unit.name}: a worker runs other code than this command; start the workers again"
         )
     if not unit.done():
-        unit.run(silent)
+        from replicate.models.cpu_kernels import fast_cpu
+
+        with fast_cpu():
+            unit.run(silent)
 
 
 def count(workers: int | Literal["auto"], gpus_per_model: int = 1) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-SAMPLERS = {"sgld": "SGLD", "sgnht": "SGNHT", "rmsprop": "RMSprop"}
+SAMPLERS = {"sgld": "SGLD", "sgnht": "SGNHT", "rmsprop": "RMSpropSGLD"}
 """The samplers: the module in `replicate.sampling.samplers`, and its class."""
 
 Implementation = Literal["replicate", "devinterp"]

@@ -12,7 +12,8 @@ copy waits for the device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -117,28 +118,37 @@ def run_piece(
     """
     start = origin = task.anchor()
     chains: dict[tuple[int, int], Chain] = {}
-    for shuffle, chain in piece:
-        if chains:
-            origin = [parameter.detach().clone() for parameter in task.parameters]
-        batches_TxCxB = _batches(order(shuffle), chain, sampling)[:, None]
-        device, seed = task.parameters[0].device, noise(shuffle, chain)
-        # devinterp's samplers seed torch's global generator and draw from it
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            moving = _sampler(task, task.parameters, origin, sampler, sampling, seed)
-            with moving.attached():
-                found = run_chains(
-                    lambda index_CxB: task.loss(index_CxB[0])[None],
-                    [moving],
-                    batches_TxCxB,
-                    sampling.microbatch_size,
-                    device,
-                    advance,
-                )
-        chains |= _recorded([(shuffle, chain)], *found, batches_TxCxB, init_losses_N)
-    with torch.no_grad():
-        for parameter, anchor in zip(task.parameters, start, strict=True):
-            parameter.copy_(dense(anchor))
+    with _returning(task, start):
+        for shuffle, chain in piece:
+            if chains:
+                origin = [parameter.detach().clone() for parameter in task.parameters]
+            batches_TxCxB = _batches(order(shuffle), chain, sampling)[:, None]
+            device, seed = task.parameters[0].device, noise(shuffle, chain)
+            # devinterp's samplers seed torch's global generator and draw from it
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                moving = _sampler(task, task.parameters, origin, sampler, sampling, seed)
+                with moving.attached():
+                    found = run_chains(
+                        lambda index_CxB: task.loss(index_CxB[0])[None],
+                        [moving],
+                        batches_TxCxB,
+                        sampling.microbatch_size,
+                        device,
+                        advance,
+                    )
+            chains |= _recorded([(shuffle, chain)], *found, batches_TxCxB, init_losses_N)
     return chains
+
+
+@contextmanager
+def _returning(task: Task, anchor: Sequence[Anchor]) -> Iterator[None]:
+    """Puts the parameters back at the end, on an error too."""
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, origin in zip(task.parameters, anchor, strict=True):
+                parameter.copy_(dense(origin))
 
 
 def run_together(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,9 +12,11 @@ from replicate.models import cpu_kernels
 
 
 @pytest.fixture(autouse=True)
-def onednn() -> None:
-    if cpu_kernels.use_onednn() is None:
+def onednn() -> Iterator[None]:
+    if not cpu_kernels.has_onednn():
         pytest.skip("this torch has no oneDNN")
+    with cpu_kernels.fast_cpu():
+        yield
 
 
 SIZES = [(1504, 192, 768), (32, 192, 768), (995, 768, 50), (7, 3, 5), (64, 64, 64), (1, 700, 900)]

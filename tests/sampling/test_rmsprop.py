@@ -15,7 +15,7 @@ from replicate.errors import UserError
 from replicate.estimation import diagnostics
 from replicate.sampling import SamplerConfig
 from replicate.sampling.samplers import SAMPLERS
-from replicate.sampling.samplers.rmsprop import RMSprop
+from replicate.sampling.samplers.rmsprop import RMSpropSGLD
 from tests.scenarios import Quadratic, moved
 
 NBETA = 20.0
@@ -40,7 +40,7 @@ def path(
     for t in range(steps):
         step(sampler, target)
         weights[t] = target.w.detach().numpy()
-    metric = sampler.preconditioner(0) if isinstance(sampler, RMSprop) else torch.ones(len(H))
+    metric = sampler.preconditioner(0) if isinstance(sampler, RMSpropSGLD) else torch.ones(len(H))
     return weights, metric.double().numpy()
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from replicate.pipeline import parallel
 from replicate.pipeline.config import Config
 from replicate.reporting import latex, values
 from replicate.reporting.figures.diagnostics import diagnostics
@@ -30,24 +34,34 @@ def run(config: Config, name: str) -> None:
     rules = config.rules
     write(folder / "claims.json", judge(evidence.of_results(plan, folder), rules))
     study = Study.read(plan, folder)
-    for figure, drawn in drawings(study, figures, rules):
-        save(drawn, out / "figures" / figure)
+    drawn = drawings(study, figures, rules)
+    with ProcessPoolExecutor(parallel.count(config.machine.workers)) as pool:
+        list(pool.map(draw, drawn.values(), (out / "figures" / name for name in drawn)))
     named = values.of_study(study) | values.settings(blocks(config, study))
     latex.write(tables(study, figures) | {"values": latex.values(name, named)}, out / "tables")
 
 
-def drawings(study: Study, figures: Figures, rules: Rules) -> Iterator[tuple[str, Figure]]:
-    """Draws the figures one after the other."""
-    yield "llc", llc(study, figures.families)
-    yield "original", original(study, next(iter(figures.families.values())))
-    yield "quantisation", quantisation(study.quantisation, rules.level)
-    yield "transfer", transfer(study.transfer, rules.rhat)
+def drawings(study: Study, figures: Figures, rules: Rules) -> dict[str, Callable[[], Figure]]:
+    """Returns what draws each figure."""
+    families = figures.families
+    found = {
+        "llc": partial(llc, study, families),
+        "original": partial(original, study, next(iter(families.values()))),
+        "quantisation": partial(quantisation, study.quantisation, rules.level),
+        "transfer": partial(transfer, study.transfer, rules.rhat),
+    }
     for family in (each.name for each in study.plan.families):
         trials = [row for row in study.search if row.family == family]
         importances = [row for row in study.importances if row.family == family]
-        yield f"search-{family}", search(trials, importances, family)
+        found[f"search-{family}"] = partial(search, trials, importances, family)
     for row in study.traces:
-        yield f"diagnostics-{row.model}", diagnostics(row, study.default[row.model])
+        found[f"diagnostics-{row.model}"] = partial(diagnostics, row, study.default[row.model])
+    return found
+
+
+def draw(drawing: Callable[[], Figure], path: Path) -> None:
+    """Draws a figure and saves it."""
+    save(drawing(), path)
 
 
 def tables(study: Study, figures: Figures) -> dict[str, str]:

@@ -55,7 +55,6 @@ FAINT = {"color": "0.6", "linewidth": 0.6, "zorder": 0}  # lines that only guide
 DASHED: dict[str, Any] = {"color": "0.2", "linewidth": 0.8, "linestyle": (0, (4, 2)), "zorder": 0}
 UNDATED = {  # by file format: no date, no versions
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-    "png": {"Software": None},
     "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
 }
 
@@ -69,9 +68,7 @@ def style() -> Iterator[None]:
 
 @style()
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PDF for the paper, SVG for the report and PNG for the screen, and closes
-    it.
-    """
+    """Writes a figure as PDF for the paper and as SVG for the report, and closes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for kind, metadata in UNDATED.items():
         figure.savefig(path.with_name(f"{path.name}.{kind}"), metadata=metadata)

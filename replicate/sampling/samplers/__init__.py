@@ -11,7 +11,7 @@ from torch import nn
 from replicate.sampling.config import SAMPLERS as CLASSES
 from replicate.sampling.config import Implementation, SamplerConfig
 from replicate.sampling.samplers.base import Sampler
-from replicate.sampling.samplers.rmsprop import RMSprop
+from replicate.sampling.samplers.rmsprop import RMSpropSGLD
 from replicate.sampling.storage import Anchor
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -40,7 +40,7 @@ def sampler(
         UserError: RMSprop without a burn-in.
     """
     kind = SAMPLERS[config.sampler]
-    if implementation == "devinterp" and kind is not RMSprop:
+    if implementation == "devinterp" and kind is not RMSpropSGLD:
         from replicate.sampling.devinterp import Devinterp as kind  # noqa: N813
 
     return kind(parameters, anchor, config, **options)

@@ -35,7 +35,7 @@ DECAY = 0.99  # of the running mean, as in Li et al.
 MEDIAN_OF = 2**20  # weights, evenly spread: enough for a median
 
 
-class RMSprop(SGLD):
+class RMSpropSGLD(SGLD):
     """Samples what SGLD samples. In the burn-in it holds all gradients of a step until the last
     one, because the median is over all of them.
 

@@ -1,0 +1,247 @@
+"""λ̂ of any model in one call.
+
+from replicate import llc
+
+estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)
+print(estimate)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import wraps
+from typing import Literal, ParamSpec
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from torch import nn
+
+from replicate.data import tensors
+from replicate.errors import ArgumentError
+from replicate.estimation.estimate import Estimate
+from replicate.models import module
+from replicate.models.module import Examples, LossFn, TextLoss
+from replicate.progress import progress, silent
+from replicate.sampling import SamplerConfig, SamplingConfig, engine
+from replicate.sampling.samplers import SAMPLERS, Sampler
+from replicate.sampling.samplers.sgld import SGLD
+from replicate.seeds import derive
+from replicate.validation import calibration, cases
+
+P = ParamSpec("P")
+DIFFUSION = 0.01  # A of SGNHT where none is given, as in devinterp
+
+
+def sample(
+    model: nn.Module,
+    data: Examples,
+    *,
+    nbeta: float,
+    localization: float,
+    lr: float,
+    loss: TextLoss = "tokens",
+    loss_fn: LossFn | None = None,
+    sampler: type[Sampler] | str = SGLD,
+    shuffles: int = 1,
+    chains: int = 4,
+    burn_in: int = 200,
+    draws: int = 200,
+    batch_size: int | None = None,
+    microbatch_size: int | None = None,
+    seed: int = 0,
+    show_progress: bool = True,
+    **knobs: float,
+) -> xr.Dataset:
+    """Runs shuffles × chains of a sampler around the present weights w* of a model.
+
+    The parameters that require a gradient move. Afterwards they stand at w* again, and nothing else
+    in the model has changed either. The model is sampled in eval mode, in its own dtype.
+
+    Args:
+        model: takes tokens (B, L) and returns logits (B, L, V) or an object that has them as
+            `logits`; with `loss_fn`, any module.
+        data: tokens (N, L); with `loss_fn`, a tensor, or several, of N examples each.
+        nbeta: nβ, the inverse temperature times the number of examples.
+        localization: γ, the pull towards w*.
+        lr: the step size ε.
+        loss: `tokens` for the mean over all next tokens, `last` for the last token of a window.
+        loss_fn: takes the model and a batch of each tensor of `data`, and returns the loss of each
+            example (B,).
+        sampler: `SGLD`, `SGNHT` or `RMSpropSGLD`.
+        shuffles: reshufflings of the examples.
+        chains: chains in each shuffle.
+        burn_in: steps of a chain before the first draw.
+        draws: steps of a chain that estimates use.
+        batch_size: examples in a step's minibatch; 32, or all if there are fewer.
+        microbatch_size: examples in one backward pass, None for the whole minibatch.
+        seed: the same seed gives the same trace on the same machine.
+        show_progress: whether a progress bar is shown.
+        **knobs: `weight_decay`, `bounding_box`, `noise_level`, or `diffusion` of SGNHT.
+
+    Returns:
+        `loss`, `init_loss` (of the same minibatch at w*; both in nats) and `seconds` (shuffle,
+        chain, draw), with negative draws in the burn-in; `diverged` (shuffle, chain). Its
+        attributes say what made it.
+
+    Raises:
+        ArgumentError: an argument does not fit, or the loss at w* is not finite.
+    """
+    _require(shuffles=shuffles, chains=chains, draws=draws, lr=lr, nbeta=nbeta)
+    _require(least=0, burn_in=burn_in, localization=localization)
+    config = _config(sampler, lr, localization, knobs)
+    parts, loss_fn, guess = module.examples(model, data, loss, loss_fn)
+    examples = len(parts[0])
+    size = min(32, examples) if batch_size is None else batch_size
+    _require(batch_size=size, microbatch_size=microbatch_size or 1)
+    if size > examples:
+        raise ArgumentError(f"batch_size = {size}: there are {examples} examples; lower it")
+    if config.sampler == "rmsprop" and not burn_in:
+        raise ArgumentError("burn_in = 0: RMSpropSGLD adapts during the burn-in; raise it")
+    sampling = SamplingConfig(
+        nbeta, size, shuffles, chains, burn_in, draws, microbatch_size=microbatch_size
+    )
+    total = examples + shuffles * chains * sampling.steps * size
+    with (
+        module.untouched(model),
+        progress("λ̂", total, show_progress) as advance,
+    ):
+        task = module.task(model, parts, loss_fn)
+        losses_N = module.losses(task, examples, size, advance)
+        trace = engine.sample(
+            task,
+            config,
+            sampling,
+            losses_N,
+            order=lambda s: np.random.default_rng(derive(seed, "order", s)).permutation(examples),
+            noise=lambda s, c: derive(seed, "noise", s, c),
+            advance=lambda steps=1, note="": advance(steps * size, note),
+        )
+    named = {"model": getattr(model, "name_or_path", "") or type(model).__name__}
+    return trace.assign_attrs(
+        named
+        | {
+            "seed": seed,
+            "sampler": asdict(config),
+            "sampling": asdict(sampling),
+            "task": {
+                "loss": loss if guess else getattr(loss_fn, "__name__", "loss_fn"),
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "sampled_parameters": sum(task.sizes),
+                "examples": examples,
+                "data": tensors.fingerprint(
+                    {str(i): part.detach().cpu().numpy() for i, part in enumerate(parts)}
+                ),
+            },
+            "baseline": {"loss": float(losses_N.mean(dtype=np.float64))},
+        }
+        | ({"guess": guess} if guess else {})
+    )
+
+
+def _estimating(function: Callable[P, xr.Dataset]) -> Callable[P, Estimate]:
+    @wraps(function)
+    def estimate(*args: P.args, **settings: P.kwargs) -> Estimate:
+        return Estimate(function(*args, **settings))
+
+    return estimate
+
+
+llc = _estimating(sample)
+llc.__doc__ = """Estimates the local learning coefficient λ̂ of a model at its present weights.
+
+It is nβ times the rise of the mean loss over the posterior around w* (Lau et al. 2023, arXiv
+2308.12108), which chains of a sampler explore. The arguments are those of `sample`.
+
+Returns:
+    An `Estimate`: λ̂ with its error, the health of its chains with advice, the trace, a plot.
+
+Raises:
+    ArgumentError: an argument does not fit, or the loss at w* is not finite.
+
+Example:
+    estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)
+"""
+
+
+def baseline(
+    model: nn.Module,
+    data: Examples,
+    *,
+    loss: TextLoss = "tokens",
+    loss_fn: LossFn | None = None,
+    batch_size: int = 32,
+) -> NDArray[np.float32]:
+    """Returns the loss of each example (N,) at the present weights, in nats; see `sample`.
+
+    Raises:
+        ArgumentError: the data do not fit the model, or a loss is not finite.
+    """
+    _require(batch_size=batch_size)
+    parts, loss_fn, _ = module.examples(model, data, loss, loss_fn)
+    with module.untouched(model):
+        return module.losses(module.task(model, parts, loss_fn), len(parts[0]), batch_size, silent)
+
+
+def calibrate(
+    targets: Sequence[str] | Literal["all"] = "all",
+    *,
+    shuffles: int = 4,
+    chains: int = 4,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> list[calibration.Calibrated]:
+    """Estimates λ̂ of models whose λ is known, by the same sampler and estimator as `llc`.
+
+    Args:
+        targets: some of the names in `replicate.targets`, or `all`.
+        shuffles: of each target's data.
+        chains: in each shuffle.
+        seed: of data, batches and noise.
+        show_progress: whether a progress bar is shown.
+
+    Raises:
+        UserError: there is no target of a name.
+    """
+    named = cases.targets(
+        "all" if targets == "all" else [targets] if isinstance(targets, str) else targets
+    )
+    total = sum(len(case.runs) for case in named)
+    found = []
+    with progress("calibration", total, show_progress) as advance:
+        for case in named:
+            outcomes = []
+            for rung in range(len(case.runs)):
+                job = cases.Job(case.name, rung)
+                outcomes.append(calibration.measure(job, seed, shuffles, chains, silent))
+                advance(1, case.name)
+            found.append(calibration.calibrated(case, outcomes, shuffles))
+    return found
+
+
+def _require(*, least: float | None = None, **values: float) -> None:
+    for name, value in values.items():
+        if least is None and not (value > 0 and math.isfinite(value)):
+            raise ArgumentError(f"{name} = {value}: must be above 0")
+        if least is not None and not (value >= least and math.isfinite(value)):
+            raise ArgumentError(f"{name} = {value}: must not be below {least:g}")
+
+
+def _config(
+    sampler: type[Sampler] | str, lr: float, localization: float, knobs: dict[str, float]
+) -> SamplerConfig:
+    classes = {kind: name for name, kind in SAMPLERS.items()}
+    name = sampler if isinstance(sampler, str) else classes.get(sampler)
+    if name not in SAMPLERS:
+        known = ", ".join(kind.__name__ for kind in classes)
+        raise ArgumentError(f"sampler = {sampler!r}: there are {known}")
+    kind, allowed = SAMPLERS[name].__name__, set(SAMPLERS[name].knobs)
+    if localization and "localization" not in allowed:
+        raise ArgumentError(f"localization = {localization}: {kind} has none; give 0")
+    allowed -= {"localization"}
+    if unknown := sorted(set(knobs) - allowed):
+        raise ArgumentError(f"{unknown[0]}: {kind} has no such argument; it has {sorted(allowed)}")
+    given = {"diffusion": DIFFUSION} | knobs if "diffusion" in allowed else knobs
+    return SamplerConfig(name, lr, localization=localization, **given)

@@ -1,0 +1,136 @@
+"""An estimate of λ̂ as a person reads it: from a trace that says what made it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from replicate.estimation import diagnostics, estimators
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RHAT, DRIFT, LOCAL = 1.05, 0.01, 0.25  # the limits of healthy chains, as in params.yaml
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """λ̂ by the estimator `controlled`, with its error and the health of its chains.
+
+    Attributes:
+        trace: `loss` and `init_loss` (nats) of each step (shuffle, chain, draw), and `diverged`.
+            Of its attributes, `sampling` holds nβ, `baseline` the mean loss at w* over all
+            examples, and `guess`, if it is there, the loss of guessing (nats).
+    """
+
+    trace: xr.Dataset
+
+    @property
+    def nbeta(self) -> float:
+        """nβ, the inverse temperature times the number of examples."""
+        return self.trace.attrs["sampling"]["nbeta"]
+
+    @property
+    def baseline(self) -> float:
+        """The mean loss at w* over all examples (nats)."""
+        return self.trace.attrs["baseline"]["loss"]
+
+    @cached_property
+    def values(self) -> xr.DataArray:
+        """What each draw contributes to λ̂ (shuffle, chain, draw); λ̂ is the mean."""
+        return estimators.controlled(self.trace, self.nbeta, self.baseline)
+
+    @cached_property
+    def result(self) -> estimators.Result:
+        """All that is estimated from the trace."""
+        return estimators.summarise(self.values)
+
+    @property
+    def llc(self) -> float:
+        """λ̂ (no unit); NaN if all chains diverged."""
+        return self.result.llc
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of λ̂, between shuffles, or between chains of one shuffle."""
+        return self.result.standard_error
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of λ̂."""
+        return self.result.interval
+
+    @property
+    def rhat(self) -> float:
+        """Split R-hat over all chains, 1 where they agree."""
+        return self.result.rhat
+
+    @property
+    def ess(self) -> float:
+        """The effective number of draws, all chains together."""
+        return self.result.ess
+
+    @property
+    def diverged(self) -> float:
+        """The share of the chains that diverged."""
+        return self.result.diverged_chains / self.result.chains
+
+    @cached_property
+    def advice(self) -> list[str]:
+        """What is wrong with the chains and what to do about it, a sentence each."""
+        loss_NxT = self.trace.loss.values.reshape(self.result.chains, -1)
+        burn_in = int((self.trace.draw < 0).sum())
+        guess = self.trace.attrs.get("guess", float("nan"))
+        draws_NxD = self.values.values.reshape(self.result.chains, -1)
+        return diagnostics.advise(
+            loss_NxT,
+            burn_in,
+            draws_NxD[np.isfinite(draws_NxD).all(axis=1)],
+            self.interval,
+            diagnostics.escape(loss_NxT, burn_in, self.baseline, guess),
+            rhat_limit=RHAT,
+            drift_level=DRIFT,
+            local_limit=LOCAL,
+        )
+
+    def __str__(self) -> str:
+        result = self.result
+        low, high = self.interval
+        advice = [sentence[0].upper() + sentence[1:] + "." for sentence in self.advice]
+        return "\n".join(
+            [
+                f"λ̂ = {self.llc:.3g} ± {self.standard_error:.2g} (95 %: {low:.3g} to {high:.3g})",
+                f"R-hat {self.rhat:.2f}, {self.ess:.0f} effective draws of {self.values.size},"
+                f" {result.diverged_chains} of {result.chains} chains diverged",
+                *(advice or ["The chains agree; nothing is wrong with them."]),
+            ]
+        )
+
+    def to_json(self) -> str:
+        """Returns the estimate, its advice and what made it, for programs."""
+        result = asdict(self.result) | {"shuffles": self.result.shuffles.tolist()}
+        found = result | {"advice": self.advice, "made_by": self.trace.attrs}
+        return json.dumps(found, indent=1, ensure_ascii=False)
+
+    def plot(self) -> Figure:
+        """Draws the losses of the chains, and λ̂ of the draws so far."""
+        from matplotlib import pyplot
+
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+        for loss_T in self.trace.loss.values.reshape(self.result.chains, -1):
+            left.plot(self.trace.draw, loss_T, linewidth=0.5)
+        left.axhline(self.baseline, color="black", linestyle="dashed", label="at w*")
+        left.axvspan(float(self.trace.draw[0]) - 1, -0.5, color="0.9", label="burn-in")
+        left.set(xlabel="step", ylabel="loss of a minibatch (nats)")
+        left.legend()
+        mean_D, error_D = estimators.running(self.values)
+        right.plot(self.values.draw, mean_D)
+        right.fill_between(self.values.draw, mean_D - error_D, mean_D + error_D, alpha=0.2)
+        right.set(xlabel="draws", ylabel="λ̂ of the draws so far")
+        pyplot.close(figure)  # a notebook would show it a second time
+        return figure

@@ -1,0 +1,158 @@
+"""Any torch module as a task: its loss on examples in memory, and nothing in the module changed."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from replicate.errors import ArgumentError
+from replicate.progress import Advance
+from replicate.sampling import Task
+
+Examples = Tensor | NDArray[Any] | Sequence[Any]  # tokens (N, L), or tensors of N examples each
+Data = Sequence[Tensor]  # each (N, …), what one call of the loss takes apart into batches
+LossFn = Callable[..., Tensor]  # takes the module and a batch of each tensor, returns losses (B,)
+TextLoss = Literal["tokens", "last"]
+
+
+def token_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
+    """Returns the mean cross-entropy (nats) of the L − 1 next tokens of each window (B,)."""
+    logits_BxTxV = _logits(model, tokens_BxL[:, :-1])
+    labels_BxT = tokens_BxL[:, 1:].to(logits_BxTxV.device)
+    flat = cross_entropy(logits_BxTxV.float().flatten(0, 1), labels_BxT.flatten(), reduction="none")
+    return flat.view(labels_BxT.shape).mean(dim=1)
+
+
+def last_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
+    """Returns the cross-entropy (nats) of the last token of each window, given the others (B,)."""
+    keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+    options = {"logits_to_keep": 1} if keep else {}
+    logits_BxV = _logits(model, tokens_BxL[:, :-1], **options)[:, -1].float()
+    return cross_entropy(logits_BxV, tokens_BxL[:, -1].to(logits_BxV.device), reduction="none")
+
+
+TEXT_LOSSES: dict[TextLoss, LossFn] = {"tokens": token_losses, "last": last_losses}
+
+
+def _logits(model: nn.Module, tokens_BxT: Tensor, **options: Any) -> Tensor:
+    found = model(tokens_BxT, **options)
+    return found if isinstance(found, Tensor) else found.logits
+
+
+def vocabulary(model: nn.Module) -> int | None:
+    """Returns how many tokens a module knows, if it says so in the way of Hugging Face or
+    TransformerLens.
+    """
+    embedding = getattr(model, "get_input_embeddings", lambda: None)()
+    if isinstance(embedding, nn.Embedding):
+        return embedding.num_embeddings
+    return getattr(getattr(model, "cfg", None), "d_vocab", None)
+
+
+def task(model: nn.Module, data: Data, loss_fn: LossFn) -> Task:
+    """Makes a task of a module: the parameters that require a gradient are those that move.
+
+    Raises:
+        ArgumentError: no parameter requires a gradient, or one has no memory of its own.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ArgumentError("no parameter of the model requires a gradient; set requires_grad")
+    if any(p.device.type == "meta" for p in model.parameters()):
+        raise ArgumentError("weights of the model are offloaded; load it where it fits")
+    device = next(model.parameters()).device
+
+    def loss(index_B: Tensor) -> Tensor:
+        return loss_fn(model, *(part[index_B.to(part.device)].to(device) for part in data))
+
+    return Task(loss, parameters)
+
+
+def examples(
+    model: nn.Module,
+    data: Examples,
+    loss: TextLoss,
+    loss_fn: LossFn | None,
+) -> tuple[Data, LossFn, float | None]:
+    """Returns the data as tensors (N, …), the loss, and the loss (nats) of guessing a token."""
+    if loss_fn is not None:
+        parts = [data] if isinstance(data, Tensor) else [torch.as_tensor(part) for part in data]
+        if not parts or any(part.dim() == 0 or len(part) != len(parts[0]) for part in parts):
+            raise ArgumentError("data: every tensor must have one entry for each of the N examples")
+        if len(parts[0]) < 2:
+            raise ArgumentError("data: one example; at least two are needed for λ̂")
+        return parts, loss_fn, None
+    if loss not in TEXT_LOSSES:
+        raise ArgumentError(f"loss = {loss!r}: must be one of {', '.join(TEXT_LOSSES)}")
+    tokens_NxL = torch.as_tensor(data)
+    if tokens_NxL.dim() != 2 or tokens_NxL.is_floating_point() or tokens_NxL.shape[1] < 2:
+        kind = f"{tokens_NxL.dtype} {tuple(tokens_NxL.shape)}"
+        raise ArgumentError(f"tokens: must be whole numbers (N, L), L at least 2; they are {kind}")
+    if len(tokens_NxL) < 2:
+        raise ArgumentError(f"tokens: {len(tokens_NxL)} windows; at least two are needed for λ̂")
+    low, high, known = int(tokens_NxL.min()), int(tokens_NxL.max()), vocabulary(model)
+    if low < 0 or (known is not None and high >= known):
+        wrong = low if low < 0 else high
+        raise ArgumentError(f"tokens: {wrong} is not in the model's vocabulary of {known} tokens")
+    labels = tokens_NxL[:, 1:] if loss == "tokens" else tokens_NxL[:, -1]
+    share_V = labels.unique(return_counts=True)[1].double() / labels.numel()
+    guess = math.log(known) if known else float(-(share_V * share_V.log()).sum())
+    return [tokens_NxL.long()], TEXT_LOSSES[loss], guess
+
+
+def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDArray[np.float32]:
+    """Returns the loss of each example at w* (N,), which must be finite and have a gradient."""
+    first = _checked(task.loss(torch.arange(min(batch_size, examples))), min(batch_size, examples))
+    if not first.requires_grad:
+        raise ArgumentError("the loss does not depend on a parameter that requires a gradient")
+    found = []
+    with torch.no_grad():
+        for index_B in torch.arange(examples).split(batch_size):
+            found.append(_checked(task.loss(index_B), len(index_B)).float().cpu())
+            advance(len(index_B))
+    losses_N = torch.cat(found).numpy()
+    if not np.isfinite(losses_N).all():
+        example = int(np.flatnonzero(~np.isfinite(losses_N))[0])
+        raise ArgumentError(f"the loss at w* is not finite, first for example {example}; check it")
+    return losses_N
+
+
+def _checked(losses: Tensor, size: int) -> Tensor:
+    if losses.shape != (size,):
+        shape = tuple(losses.shape)
+        raise ArgumentError(f"loss_fn: must return a loss for each example, ({size},), not {shape}")
+    return losses
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Puts a module into eval mode, without gradients, and puts everything back at the end.
+
+    Modes, gradients, buffers and torch's random state are put back, on an error too. Chains put
+    back the parameters themselves.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    gpus = {p.device for p, _ in gradients if p.device.type == "cuda"}
+    with torch.random.fork_rng(gpus), torch.inference_mode(False), torch.enable_grad():
+        try:
+            model.eval()
+            model.zero_grad(set_to_none=True)
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
+            for buffer, before in buffers:
+                buffer.data.copy_(before)
