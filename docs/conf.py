@@ -6,6 +6,7 @@ The source folder is the project's root, so that links between these files are c
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tomllib
@@ -17,6 +18,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = str(ROOT)  # for the notebook's kernel
 
 project = "Does λ̂ grow with size?"
 author = "The replicate authors"
@@ -24,10 +26,13 @@ project_copyright = "The replicate authors, MIT licence"
 settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 version = release = settings["project"]["version"]
 root_doc = "docs/index"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md"]
+include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md", "docs/*.ipynb"]
 exclude_patterns = [".*", "data", "logs", "tmp", "paper", "results", "docs/_build"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300  # seconds for one cell
 myst_heading_anchors = 3  # as a forge has them
 myst_fence_as_directive = ["mermaid"]
 suppress_warnings = [

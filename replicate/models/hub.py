@@ -120,6 +120,18 @@ def _snapshot(repository: str, revision: str, repo_type: str = "model") -> Path:
     return Path(constants.HF_HUB_CACHE) / folder / "snapshots" / revision
 
 
+def held(folder: Path) -> Path:
+    """Returns a folder of this machine if it holds a model.
+
+    Raises:
+        UserError: `config.json` or a file of weights is missing.
+    """
+    if missing := lacking(folder):
+        remedy = "save a model there with save_pretrained"
+        raise UserError(f"{folder}: holds no model, {missing[0]} is missing; {remedy}")
+    return folder
+
+
 def lacking(folder: Path) -> list[str]:
     """Returns the names of the files that a model's folder needs and does not have."""
     needed = ["config.json", SINGLE]

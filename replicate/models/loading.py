@@ -4,7 +4,6 @@ or quantised.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from transformers.activations import NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
-from replicate.data.json_io import read_json
+from replicate.data.json_io import read_json, write_json
+from replicate.data.tensors import file_hash
 from replicate.errors import UserError, refusal
 from replicate.models import hub
 from replicate.models.config import MANIFEST
@@ -99,23 +99,51 @@ def device(needed: str, what: str, gpus_per_model: int = 1) -> torch.device:
     return torch.device("cpu")
 
 
-def save_manifest(folder: Path, repository: str, revision: str) -> None:
-    """Fetches a model from the hub, and writes down where it is from.
+def save_manifest(folder: Path, name: str, revision: str | None = None) -> None:
+    """Writes down where a model is from, which is fetched if it is on the hub.
 
     The manifest in `folder` lists the configuration and the files of weights, each with its size
-    and, of a large one, its SHA-256.
+    and its SHA-256 (of a small file of the hub, None).
+
+    Args:
+        folder: of the manifest.
+        name: of a repository, or the path of a folder that holds a model.
+        revision: the commit of the repository; None for a folder.
+
+    Raises:
+        UserError: a file cannot be had, or is missing.
     """
-    snapshot = hub.weights(repository, revision)
-    folder.mkdir(parents=True, exist_ok=True)
-    found = [snapshot / "config.json", *sorted(snapshot.glob("*.safetensors*"))]
+    source = hub.held(Path(name)) if revision is None else hub.weights(name, revision)
+    digest = file_hash if revision is None else hub.sha256
     files = {
-        str(file.relative_to(snapshot)): {"size": file.stat().st_size, "sha256": hub.sha256(file)}
-        for file in found
+        file.name: {"size": file.stat().st_size, "sha256": digest(file)}
+        for file in [source / "config.json", *sorted(source.glob("*.safetensors*"))]
     }
-    (folder / MANIFEST).write_text(
-        json.dumps({"repository": repository, "revision": revision, "files": files}, indent=1)
-        + "\n"
-    )
+    origin = {"path": name} if revision is None else {"repository": name, "revision": revision}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / MANIFEST, origin | {"files": files})
+
+
+def weights_of(manifest: Path) -> Path:
+    """Returns the folder of the weights that a manifest names.
+
+    Raises:
+        UserError: it names none, or they have changed since it was written.
+    """
+    noted = read_json(manifest)
+    try:
+        if "path" not in noted:
+            return hub.weights(noted["repository"], noted["revision"])
+        source = hub.held(Path(noted["path"]))
+        files = {source / name: file["sha256"] for name, file in noted["files"].items()}
+    except (LookupError, TypeError, AttributeError):
+        raise UserError(
+            f"{manifest}: names no model; delete its folder and run stage pretrain again"
+        ) from None
+    for file, digest in files.items():
+        if not file.is_file() or file_hash(file) != digest:
+            raise UserError(f"{file}: has changed; run `dvc repro --force` of its stage pretrain")
+    return source
 
 
 def placed(device: torch.device, gpus_per_model: int) -> dict[str, Any]:
@@ -155,16 +183,7 @@ def load(
     Raises:
         UserError: the weights are missing, damaged, or not safetensors.
     """
-    source = folder
-    if (folder / MANIFEST).is_file():
-        manifest = read_json(folder / MANIFEST)
-        try:
-            source = hub.weights(manifest["repository"], manifest["revision"])
-        except (LookupError, TypeError):
-            raise UserError(
-                f"{folder / MANIFEST}: names no model of the hub; delete {folder} and run stage"
-                " pretrain again"
-            ) from None
+    source = weights_of(folder / MANIFEST) if (folder / MANIFEST).is_file() else folder
     quantisation = None
     if weights == "nf4":
         quantisation = BitsAndBytesConfig(

@@ -30,22 +30,10 @@ def find(name: str, revision: str | None) -> tuple[Path, Path]:
     if revision is None:
         if not folder.is_dir():
             raise UserError(f"{name}: no such folder; for a model of the hub, give --revision")
-        return local(folder), folder
+        return hub.held(folder), folder
     if not re.fullmatch("[0-9a-f]{40}", revision):
         raise UserError(f"--revision {revision}: give the commit's 40 digits; a branch can change")
     return hub.weights(name, revision), hub.file(name, revision, TOKENIZERS[0])
-
-
-def local(folder: Path) -> Path:
-    """Returns the folder if it holds a model.
-
-    Raises:
-        UserError: `config.json` or a file of weights is missing.
-    """
-    if missing := hub.lacking(folder):
-        remedy = "save the model there with save_pretrained"
-        raise UserError(f"{folder}: holds no model, {missing[0]} is missing; {remedy}")
-    return folder
 
 
 def load(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Tokenizer]:

@@ -91,21 +91,6 @@ class Checkpoint:
         self.file.unlink(missing_ok=True)
 
 
-def file_hash(path: Path) -> str:
-    """Returns the SHA-256 of a file, or of the names and contents of all files in a folder."""
-    if path.is_dir():
-        digest = hashlib.sha256()
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            digest.update(str(file.relative_to(path)).encode() + bytes.fromhex(file_hash(file)))
-        return digest.hexdigest()
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        remedy = "run the stage that makes it, or leave the order to `dvc repro`"
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-
-
 @cache
 def code_hash(stage: str) -> str:
     """Returns a hash of the code that a stage of dvc.yaml lists as its dependencies.

@@ -25,7 +25,7 @@ from replicate.errors import UserError
 from replicate.models import loading, restrictions
 from replicate.models.config import work as examined_examples
 from replicate.pipeline import parallel
-from replicate.pipeline.config import Config, Family, TrainedModel
+from replicate.pipeline.config import Config, Family, LocalModel, TrainedModel
 from replicate.pipeline.config.family import Search
 from replicate.pipeline.doctor import free_memory
 from replicate.pipeline.work.plans import MOVED
@@ -220,13 +220,17 @@ def shape(config: Config, name: str) -> Shape | None:
         given = model.model_dump(include={"architecture", "layers", "width", "heads"})
         given |= {"vocabulary": vocabulary, "length": family.length}
         return None if vocabulary is None else Shape(loading.configuration(**given))
-    cached = hf.try_to_load_from_cache(model.repository, "config.json", revision=model.revision)
+    noted = None
+    if isinstance(model, LocalModel):
+        cached = f"{model.path}/config.json"
+    else:
+        cached = hf.try_to_load_from_cache(model.repository, "config.json", revision=model.revision)
+        noted = CONFIGURATIONS.get(model.repository)
     if isinstance(cached, str):
         try:
             return Shape(AutoConfig.from_pretrained(Path(cached).parent, trust_remote_code=False))
         except (OSError, ValueError, KeyError):  # transformers', for what it does not know
             return None
-    noted = CONFIGURATIONS.get(model.repository)
     return None if noted is None else Shape(AutoConfig.for_model(**noted))
 
 

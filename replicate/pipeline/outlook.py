@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,28 +17,35 @@ import numpy as np
 
 from replicate import progress
 
+Stage = tuple[str, str | None]  # its name, and its study or family
+
 FRESH = 3600  # seconds for which a measured speed is used again
 SIZE, PRODUCTS, ROUNDS = 128, 200, 5  # of the short computation, about 0.2 s
 
 
-def announce(benchmarks: Path, noted: Path, stage: str, argument: str | None) -> None:
+def announce(
+    benchmarks: Path, noted: Path, done: Collection[Stage], stage: str, argument: str | None
+) -> None:
     """Prints what is left of the demo study when a stage begins, and lets every line of progress
     say what comes after the stage. It does nothing if the recorded run had no such stage.
 
     Args:
         benchmarks: results.json.
-        noted: where the speed of this machine is kept for the stages that follow.
+        noted: where the speed of this machine is written for the stages that follow.
+        done: the stages that the same command has run, in an order that DVC chooses.
+        stage: that begins.
+        argument: its study or family.
     """
     recorded = _recorded(benchmarks)
-    names = [(name, given) for name, given, _ in recorded.get("stages", [])]
-    if (stage, argument) not in names:
+    seconds = {(name, given): spent for name, given, spent in recorded.get("stages", [])}
+    if (stage, argument) not in seconds:
         return
-    place = names.index((stage, argument))
     factor = _speed(noted) / recorded["probe"]
-    here, *after = [seconds * factor for *_, seconds in recorded["stages"][place:]]
-    progress.after = sum(after)
-    total = here + progress.after
-    print(f"demo: stage {place + 1} of {len(names)}, about {minutes(total)} left here", flush=True)
+    left = {key: spent * factor for key, spent in seconds.items() if key not in done}
+    total = sum(left.values())
+    progress.after = total - left.get((stage, argument), 0.0)
+    place = len(seconds) - len(left) + 1
+    print(f"demo: stage {place} of {len(seconds)}, about {minutes(total)} left here", flush=True)
 
 
 def minutes(seconds: float) -> str:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from replicate import __version__
 from replicate.errors import UserError
 from replicate.pipeline import environment, git, outlook
@@ -28,8 +30,9 @@ def logged(log: Path, benchmarks: Path, stage: str, argument: str | None) -> Ite
     with suppress(UserError):
         commit, changed = git.state(CODE)
     if "DVC_STAGE" in os.environ:
-        with suppress(OSError):
-            outlook.announce(benchmarks, log.with_name("speed"), stage, argument)
+        with suppress(OSError, json.JSONDecodeError):
+            done = _done_by(psutil.Process(os.getppid()), log)
+            outlook.announce(benchmarks, log.with_name("speed"), done, stage, argument)
     try:
         yield
         ended = "done"
@@ -49,3 +52,14 @@ def logged(log: Path, benchmarks: Path, stage: str, argument: str | None) -> Ite
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _done_by(command: psutil.Process, log: Path) -> set[outlook.Stage]:
+    """Returns the stages that a command has run, which are those since it began."""
+    begun = datetime.fromtimestamp(int(command.create_time()), UTC).isoformat()
+    lines = map(json.loads, log.read_text(encoding="utf-8").splitlines() if log.exists() else ())
+    return {
+        (line["stage"], line["argument"])
+        for line in lines
+        if line["ended"] == "done" and line["started"] >= begun
+    }

@@ -233,3 +233,21 @@ def test_a_manifest_that_names_no_model_is_told(tmp_path: Path, content: str) ->
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(UserError, match="manifest"):
         loading.load(tmp_path, "float32", CPU)
+
+
+def test_a_model_in_a_folder_is_loaded_from_there_until_it_changes(tmp_path: Path) -> None:
+    source = saved(tmp_path / "mine")
+    loading.save_manifest(tmp_path / "w*", str(source))
+    for found, truth in zip(
+        loaded(tmp_path / "w*", "float32").parameters(),
+        loaded(source, "float32").parameters(),
+        strict=True,
+    ):
+        assert torch.equal(found, truth)
+    file = source / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="has changed; run"):
+        loaded(tmp_path / "w*", "float32")
+    file.unlink()
+    with pytest.raises(UserError, match="holds no model"):
+        loaded(tmp_path / "w*", "float32")

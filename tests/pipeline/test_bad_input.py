@@ -17,9 +17,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from replicate.data import tensors, windows
+from replicate.data.tensors import file_hash
 from replicate.errors import refusal
 from replicate.models import baseline, task
-from replicate.pipeline.cache import file_hash
 from replicate.pipeline.cli import NAME, main
 from replicate.pipeline.work import plans
 from tests.conftest import replicate

@@ -27,28 +27,35 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
 def test_a_stage_tells_what_is_left_and_what_comes_after_it(
     places: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outlook.announce(*places, "pretrain", "mini")
+    outlook.announce(*places, {("extract", "mini")}, "pretrain", "mini")
     assert capsys.readouterr().out == "demo: stage 2 of 3, about 5 min left here\n"
     with progress.progress("pretrain", 1) as advance:
         advance(1)
     assert capsys.readouterr().err == "pretrain: 1/1, 0 s left (80 s of all)\n"
 
 
+def test_the_order_in_which_stages_run_does_not_matter(
+    places: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outlook.announce(*places, {("summary", "demo"), ("pretrain", "mini")}, "extract", "mini")
+    assert capsys.readouterr().out == "demo: stage 3 of 3, about 20 s left here\n"
+
+
 @pytest.mark.parametrize("stage", [("pretrain", "gpt2"), ("published", None)])
 def test_what_was_not_recorded_has_no_outlook(
     places: tuple[Path, Path], capsys: pytest.CaptureFixture[str], stage: tuple[str, str | None]
 ) -> None:
-    outlook.announce(*places, *stage)
+    outlook.announce(*places, (), *stage)
     places[0].write_text("{")
-    outlook.announce(*places, "pretrain", "mini")
+    outlook.announce(*places, (), "pretrain", "mini")
     assert capsys.readouterr().out == ""
     assert progress.after is None
 
 
 def test_the_speed_of_a_machine_is_measured_once(places: tuple[Path, Path]) -> None:
     places[1].unlink()
-    outlook.announce(*places, "pretrain", "mini")
+    outlook.announce(*places, (), "pretrain", "mini")
     measured = places[1].read_text()
     assert 0.001 < float(measured) < 100
-    outlook.announce(*places, "summary", "demo")
+    outlook.announce(*places, (), "summary", "demo")
     assert places[1].read_text() == measured

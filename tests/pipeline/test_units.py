@@ -60,7 +60,7 @@ def test_a_baseline_is_what_its_module_gives(project: Path) -> None:
     folder = config.paths.baselines("mini") / MODEL
     np.testing.assert_array_equal(tensors.load(folder / "losses.safetensors")["losses"], losses_N)
     noted = json.loads((folder / "baseline.json").read_text())
-    assert noted["windows"] == cache.file_hash(config.paths.windows("mini") / plans.WINDOWS)
+    assert noted["windows"] == tensors.file_hash(config.paths.windows("mini") / plans.WINDOWS)
     for name in ("loss", "gradient_norm", "gradient_norm_squared", "descent"):
         assert noted[name] == pytest.approx(report[name], rel=1e-5)
 
@@ -88,7 +88,7 @@ def test_a_trace_explains_itself(project: Path) -> None:
     """What made it is in its attributes, and nothing in the folder is needed to read it."""
     config, attributes = configured(), traces.load(Path("data/mini/traces") / MODEL).attrs
     losses_N = tensors.load(config.paths.baselines("mini") / MODEL / "losses.safetensors")["losses"]
-    text = cache.file_hash(config.paths.windows("mini") / plans.WINDOWS)
+    text = tensors.file_hash(config.paths.windows("mini") / plans.WINDOWS)
     stored = load_file(config.paths.models("mini") / MODEL / "model.safetensors")
     weights = sum(tensor.size for tensor in stored.values())
     unit = plans.estimate(config, MODEL)[0]
@@ -103,7 +103,7 @@ def test_a_trace_explains_itself(project: Path) -> None:
         "compute_dtype": "float32",
         "restriction": ["all"],
         "windows": text,
-        "model": cache.file_hash(config.paths.models("mini") / MODEL),
+        "model": tensors.file_hash(config.paths.models("mini") / MODEL),
         "length": 12,
         "parameters": weights,
         "sampled_parameters": weights,
@@ -188,9 +188,9 @@ def test_what_was_not_run_is_not_in_the_results(empty: Path) -> None:
 def test_a_result_says_which_files_and_parameters_it_is_from(project: Path) -> None:
     config = configured()
     record = next(row for row in rows(config, "provenance") if row.model == MODEL)
-    weights = cache.file_hash(config.paths.models("mini") / MODEL / "model.safetensors")
+    weights = tensors.file_hash(config.paths.models("mini") / MODEL / "model.safetensors")
     assert record.weights == {"model.safetensors": weights}
-    assert record.windows == cache.file_hash(config.paths.windows("mini") / plans.WINDOWS)
+    assert record.windows == tensors.file_hash(config.paths.windows("mini") / plans.WINDOWS)
     assert record.code == cache.code_hash("estimate")
 
 

@@ -1,6 +1,6 @@
 """params.yaml: `load` reads it into a `Config`."""
 
-from replicate.pipeline.config.family import Family, HubModel, TrainedModel
+from replicate.pipeline.config.family import Family, HubModel, LocalModel, TrainedModel
 from replicate.pipeline.config.fields import (
     GeneratedCorpus,
     HubCorpus,
@@ -21,6 +21,7 @@ __all__ = [
     "HubModel",
     "HubTokenizer",
     "LocalCorpus",
+    "LocalModel",
     "LocalTokenizer",
     "Paths",
     "TrainedModel",

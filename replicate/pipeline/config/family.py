@@ -165,7 +165,14 @@ class HubModel(Strict):
     revision: Revision
 
 
-Model = Annotated[TrainedModel | HubModel, Field(discriminator="source")]
+class LocalModel(Strict):
+    """A folder that `save_pretrained` wrote, here or elsewhere."""
+
+    source: Literal["local"]
+    path: Annotated[str, Field(min_length=1)]
+
+
+Model = Annotated[TrainedModel | HubModel | LocalModel, Field(discriminator="source")]
 
 
 class Family(Strict):

@@ -13,9 +13,9 @@ from typing import Any
 import xarray as xr
 
 from replicate.data import json_io, tensors, traces
+from replicate.data.tensors import file_hash
 from replicate.errors import UserError
 from replicate.models.config import MANIFEST
-from replicate.pipeline.cache import file_hash
 from replicate.pipeline.config import Config, TrainedModel
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import ChainUnit
@@ -148,7 +148,7 @@ class Collection:
             trace,
             parameters=parts(self.config, model),
             weights=files or None,
-            repository=manifest.get("repository"),
+            repository=manifest.get("repository", manifest.get("path")),
             revision=manifest.get("revision"),
         )
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicate.data import json_io, windows
+from replicate.data import json_io, tensors, windows
 from replicate.models.config import EVALUATED, Schedule
 from replicate.pipeline import cache
-from replicate.pipeline.config import Config, TrainedModel
+from replicate.pipeline.config import Config, LocalModel, TrainedModel
 from replicate.pipeline.parallel import run_units
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import CachedUnit
@@ -115,8 +115,12 @@ def run(config: Config, family: str, only: str | None = None) -> None:
             from replicate.models import loading
 
             loading.device(config.families[family].device, name)
-            loading.save_manifest(folder / name, model.repository, model.revision)
-            print(f"{name}: {model.repository}@{model.revision[:8]} is in the hub's cache")
+            if isinstance(model, LocalModel):
+                loading.save_manifest(folder / name, model.path)
+                print(f"{name}: {model.path} holds it")
+            else:
+                loading.save_manifest(folder / name, model.repository, model.revision)
+                print(f"{name}: {model.repository}@{model.revision[:8]} is in the hub's cache")
     longest_first = sorted(units, key=lambda unit: -unit.steps)
     run_units(longest_first, config.machine, f"pretrain {family}")
     for unit in units:
@@ -151,7 +155,7 @@ def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUni
         shape=tuple(shape.items()),
         schedule=Schedule(lr=model.lr, **schedule),
         windows=folder / plans.WINDOWS,
-        windows_hash=cache.file_hash(folder / plans.WINDOWS),
+        windows_hash=tensors.file_hash(folder / plans.WINDOWS),
         device=config.families[family].device,
         every=config.machine.checkpoint_seconds,
     )

@@ -14,7 +14,6 @@ from pydantic import TypeAdapter, ValidationError
 from replicate.data import json_io, tensors, windows
 from replicate.errors import UserError
 from replicate.models.config import TaskConfig
-from replicate.pipeline import cache
 from replicate.pipeline.config import Config
 from replicate.pipeline.work.units import BaselineUnit, ChainUnit
 from replicate.sampling import SamplerConfig, SamplingConfig
@@ -48,7 +47,7 @@ def task_config(
         gradient_checkpointing=family.gradient_checkpointing,
         gpus_per_model=family.gpus_per_model,
         together=family.together,
-        hashes=(cache.file_hash(text), cache.file_hash(folder)),
+        hashes=(tensors.file_hash(text), tensors.file_hash(folder)),
     )
 
 
@@ -108,7 +107,7 @@ def baseline_file(config: Config, model: str) -> Path:
     """
     family = config.family_of(model)
     folder = config.paths.baselines(family) / model
-    now = cache.file_hash(config.paths.windows(family) / WINDOWS)
+    now = tensors.file_hash(config.paths.windows(family) / WINDOWS)
     then = json_io.read_json(folder / "baseline.json").get("windows", "")
     if then != now:
         raise UserError(

@@ -250,7 +250,9 @@ def provenance(study: Study) -> Table:
 
 
 def _source(row: Provenance) -> str:
-    return f"{row.repository} at {_short(row.revision)}" if row.repository else "trained here"
+    if row.repository is None:
+        return "trained here"
+    return f"{row.repository} at {_short(row.revision)}" if row.revision else row.repository
 
 
 def _short(value: str | None) -> str:
