@@ -10,7 +10,7 @@ CODE := $(shell find replicate requirements -name '*.py' -o -name '*.yaml' -o -n
 READING := published read@demo read@control read@paper reference
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime demo report test test-all paper lint docs links clean
+.PHONY: help setup runtime demo report test test-all paper lint docs wheel links clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -58,6 +58,9 @@ paper: runtime ## build paper/main.pdf from results/ (needs LaTeX, and says what
 docs: setup ## build docs/_build/html; a warning or a link that leads nowhere is an error
 	@$(WITH) $(BOOK) -q -b html . docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+wheel: ## build the library's wheel into dist/ and try it in an environment of its own
+	@PYTHON="$(PYTHON)" requirements/wheel
 
 links: setup ## check the documentation's links to other sites (needs a network)
 	@$(WITH) $(BOOK) -q -b linkcheck . docs/_build/links

@@ -5,9 +5,9 @@
     estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)  # tokens: (N, L)
     print(estimate)
 
-Public are `llc`, `sample`, `baseline`, `calibrate`, the samplers `SGLD`, `SGNHT` and `RMSpropSGLD`,
-`Estimate`, and the modules `estimators`, `diagnostics` and `targets`. What is used is imported when
-it is first used.
+The public names are `llc`, `sample`, `baseline`, `calibrate`, `Estimate`, `fast_cpu`, the samplers
+`SGLD`, `SGNHT` and `RMSpropSGLD`, and the modules `estimators`, `diagnostics` and `targets`. Each
+is imported when it is first used.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""λ̂ of any model in one call.
+"""Estimates λ̂ of any model in one call.
 
-from replicate import llc
+Example:
+    from replicate import llc
 
-estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)
-print(estimate)
+    estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)
+    print(estimate)
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from replicate.seeds import derive
 from replicate.validation import calibration, cases
 
 P = ParamSpec("P")
-DIFFUSION = 0.01  # A of SGNHT where none is given, as in devinterp
+DIFFUSION = 0.01  # the default A of SGNHT, as in devinterp
 
 
 def sample(
@@ -55,39 +56,39 @@ def sample(
     show_progress: bool = True,
     **knobs: float,
 ) -> xr.Dataset:
-    """Runs shuffles × chains of a sampler around the present weights w* of a model.
+    """Runs shuffles × chains of a sampler around the current weights w* of a model.
 
-    The parameters that require a gradient move. Afterwards they stand at w* again, and nothing else
-    in the model has changed either. The model is sampled in eval mode, in its own dtype.
+    Only the parameters that require a gradient move. Afterwards they are at w* again, and the model
+    is as it was before. The model is sampled in eval mode, in its own dtype.
 
     Args:
         model: takes tokens (B, L) and returns logits (B, L, V) or an object that has them as
             `logits`; with `loss_fn`, any module.
-        data: tokens (N, L); with `loss_fn`, a tensor, or several, of N examples each.
+        data: tokens (N, L); with `loss_fn`, one or more tensors of N examples each.
         nbeta: nβ, the inverse temperature times the number of examples.
         localization: γ, the pull towards w*.
         lr: the step size ε.
-        loss: `tokens` for the mean over all next tokens, `last` for the last token of a window.
+        loss: `tokens` for the mean loss of all next tokens, `last` for that of the last token.
         loss_fn: takes the model and a batch of each tensor of `data`, and returns the loss of each
             example (B,).
         sampler: `SGLD`, `SGNHT` or `RMSpropSGLD`.
-        shuffles: reshufflings of the examples.
-        chains: chains in each shuffle.
+        shuffles: number of random orders of the examples.
+        chains: number of chains in each shuffle.
         burn_in: steps of a chain before the first draw.
-        draws: steps of a chain that estimates use.
-        batch_size: examples in a step's minibatch; 32, or all if there are fewer.
-        microbatch_size: examples in one backward pass, None for the whole minibatch.
+        draws: steps of a chain after the burn-in, which estimates use.
+        batch_size: examples in a step's minibatch; by default 32, or all if there are fewer.
+        microbatch_size: examples in one backward pass; None for the whole minibatch.
         seed: the same seed gives the same trace on the same machine.
         show_progress: whether a progress bar is shown.
         **knobs: `weight_decay`, `bounding_box`, `noise_level`, or `diffusion` of SGNHT.
 
     Returns:
-        `loss`, `init_loss` (of the same minibatch at w*; both in nats) and `seconds` (shuffle,
-        chain, draw), with negative draws in the burn-in; `diverged` (shuffle, chain). Its
-        attributes say what made it.
+        A dataset with `loss`, `init_loss` (of the same minibatch at w*; both in nats) and `seconds`
+        (shuffle, chain, draw), and `diverged` (shuffle, chain). Draws are negative in the burn-in.
+        The attributes record the model, the data, the sampler and the seed.
 
     Raises:
-        ArgumentError: an argument does not fit, or the loss at w* is not finite.
+        ArgumentError: an argument is not valid, or the loss at w* is not finite.
     """
     _require(shuffles=shuffles, chains=chains, draws=draws, lr=lr, nbeta=nbeta)
     _require(least=0, burn_in=burn_in, localization=localization)
@@ -152,14 +153,14 @@ def _estimating(function: Callable[P, xr.Dataset]) -> Callable[P, Estimate]:
 llc = _estimating(sample)
 llc.__doc__ = """Estimates the local learning coefficient λ̂ of a model at its present weights.
 
-It is nβ times the rise of the mean loss over the posterior around w* (Lau et al. 2023, arXiv
-2308.12108), which chains of a sampler explore. The arguments are those of `sample`.
+λ̂ is nβ·(E[L(w)] − L(w*)), where the mean is over the posterior around w* (Lau et al. 2023, arXiv
+2308.12108). Chains of a sampler draw from this posterior. The arguments are those of `sample`.
 
 Returns:
-    An `Estimate`: λ̂ with its error, the health of its chains with advice, the trace, a plot.
+    An `Estimate`, which has λ̂, its error, diagnostics of the chains, advice, the trace and a plot.
 
 Raises:
-    ArgumentError: an argument does not fit, or the loss at w* is not finite.
+    ArgumentError: an argument is not valid, or the loss at w* is not finite.
 
 Example:
     estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)
@@ -174,7 +175,9 @@ def baseline(
     loss_fn: LossFn | None = None,
     batch_size: int = 32,
 ) -> NDArray[np.float32]:
-    """Returns the loss of each example (N,) at the present weights, in nats; see `sample`.
+    """Returns the loss of each example (N,) at the current weights, in nats.
+
+    The arguments are those of `sample`.
 
     Raises:
         ArgumentError: the data do not fit the model, or a loss is not finite.
@@ -193,17 +196,20 @@ def calibrate(
     seed: int = 0,
     show_progress: bool = True,
 ) -> list[calibration.Calibrated]:
-    """Estimates λ̂ of models whose λ is known, by the same sampler and estimator as `llc`.
+    """Estimates λ̂ of models whose λ is known, with the same samplers and estimator as `llc`.
 
     Args:
-        targets: some of the names in `replicate.targets`, or `all`.
-        shuffles: of each target's data.
-        chains: in each shuffle.
-        seed: of data, batches and noise.
+        targets: names of cases in `replicate.validation.cases.TARGETS`, or `all`.
+        shuffles: number of random orders of each target's examples.
+        chains: number of chains in each shuffle.
+        seed: the seed of data, batches and noise.
         show_progress: whether a progress bar is shown.
 
+    Returns:
+        λ̂ of each target and its known λ, in the order of `TARGETS`.
+
     Raises:
-        UserError: there is no target of a name.
+        UserError: a name is not that of a target, or a chain diverged.
     """
     named = cases.targets(
         "all" if targets == "all" else [targets] if isinstance(targets, str) else targets

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line that names what is wrong, and the remedy."""
+"""Defines errors that a user can fix: one line that names the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MEMORY = (
     "close other programs, or write a smaller microbatch_size, gradient_checkpointing: true or more"
     " gpus_per_model in params.yaml",
 )
-SHORT = (  # PyTorch's, where it is no OutOfMemoryError
-    "can't allocate memory",  # a CPU's
-    "Storage size calculation overflowed",  # what no machine has
-    "CUDA error: out of memory",  # a GPU that others fill, before PyTorch has any of it
+SHORT = (  # in messages of PyTorch's errors other than OutOfMemoryError
+    "can't allocate memory",  # on a CPU
+    "Storage size calculation overflowed",  # more than any machine has
+    "CUDA error: out of memory",  # other processes fill the GPU before PyTorch starts
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 FULL = "the disk is full", "free some space"
@@ -29,31 +29,31 @@ REFUSALS = {
     errno.EIO: ("the disk fails", "go on from another"),
     errno.ENOMEM: MEMORY,
 }
-LONGEST = 600  # characters: what a file holds may be quoted, and be of any length
+LONGEST = 600  # characters; a message may quote text of any length from a file
 
 
 class UserError(Exception):
-    """A mistake or a lack that the user can mend. Its message is one line, whatever it quotes."""
+    """Reports a problem that the user can fix. Its message is always a single line."""
 
     def __str__(self) -> str:
         text = " ".join(super().__str__().split())
         text = "".join(
             c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-        )  # no escape codes for the terminal
+        )  # the terminal gets no escape codes
         return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 class ArgumentError(UserError, ValueError):
-    """An argument of a public function that does not fit. The message names it and the remedy."""
+    """Reports an invalid argument of a public function. The message names it and the remedy."""
 
 
 def refusal(error: BaseException | None) -> UserError | None:
-    """Translates an error that means that the machine refused something, such as disk or memory.
+    """Translates an error of the machine, such as a full disk or too little memory.
 
-    Libraries have many names for this, so the causes of the error are looked at too.
+    Libraries often wrap such an error in one of their own, so its causes are examined too.
 
     Returns:
-        The line for the user; None if the error means something else.
+        An error with one line for the user; None if the error has another meaning.
     """
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
@@ -63,7 +63,7 @@ def refusal(error: BaseException | None) -> UserError | None:
             or any(sign in str(error) for sign in SHORT)
         ):
             number = errno.ENOMEM
-        elif found := re.search(r"\(os error (\d+)\)", str(error)):  # of what is written in Rust
+        elif found := re.search(r"\(os error (\d+)\)", str(error)):  # how Rust writes it
             number = int(found[1])
         if number in REFUSALS:
             what, remedy = REFUSALS[number]

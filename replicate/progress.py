@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere, with what is left."""
+"""Shows progress and remaining time of long work: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from contextlib import contextmanager
 from typing import Protocol
 
 INTERVAL = 15.0  # seconds between plain lines
-after: float | None = None  # seconds of work that follows, such as that of later stages
+after: float | None = None  # seconds of the work after this one, such as later stages
 
 
 class Advance(Protocol):
-    """Reports that `steps` more steps are done, with a note on the latest."""
+    """Reports that `steps` more steps are done, with a note on the last one."""
 
     def __call__(self, steps: int = 1, note: str = "") -> None: ...
 
 
 def silent(steps: int = 1, note: str = "") -> None:
-    """Reports nothing: the `Advance` of work whose progress nobody watches."""
+    """Does nothing: the `Advance` of work whose progress is not shown."""
 
 
 @contextmanager
 def progress(label: str, total: int, shown: bool = True) -> Iterator[Advance]:
-    """Shows on standard error, or in a notebook, how many of `total` steps are done and how much
-    time is left.
+    """Shows how many steps are done and the remaining time, on standard error or in a notebook.
 
-    The body reports its steps by the function that is yielded.
+    Args:
+        label: the name of the work.
+        total: the number of steps.
+        shown: whether anything is shown.
+
+    Yields:
+        The function by which the body of the `with` statement reports its steps.
     """
     if not shown:
         yield silent
@@ -63,7 +68,7 @@ def _bar(label: str, total: int) -> Iterator[Advance]:
 
 
 def _notebook_cell() -> Callable[[str], None] | None:
-    """Returns what replaces the line shown by a notebook's cell; None outside of notebooks."""
+    """Returns a function that replaces the line below a notebook cell; None elsewhere."""
     from importlib import import_module
 
     shell = import_module("IPython").get_ipython() if "IPython" in sys.modules else None

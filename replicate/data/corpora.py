@@ -1,9 +1,9 @@
-"""Reading a corpus of texts from a file or a folder.
+"""Reads a corpus of texts from a file or a folder.
 
-Each row is read as it is written: a row without text, or with another number of fields than the
-first, is an error, never a guess. `datasets` reads Parquet, the format of the hub, whose columns
-have a type. Of JSON and CSV it would turn the number 3 and the date 2020-01-01 into other texts and
-fill short rows; pyarrow, on which it is built, is told that the column is text.
+Texts are read exactly as they are written. A row without text, or with more or fewer fields than
+the first row, is an error. `datasets` reads Parquet, the format of the hub, whose columns have a
+type. In JSON and CSV, it would change texts such as 3 or 2020-01-01 and fill short rows. These
+formats are therefore read by pyarrow, which is told that the column is text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pyarrow import csv, json, parquet
 from replicate.errors import UserError
 
 TEXT = pa.schema({"text": pa.string()})
-BLOCK = 1 << 26  # bytes read at a time, more than a row takes
+BLOCK = 1 << 26  # bytes read at a time; each row must be shorter
 
 
 def _read_jsonl(path: Path) -> pa.Table:
@@ -27,7 +27,7 @@ def _read_jsonl(path: Path) -> pa.Table:
 
 def _read_csv(path: Path) -> pa.Table:
     content = pa.input_stream(path).read()
-    if content.count(b'"') % 2:  # pyarrow would read all that follows as one text
+    if content.count(b'"') % 2:  # pyarrow would read everything after it as one text
         raise pa.ArrowInvalid("a quote is not closed")
     return csv.read_csv(
         pa.BufferReader(content),
@@ -67,10 +67,10 @@ READERS = {
 
 
 def read(path: Path) -> list[str]:
-    """Reads all texts of a corpus, in their order.
+    """Reads all texts of a corpus, in the order of the file or folder.
 
     Args:
-        path: a jsonl, csv (either may be gzipped) or parquet file with a column `text`; a txt file,
+        path: a jsonl, csv (both may be gzipped) or parquet file with a column `text`; a txt file,
             which is one text; or the unpacked folder `aclImdb`.
 
     Returns:
@@ -118,10 +118,10 @@ def read_tree(path: Path) -> list[str]:
         path: the folder `aclImdb`, or its folder `train`.
 
     Returns:
-        The texts of `train/neg/ID_RATING.txt`, then of `train/pos`, each by ID.
+        The texts of `train/neg/ID_RATING.txt`, then those of `train/pos`, both in order of ID.
 
     Raises:
-        UserError: the folder has another content, or a review cannot be read.
+        UserError: the folder has no such files, or a review is empty or cannot be read.
     """
     train = path if path.name == "train" else path / "train"
     files = [

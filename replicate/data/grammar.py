@@ -1,19 +1,19 @@
 """The built-in corpus: English-like film reviews from a probabilistic grammar of known entropy.
 
-The grammar is *unifilar*: its state is a function of what it has said, and no alternative of a
-choice is the beginning of another. So the probability of a text is the product of the probabilities
-of its choices, with no hidden state to sum over. The mean of −ln p per token is the *entropy floor*
+The grammar is *unifilar*: its state is a function of the text so far, and no option of a choice is,
+word by word, the beginning of another. So the probability of a text is the product of its choices'
+probabilities, with no hidden state to sum over. The mean of −ln p per token is the *entropy floor*
 (Shannon 1948, section 7), the lowest loss that a language model can reach on this text.
 
-Three things keep the text hard to predict over a factor of 30 in model size: facts of Zipfian
-frequency (each of 240 actors has a usual role, each of 60 directors a usual place, each role its
-usual verbs), word pairs (each noun has its own order of adjectives of praise, and one of blame),
+Three properties make the text hard to predict for models whose sizes differ by a factor of 30:
+facts of Zipfian frequency (each of 240 actors has a usual role, each of 60 directors a usual place,
+each role its usual verbs), word pairs (each noun has its own usual adjectives of praise and blame),
 and long-range structure (genre, verdict, cast, and number agreement across nested clauses).
 
-Whether a review is short is decided before its first word, and all others have at least `LONG[0]`
-words. So a rule that keeps reviews of at least n tokens, n within `EXACT`, drops the short reviews
-whatever they say, and the floor stays exact. Weights are integers and `random.Random.random` is the
-only source of randomness, so every machine writes the same bytes.
+Whether a review is short is decided before its first word, and all other reviews have at least
+`LONG[0]` words. So if windows are made of reviews of at least n tokens, with n within `EXACT`, all
+short reviews are dropped, whatever they say, and the floor stays exact. Weights are integers and
+`random.Random.random` is the only source of randomness, so every machine writes the same bytes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from random import Random
 
 import yaml
 
-SHORT = 0.15  # share of one-sentence reviews
-LONG = (90, 180)  # words at least in the others, uniform
+SHORT = 0.15  # the share of reviews of one sentence
+LONG = (90, 180)  # each other review has at least n words, n uniform in this range
 EXACT = (40, LONG[0])  # window lengths, in tokens, for which the floor is exact
 
 
@@ -66,6 +66,7 @@ Choice = tuple[Table, int]  # a table, and the index of the option taken
 
 @cache
 def table(*weighted: tuple[str, int]) -> Table:
+    """Returns the table of texts with integer weights."""
     return Table(
         tuple(text for text, _ in weighted), tuple(accumulate(weight for _, weight in weighted))
     )
@@ -73,7 +74,7 @@ def table(*weighted: tuple[str, int]) -> Table:
 
 @cache
 def ranked(words: tuple[str, ...], *key: str) -> tuple[str, ...]:
-    """Shuffles words (Fisher–Yates); the order depends on `key` alone."""
+    """Shuffles words (Fisher–Yates); `key` alone decides the permutation."""
     random, order = Random("/".join(key)).random, list(words)
     for i in range(len(order) - 1, 0, -1):
         j = int(random() * (i + 1))
@@ -83,27 +84,27 @@ def ranked(words: tuple[str, ...], *key: str) -> tuple[str, ...]:
 
 @cache
 def zipf(words: tuple[str, ...], *key: str) -> Table:
-    """Returns words with weights ∝ rank^(−3/2), ranked in the order of `key`."""
+    """Returns the table of words with weights ∝ rank^(−3/2); `key` decides the ranks."""
     order = enumerate(ranked(words, *key), start=1)
     return table(*((f" {word}", math.isqrt(10**12 // rank**3)) for rank, word in order))
 
 
 @cache
 def mostly(words: tuple[str, ...], first: str) -> Table:
-    """Returns `first` with probability 9/10, and the other words equally often."""
+    """Returns the table of words in which `first` has probability 9/10 and all others the same."""
     others = ((f" {word}", 1) for word in words if word != first)
     return table((f" {first}", 9 * (len(words) - 1)), *others)
 
 
 @cache
 def either(*words: str) -> Table:
-    """Returns words, some of which may be equal, with the same weight each."""
+    """Returns the table that gives each word the same weight; repeated words count once."""
     return table(*((f" {word}", 1) for word in dict.fromkeys(words)))
 
 
 @cache
 def with_adverbs(adjectives: Table, genre: str) -> Table:
-    """Returns an adjective with probability 1/2, else an adverb."""
+    """Returns the table of an adjective with probability 1/2, and of an adverb otherwise."""
     adverbs = zipf(ADVERBS, genre)
     parts = ((adjectives, adverbs.cumulative[-1]), (adverbs, adjectives.cumulative[-1]))
     return table(
@@ -145,7 +146,7 @@ END = table((".", 5), (", and the", 2), (", but the", 1))
 
 
 class Writer:
-    """Writes one review; each word comes from `say`, which draws from a table."""
+    """Writes one review; `say` draws each of its words from a table."""
 
     def __init__(self, random: Random) -> None:
         self.random = random.random
@@ -163,7 +164,7 @@ class Writer:
         self.say(table((text, 1)))
 
     def review(self) -> list[Choice]:
-        """Writes opening and film and, unless the review is short, the cast and sentences."""
+        """Writes the opening and, unless the review is short, the cast and further sentences."""
         length = 0 if self.random() < SHORT else LONG[0] + int(self.random() * (LONG[1] - LONG[0]))
         praise = self.say(OPENING) in PRAISING
         self.genre = self.say(zipf(tuple(GENRES), "genre"))
@@ -231,7 +232,7 @@ class Writer:
         self.end(praise)
 
     def verb(self, verb: str, depth: int = 0) -> None:
-        """Writes the verb of a noun, after up to three relative clauses inside one another."""
+        """Writes the verb of a noun, after up to three nested relative clauses."""
         if self.say(table((verb, 3), (" that", 2)) if depth < 3 else table((verb, 1))) != "that":
             return
         role, _ = self.cast[self.say(either(*self.cast))]
@@ -241,14 +242,14 @@ class Writer:
             self.verb(verb, depth + 1)
 
     def end(self, praise: bool) -> None:
-        """Ends the sentence, or adds a judgement, whose verdict is the opposite one after "but"."""
+        """Ends the sentence, or adds a judgement; "but" reverses its verdict."""
         conjunction = self.say(END)
         if conjunction != ".":
             self.judgement(praise == (conjunction == ", and the"))
 
 
 def reviews(seed: int, count: int) -> Iterator[list[Choice]]:
-    """Yields `count` reviews as their choices; each is a pure function of seed and number."""
+    """Yields the choices of `count` reviews; the seed and its number determine each review."""
     for number in range(count):
         yield Writer(Random(f"{seed}/{number}")).review()
 
@@ -261,9 +262,9 @@ def text(choices: Sequence[Choice]) -> str:
 class Floor:
     """Computes −ln p of each token of a review under the grammar.
 
-    The tokenizer must never join two options into one token. Each token of an option is predicted
-    from all options that have the same tokens before it. The surprisal of an option's end, namely
-    that no longer option was meant, counts with the token that follows.
+    The tokenizer must never join two options into one token. The probability of a token is computed
+    over all options that have the same tokens before it. If a longer option begins with all tokens
+    of this one, the surprisal that the option ends is added to that of the next token.
     """
 
     def __init__(self, encode: Callable[[str], Sequence[int]]) -> None:
@@ -283,7 +284,11 @@ class Floor:
         return tuple(surprisals), math.log(before / options.weight(taken))
 
     def surprisals(self, choices: Sequence[Choice]) -> list[float]:
-        """Returns the surprisal (nats) of each token; the sum is −ln p of the review."""
+        """Returns the surprisal (nats) of each token; the sum is −ln p of the review.
+
+        Raises:
+            ValueError: the last option's tokens are the beginning of a longer option.
+        """
         result, pending = [], 0.0
         for options, taken in choices:
             (first, *others), end = self.option(options, taken)

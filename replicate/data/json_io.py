@@ -1,4 +1,4 @@
-"""JSON that changes only if a result does: rounded, sorted, without timestamps."""
+"""Reads and writes JSON that changes only if a result changes: numbers rounded, keys sorted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from replicate.errors import UserError
 
-DIGITS = 6  # significant digits of every published number
+DIGITS = 6  # the significant digits of each number that is written
 
 
 def finite(value: Any) -> Any:
-    """Replaces each number that is not finite by None, in nested lists and mappings too."""
+    """Replaces each number that is not finite with None, also in nested lists and mappings."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -22,7 +22,7 @@ def finite(value: Any) -> Any:
 
 
 def rounded(value: Any) -> Any:
-    """Rounds each float to `DIGITS` significant digits, in nested lists and mappings too."""
+    """Rounds each float to `DIGITS` significant digits, also in nested lists and mappings."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -48,7 +48,7 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Writes a value rounded and with sorted keys, so that equal values give equal bytes.
 
-    Numbers that are not finite become null. An interrupted write leaves no file.
+    Numbers that are not finite become null. An interrupted write does not change the file.
     """
     text = json.dumps(rounded(finite(value)), indent=1, sort_keys=True, ensure_ascii=False)
     path.parent.mkdir(parents=True, exist_ok=True)

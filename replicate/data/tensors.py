@@ -1,4 +1,4 @@
-"""Arrays on disk: safetensors files with a hash of their content, so that damage is noticed."""
+"""Reads and writes arrays as safetensors files, which carry a hash of their content."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ AGAIN = "delete it and run the stage that writes it again"
 
 
 def save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes arrays by name. An interrupted write leaves no file, because safetensors renames."""
+    """Writes arrays by name, with their hash.
+
+    An interrupted write leaves no file at `path`, because safetensors renames a finished file.
+    """
     save_file(dict(arrays), path, metadata={"sha256": fingerprint(arrays)})
 
 
 def load(path: Path) -> dict[str, NDArray[Any]]:
-    """Reads the arrays that `save` wrote.
+    """Reads the arrays that `save` wrote, by name.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -49,7 +52,11 @@ def fingerprint(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """Returns the SHA-256 of a file, or of the names and contents of all files in a folder."""
+    """Returns the SHA-256 of a file, or of the names and contents of all files in a folder.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     if path.is_dir():
         digest = hashlib.sha256()
         for file in sorted(file for file in path.rglob("*") if file.is_file()):

@@ -1,7 +1,7 @@
-"""Traces on disk: xarray datasets in Zarr, with a hash of their content.
+"""Reads and writes traces: xarray datasets in Zarr, with a hash of their content.
 
-A trace explains itself: its attributes (plain JSON values) say what made it, and the hash covers
-them. Seconds are left out, because they differ from run to run.
+The attributes of a trace (plain JSON values) say how it was computed, and the hash covers them. The
+variable `seconds` is not written, because it differs from run to run.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def save(trace: xr.Dataset, path: Path) -> None:
     """Writes a trace without its variable `seconds`, and replaces what is at `path`.
 
     Args:
-        trace: as `sampling.sample` returns it, with attributes.
-        path: of the Zarr store.
+        trace: a trace that `sampling.sample` returned, with attributes.
+        path: the folder of the Zarr store.
     """
     shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def load(path: Path) -> xr.Dataset:
 def fingerprint(trace: xr.Dataset) -> str:
     """Returns the SHA-256 of the values, dimensions and attributes of a trace.
 
-    Dimensions count because Zarr reads a missing chunk as one that was never written.
+    The hash reveals a missing chunk, which Zarr reads as fill values without an error.
     """
     variables = {
         str(name): [name in trace.coords, variable.dims, variable.attrs]

@@ -24,10 +24,10 @@ class Windows:
     Attributes:
         tokens_NxL: token ids.
         review_N: the number of the review that each window is from.
-        padded_N: whether the label is padding.
+        padded_N: whether the label of each window is padding.
         floor_NxL: −ln p (nats) of each token under the process that wrote the text; None if that is
             unknown.
-        statistics: counts of what was kept and dropped.
+        statistics: the numbers of reviews used and dropped, of padded labels, and of tokens.
     """
 
     tokens_NxL: NDArray[np.int32]
@@ -37,16 +37,16 @@ class Windows:
     statistics: dict[str, int]
 
     def save(self, path: Path) -> None:
-        """Writes all but the statistics."""
+        """Writes all attributes except `statistics`."""
         found = {"tokens": self.tokens_NxL, "review": self.review_N, "padded": self.padded_N}
         tensors.save(path, found if self.floor_NxL is None else found | {"floor": self.floor_NxL})
 
 
 def load(path: Path) -> Windows:
-    """Reads windows that `Windows.save` wrote, without statistics.
+    """Reads the windows that `Windows.save` wrote; `statistics` is empty.
 
     Raises:
-        UserError: the file is missing, is damaged or holds something else.
+        UserError: the file is missing or damaged, or contains no windows.
     """
     found = tensors.load(path)
     for name in ("tokens", "review", "padded"):
@@ -60,15 +60,18 @@ def load(path: Path) -> Windows:
 def select(
     texts: Sequence[str], tokenizer: Tokenizer, length: int, characters: int | None = None
 ) -> Windows:
-    """Makes windows of those reviews that are long enough.
+    """Makes a window of the first L tokens of each review that is long enough.
 
     Args:
         texts: the reviews.
-        tokenizer: that makes tokens of them.
-        length: L, the number of tokens of a window, label included.
-        characters: if None, reviews of at least L tokens are kept. If given, the rule of the study
-            of 2023 applies: reviews of more characters than this are kept, and end-of-text tokens
-            are appended to those of fewer than L tokens, so that a label can be padding.
+        tokenizer: the tokenizer of the family.
+        length: L, the number of tokens in a window, including the label.
+        characters: if None, a review is long enough with L tokens. If given, the rule of the 2023
+            study applies: a review is long enough if it has more characters than this. If it has
+            fewer than L tokens, end-of-text tokens are appended, so that a label can be padding.
+
+    Returns:
+        The windows, in the order of the reviews; `floor_NxL` is None.
 
     Raises:
         UserError: no review is long enough.
@@ -101,10 +104,18 @@ def select(
 
 
 def consecutive(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> NDArray[np.int32]:
-    """Returns the windows (N, L) into which texts can be cut from their beginnings.
+    """Cuts each text into consecutive windows and drops the tokens that are left at its end.
+
+    Args:
+        texts: the texts.
+        tokenizer: the tokenizer of the model.
+        length: L, the number of tokens in a window.
+
+    Returns:
+        The windows of all texts, (N, L).
 
     Raises:
-        UserError: no text is long enough for one.
+        UserError: no text has L tokens.
     """
     ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
     rows = [
@@ -119,7 +130,12 @@ def consecutive(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> NDAr
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
-    """Trains a byte-level BPE (Sennrich et al. 2016); its first token is the end of text."""
+    """Trains a byte-level BPE tokenizer (Sennrich et al. 2016); token 0 is the end of text.
+
+    Args:
+        texts: the texts on which it is trained.
+        vocabulary: the largest number of tokens in the vocabulary.
+    """
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(
         iter(texts), vocab_size=vocabulary, show_progress=False, special_tokens=[END_OF_TEXT]
@@ -128,10 +144,13 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Tokenizer:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """Reads `tokenizer.json`, or a folder that has it or has `vocab.json` and `merges.txt`.
+    """Reads a tokenizer.
+
+    Args:
+        path: `tokenizer.json`, or a folder that has this file or `vocab.json` and `merges.txt`.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: the tokenizer is missing or damaged.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     pair = path / "vocab.json", path / "merges.txt"

@@ -1,7 +1,8 @@
-"""Diagnostics of chains: effective draws, split R-hat, drift, locality, and advice in plain words.
+"""Computes diagnostics of chains: effective draws, split R-hat, drift and locality, with advice.
 
-ESS and split R-hat are those of Vehtari et al. 2021 (arXiv 1903.08008), computed by ArviZ. Axes: N
-chains, C chains that did not diverge, T steps with burn-in, D draws without it. Pure functions.
+ESS and split R-hat are those of Vehtari et al. 2021 (arXiv 1903.08008), computed by ArviZ. All
+functions are pure. Axes: N chains, C chains that did not diverge, T steps with burn-in, D draws
+without it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 Array = NDArray[np.float64]
-ENOUGH = 100  # effective draws: the standard error is then known to about 7 %
+ENOUGH = 100  # effective draws; with these, the standard error is known to about 7 %
 
 
 def ess(draws_CxD: Array) -> float:
@@ -26,16 +27,16 @@ def ess(draws_CxD: Array) -> float:
 
 
 def rhat(draws_CxD: Array) -> float:
-    """Returns split R-hat, which is 1 if the halves of all chains agree; NaN as in `ess`."""
+    """Returns split R-hat. It is 1 if the halves of all chains agree, and NaN as in `ess`."""
     return _measured(az.rhat, draws_CxD, method="split")
 
 
 def drift(draws_CxD: Array) -> tuple[float, float]:
     """Tests whether the mean changes from the first to the second half of the draws.
 
-    This is Welch's t test with effective numbers of draws as sample sizes (after Geweke 1992). One
-    half alone is too short to measure them, so each half gets half of the ESS of the chains whose
-    halves were centred.
+    This is Welch's t test with effective numbers of draws as sample sizes (after Geweke 1992). A
+    half of the draws is too short to measure its effective number. So the mean of each half is
+    subtracted from it, the ESS of both together is computed, and each half gets half of this ESS.
 
     Returns:
         The change and its p value. Both are NaN if there is no chain or if there are fewer than
@@ -76,14 +77,14 @@ def relaxation(loss_T: Array) -> float:
 def escape(loss_NxT: Array, burn_in: int, loss: float, guess: float) -> float:
     """Measures how far the chains have left the neighbourhood of w*.
 
-    λ̂/nβ is the rise of the chains' mean loss. Where this rise nears that of guessing, λ̂ says more
-    about the text than about the model.
+    λ̂/nβ is how far the chains' mean loss is above the loss at w*. If the mean loss comes close to
+    that of guessing, λ̂ says more about the text than about the model.
 
     Args:
-        loss_NxT: minibatch losses (nats), NaN where a chain diverged.
+        loss_NxT: the minibatch losses (nats), NaN where a chain diverged.
         burn_in: the number of steps to leave out.
         loss: the loss at w* (nats).
-        guess: the loss of a model that knows nothing (nats).
+        guess: the loss of guessing, which a model that knows nothing has (nats).
 
     Returns:
         The rise as a share of the rise from `loss` to `guess`; NaN if all chains diverged.
@@ -109,14 +110,14 @@ def advise(
         loss_NxT: minibatch losses (nats), NaN where a chain diverged.
         burn_in: the number of steps before the first draw.
         values_CxD: the draws of λ̂ of the chains that did not diverge.
-        interval: of λ̂.
+        interval: the 95 % interval of λ̂.
         escaped: what `escape` returns.
-        rhat_limit: the greatest R-hat of healthy chains.
-        drift_level: the least p value of the drift test of healthy chains.
-        local_limit: the greatest `escaped` of local chains.
+        rhat_limit: the largest R-hat of healthy chains.
+        drift_level: the smallest p value of the drift test of healthy chains.
+        local_limit: the largest `escaped` of local chains.
 
     Returns:
-        One sentence per finding; none if all is well.
+        One sentence for each problem; an empty list if there is none.
     """
     N, steps = loss_NxT.shape
     found = []

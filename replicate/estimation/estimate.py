@@ -1,4 +1,4 @@
-"""An estimate of λ̂ as a person reads it: from a trace that says what made it."""
+"""Shows an estimate of λ̂, computed from a trace, as text, JSON or a plot."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ RHAT, DRIFT, LOCAL = 1.05, 0.01, 0.25  # the limits of healthy chains, as in par
 
 @dataclass(frozen=True)
 class Estimate:
-    """λ̂ by the estimator `controlled`, with its error and the health of its chains.
+    """Holds a trace and computes λ̂ by the estimator `controlled`, its error and its diagnostics.
 
     Attributes:
         trace: `loss` and `init_loss` (nats) of each step (shuffle, chain, draw), and `diverged`.
-            Of its attributes, `sampling` holds nβ, `baseline` the mean loss at w* over all
-            examples, and `guess`, if it is there, the loss of guessing (nats).
+            Its attributes must include `sampling`, with nβ, and `baseline`, with the mean loss at
+            w* over all examples (nats). They may include `guess`, the loss of guessing (nats).
     """
 
     trace: xr.Dataset
@@ -42,12 +42,12 @@ class Estimate:
 
     @cached_property
     def values(self) -> xr.DataArray:
-        """What each draw contributes to λ̂ (shuffle, chain, draw); λ̂ is the mean."""
+        """The contribution of each draw to λ̂ (shuffle, chain, draw); λ̂ is their mean."""
         return estimators.controlled(self.trace, self.nbeta, self.baseline)
 
     @cached_property
     def result(self) -> estimators.Result:
-        """All that is estimated from the trace."""
+        """λ̂, its errors and the diagnostics of its chains."""
         return estimators.summarise(self.values)
 
     @property
@@ -57,7 +57,7 @@ class Estimate:
 
     @property
     def standard_error(self) -> float:
-        """The standard error of λ̂, between shuffles, or between chains of one shuffle."""
+        """The standard error of λ̂, from the shuffles, or from the chains of a single shuffle."""
         return self.result.standard_error
 
     @property
@@ -67,12 +67,12 @@ class Estimate:
 
     @property
     def rhat(self) -> float:
-        """Split R-hat over all chains, 1 where they agree."""
+        """Split R-hat over all chains; 1 if they agree."""
         return self.result.rhat
 
     @property
     def ess(self) -> float:
-        """The effective number of draws, all chains together."""
+        """The effective number of draws of all chains together."""
         return self.result.ess
 
     @property
@@ -82,7 +82,7 @@ class Estimate:
 
     @cached_property
     def advice(self) -> list[str]:
-        """What is wrong with the chains and what to do about it, a sentence each."""
+        """A sentence for each problem of the chains, with its remedy; empty if there is none."""
         loss_NxT = self.trace.loss.values.reshape(self.result.chains, -1)
         burn_in = int((self.trace.draw < 0).sum())
         guess = self.trace.attrs.get("guess", float("nan"))
@@ -112,13 +112,13 @@ class Estimate:
         )
 
     def to_json(self) -> str:
-        """Returns the estimate, its advice and what made it, for programs."""
+        """Returns the estimate, its advice and the attributes of the trace as JSON."""
         result = asdict(self.result) | {"shuffles": self.result.shuffles.tolist()}
         found = result | {"advice": self.advice, "made_by": self.trace.attrs}
         return json.dumps(found, indent=1, ensure_ascii=False)
 
     def plot(self) -> Figure:
-        """Draws the losses of the chains, and λ̂ of the draws so far."""
+        """Plots the losses of the chains, and λ̂ as the number of draws grows."""
         from matplotlib import pyplot
 
         figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
@@ -132,5 +132,5 @@ class Estimate:
         right.plot(self.values.draw, mean_D)
         right.fill_between(self.values.draw, mean_D - error_D, mean_D + error_D, alpha=0.2)
         right.set(xlabel="draws", ylabel="λ̂ of the draws so far")
-        pyplot.close(figure)  # a notebook would show it a second time
+        pyplot.close(figure)  # otherwise a notebook shows it twice
         return figure

@@ -1,23 +1,23 @@
-"""Estimators of λ̂ from traces. Pure functions of what `sampling.sample` recorded.
+"""Estimates λ̂ from the traces that `sampling.sample` records. All functions are pure.
 
 λ̂ = nβ·(E_w[L(w)] − L(w*)) (Lau et al. 2023, arXiv 2308.12108). The estimators differ in what they
-take for L(w*) and in what they average. Chains that diverged are left out of averages and counted.
-Nothing else is left out, except by the estimator whose description says so.
+use as L(w*) and in what they average. Chains that diverged are left out of averages and counted.
+An estimator that leaves out anything else says so below.
 
 `controlled`  L(w*) is the mean loss L̄₀ over all examples. The loss of the same minibatch at w*
               corrects each draw: λ̂ = nβ·mean[L_t(B_t) − L̄₀ − c·(L₀(B_t) − L̄₀)]. Least squares over
               the pooled draws gives c.
 `paired`      the same with c = 1 (common random numbers).
 `plain`       the same with c = 0.
-`devinterp`   L(w*) is the mean of the first 32 minibatch losses at w*. All steps are averaged,
-              burn-in included.
+`devinterp`   L(w*) is the mean of the first 32 minibatch losses at w* of all chains. All steps are
+              averaged, burn-in included.
 `published`   the estimator of the study of 2023. L(w*) is the loss of one minibatch, that of the
               first draw of chain 0, after burn-in. Each chain is clipped at its own quantile. The
               factor is n/ln n, whatever nβ the chain had. Only shuffles with λ̂ > 0 are averaged.
 
 The control variate removes the share ρ² of the variance of the draws, where ρ is the correlation of
 L_t(B_t) with L₀(B_t). This is nearly all of it while a chain is close to w*, and little when it has
-gone far (docs/estimators.md derives it and measures both).
+moved far away (docs/estimators.md derives it and measures both).
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from scipy import stats
 from replicate.estimation import diagnostics
 
 NAMES = ("controlled", "paired", "plain", "devinterp", "published")
-INIT_BATCHES = 32  # minibatches of devinterp's baseline
-CLIP_QUANTILE = 0.95  # of the GPT-2 runs of the study of 2023
+INIT_BATCHES = 32  # minibatches of each chain in devinterp's baseline
+CLIP_QUANTILE = 0.95  # the quantile of the GPT-2 runs of the study of 2023
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Result:
-    """An estimate of λ̂ and the health of its chains.
+    """Holds an estimate of λ̂ and the diagnostics of its chains.
 
     Attributes:
         llc: λ̂ (no unit).
         standard_error: between shuffles, or between chains if there is one shuffle.
-        monte_carlo_error: of the draws, from their effective number.
+        monte_carlo_error: the standard error due to the draws, from their effective number.
         interval: 95 % interval of λ̂.
         shuffles: λ̂ of each shuffle (S,).
-        ess: effective number of draws, all chains together.
+        ess: effective number of draws of all chains together.
         rhat: split R-hat over all chains.
         drift: change of λ̂ from the first to the second half of the draws.
         drift_p: p value of that change.
-        evaluations: gradient evaluations for a standard error of 1 % of λ̂, if the chains were
-            continued as they are.
+        evaluations: number of gradient evaluations that would reduce the standard error to 1 % of
+            λ̂ with the same configuration.
         chains: number of chains, diverged ones included.
         diverged_chains: number of chains that diverged.
     """
@@ -100,10 +100,10 @@ def controlled(
         trace: what `sampling.sample` returned.
         nbeta: nβ of the chains.
         baseline: L̄₀, the mean loss at w* over all examples (nats per label).
-        c: of the control variate; fitted if None.
+        c: the coefficient of the control variate; fitted if None.
 
     Returns:
-        Contributions to λ̂, NaN throughout a chain that diverged.
+        The contribution of each draw to λ̂, which is NaN in all draws of a chain that diverged.
     """
     c = coefficient(trace, baseline) if c is None else c
     draws = _draws(trace)
@@ -111,7 +111,7 @@ def controlled(
 
 
 def devinterp(trace: xr.Dataset, nbeta: float) -> xr.DataArray:
-    """Returns nβ·(L_t − initial loss) of every step, as `devinterp.slt.llc.compute_llc` has it."""
+    """Returns nβ·(L_t − initial loss) of every step, as `devinterp.slt.llc.compute_llc` does."""
     steps = trace.where(~trace.diverged)
     return nbeta * (steps.loss - float(steps.init_loss.isel(draw=slice(0, INIT_BATCHES)).mean()))
 
@@ -122,7 +122,7 @@ def published(trace: xr.Dataset, examples: int, quantile: float = CLIP_QUANTILE)
     Args:
         trace: what `sampling.sample` returned.
         examples: n, the number of texts.
-        quantile: of a chain's losses, at which they are clipped.
+        quantile: the quantile of a chain's losses at which they are clipped.
     """
     draws = _draws(trace).loss
     baseline = draws.isel(chain=0, draw=0, drop=True)
@@ -132,9 +132,9 @@ def published(trace: xr.Dataset, examples: int, quantile: float = CLIP_QUANTILE)
 def clipping(
     trace: xr.Dataset, nbeta: float, baseline: float, quantile: float = CLIP_QUANTILE
 ) -> Array:
-    """Returns the relative change of λ̂ of each shuffle (S,) if each chain's losses were clipped.
+    """Returns by how much clipping each chain's losses would change λ̂ of each shuffle (S,).
 
-    It is NaN for a shuffle with a chain that diverged.
+    The change is relative to λ̂. It is NaN for a shuffle with a chain that diverged.
     """
     draws, dims = _draws(trace).loss, ("chain", "draw")
     change = (_clipped(draws, quantile) - draws).mean(dims, skipna=False)
@@ -146,13 +146,14 @@ def summarise(values: xr.DataArray, positive_only: bool = False, burn_in: int = 
     """Estimates λ̂ from the contribution of every draw (shuffle, chain, draw).
 
     The standard error is that of the mean of the shuffles, or of the chains if there is one
-    shuffle; the interval is Student's. The chains are too short if the Monte-Carlo error (standard
-    deviation of the draws over the square root of their effective number) is the larger one.
+    shuffle. The interval is Student's t interval. The chains are too short if the Monte-Carlo error
+    (standard deviation of the draws over the square root of their effective number) is larger than
+    the standard error.
 
     Args:
         values: what `controlled`, `devinterp` or `published` returns.
         positive_only: whether only shuffles with λ̂ > 0 are averaged.
-        burn_in: steps of each chain that `evaluations` counts beside the draws.
+        burn_in: steps of each chain that `evaluations` counts in addition to the draws.
     """
     chains_N = values.mean("draw").values.ravel()
     alive = np.isfinite(chains_N)
@@ -190,7 +191,7 @@ def summarise(values: xr.DataArray, positive_only: bool = False, burn_in: int = 
 
 
 def variance(result: Result) -> float:
-    """Returns the variance of λ̂ over all shuffles that have one; NaN if fewer than two have."""
+    """Returns the variance of λ̂ over the shuffles with a finite λ̂; NaN for fewer than two."""
     alive = result.shuffles[np.isfinite(result.shuffles)]
     return float(np.var(alive, ddof=1)) if len(alive) > 1 else float("nan")
 
@@ -210,7 +211,10 @@ def estimates(
         nbeta: nβ of the chains.
         examples: n, the number of texts.
         baseline: L̄₀, the mean loss at w* over all examples (nats per label).
-        quantile: at which `published` clips.
+        quantile: the quantile at which `published` clips the losses of a chain.
+
+    Returns:
+        The result of each estimator, by its name.
     """
     burn_in = int((trace.draw < 0).sum())
     return {
@@ -223,7 +227,10 @@ def estimates(
 
 
 def running(values: xr.DataArray) -> tuple[Array, Array]:
-    """Returns λ̂ of the draws so far and its standard error between shuffles, both (draw,)."""
+    """Returns λ̂ from all draws up to each one, and its standard error, both (draw,).
+
+    The standard error is that of the mean of the shuffles; NaN if there is one shuffle.
+    """
     shuffles, draws = values.sizes["shuffle"], values.sizes["draw"]
     mean_SxD = values.mean("chain").values.cumsum(axis=1) / np.arange(1, draws + 1)
     if shuffles == 1:

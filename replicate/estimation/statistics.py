@@ -1,10 +1,11 @@
-"""Effects with intervals and tests over a few shuffles of the data. Pure functions.
+"""Computes effects with intervals and tests over a few shuffles of the data.
 
-Shuffles are the blocks: the models of a family see the same ones, so every contrast is taken within
-a shuffle and then averaged. Intervals over three to eight shuffles are Student's, because a
-percentile bootstrap of three values covers about three quarters of the time where 95 % are
-promised. The bootstrap serves quantities that are resampled from many values (trials of a search)
-or have no other interval. Axes: S shuffles, M models, K levels of x, B blocks, N and M values.
+Shuffles are blocks in the statistical sense: all models of a family use the same shuffles, so each
+difference is computed within a shuffle and then averaged. Intervals over three to eight shuffles
+are Student's t intervals, because a nominal 95 % percentile bootstrap of three values covers the
+truth only about 75 % of the time. The bootstrap is used for quantities that have many values
+(trials of a search) or no other interval. All functions are pure. Axes: S shuffles, M models, K
+levels of x, B blocks, N and M values.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-MOST = 1000  # shuffles, beyond which nobody would go
+MOST = 1000  # the largest number of shuffles that `needed` considers
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -24,12 +25,13 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Effect:
-    """An effect, its interval, and its one-sided tests.
+    """Holds an effect, its interval, and its one-sided tests.
 
     Attributes:
-        interval: None if there is only one value.
-        above: p value of the test that the effect is above its null value; None as `interval`.
-        below: the same for below.
+        value: the estimate of the effect.
+        interval: its interval; None if it is unknown, as with only one value.
+        above: the p value of the test that the effect is above its null value, or None.
+        below: the p value of the test that it is below, or None.
     """
 
     value: float
@@ -40,14 +42,14 @@ class Effect:
 
 @dataclass(frozen=True)
 class Anova:
-    """A two-way analysis of variance without replication.
+    """Holds a two-way analysis of variance without replication.
 
     Attributes:
-        rows: share of the sum of squares due to the rows (shuffles).
-        columns: share due to the columns (models).
-        residual: what is left.
-        f: F of the columns against the residual.
-        p: its p value.
+        rows: the share of the sum of squares due to the rows (shuffles).
+        columns: the share due to the columns (models).
+        residual: the share due to neither.
+        f: the F statistic of the columns against the residual.
+        p: the p value of F.
     """
 
     rows: float
@@ -71,9 +73,10 @@ def mean(values_N: Array, level: float, null: float = 0.0) -> Effect:
 
 
 def needed(values_N: Array, level: float, null: float = 0.0) -> int | None:
-    """Returns how many shuffles of this mean and spread put the t interval beside `null`.
+    """Returns how many shuffles are needed so that the t interval does not contain `null`.
 
-    It is None if more than `MOST` would be needed.
+    It assumes the mean and the standard deviation of `values_N`, and confidence 1 − `level`. It is
+    None if more than `MOST` would be needed.
     """
     spread, distance = float(np.std(values_N, ddof=1)), abs(float(np.mean(values_N)) - null)
     n = np.arange(2, MOST + 1)
@@ -84,7 +87,8 @@ def needed(values_N: Array, level: float, null: float = 0.0) -> int | None:
 def page(values_BxK: Array) -> float:
     """Returns the exact p value of Page's test that the columns rise (Page 1963).
 
-    SciPy computes it. It does not accept a single block, for which all orders are enumerated.
+    SciPy computes it, but does not accept a single block. For one block, all orders of the columns
+    are enumerated.
     """
     if len(values_BxK) > 1:
         return float(stats.page_trend_test(values_BxK, method="exact").pvalue)
@@ -118,7 +122,7 @@ def rank_correlations(values_SxK: Array, x_K: Array) -> Array:
 
 
 def bootstrap(values_N: Array, level: float, resamples: int, seed: int) -> Interval:
-    """Returns the percentile interval of the mean, of confidence 1 − `level`."""
+    """Returns the percentile bootstrap interval of the mean, with confidence 1 − `level`."""
     generator = np.random.default_rng(seed)
     means = values_N[generator.integers(len(values_N), size=(resamples, len(values_N)))].mean(1)
     low, high = np.quantile(means, (level / 2, 1 - level / 2))
@@ -128,7 +132,7 @@ def bootstrap(values_N: Array, level: float, resamples: int, seed: int) -> Inter
 def superiority(a_N: Array, b_M: Array, level: float, resamples: int, seed: int) -> Effect:
     """Returns P(a > b) + P(a = b)/2 with its percentile bootstrap interval.
 
-    The tests are Mann and Whitney's, against 1/2.
+    a and b are random values of `a_N` and `b_M`. The tests are Mann–Whitney tests against 1/2.
     """
     n, m = len(a_N), len(b_M)
     wins_NxM = (a_N[:, None] > b_M) + 0.5 * (a_N[:, None] == b_M)
@@ -145,9 +149,9 @@ def superiority(a_N: Array, b_M: Array, level: float, resamples: int, seed: int)
 
 
 def variation(values_N: Array, level: float, null: float) -> Effect:
-    """Tests the coefficient of variation (s.d. over |mean|) against `null`.
+    """Tests the coefficient of variation (standard deviation/|mean|) against `null`.
 
-    The interval is the χ² interval of the s.d., over the same |mean|.
+    The interval is the χ² interval of the standard deviation, divided by the same |mean|.
     """
     n, centre = len(values_N), abs(float(np.mean(values_N)))
     if n < 2 or centre == 0:
@@ -164,12 +168,12 @@ def variation(values_N: Array, level: float, null: float) -> Effect:
 def components(
     shuffles_S: Array, within: float, chains: int, draws: float = 0.0
 ) -> tuple[float, float, float]:
-    """Splits the variance of one chain's λ̂ by the method of moments, no share below 0.
+    """Splits the variance of one chain's λ̂ by the method of moments; no share is below 0.
 
     Args:
         shuffles_S: λ̂ of each shuffle, the mean of `chains` chains.
-        within: variance across the chains of a shuffle.
-        chains: number of chains of a shuffle.
+        within: the variance across the chains of a shuffle.
+        chains: the number of chains of a shuffle.
         draws: the part of `within` that the chains' own draws explain (the squared Monte-Carlo
             error of one chain).
 
@@ -185,7 +189,7 @@ def components(
 def anova(values_SxM: Array) -> Anova:
     """Analyses the variance of shuffle × model without replication; NaN if nothing varies.
 
-    The residual, with which F compares the models, is the interaction of shuffle and model.
+    F compares the models with the residual, which is the interaction of shuffle and model.
     """
     S, M = values_SxM.shape
     centred = values_SxM - values_SxM.mean()
@@ -199,5 +203,5 @@ def anova(values_SxM: Array) -> Anova:
 
 
 def correlations(values_SxM: Array) -> Array:
-    """Returns Pearson's correlation over shuffles of every two models (M, M)."""
+    """Returns Pearson's correlation of each pair of models over the shuffles (M, M)."""
     return np.atleast_2d(np.corrcoef(values_SxM, rowvar=False))

@@ -1,5 +1,6 @@
-"""The baseline: the loss of every example at w*, the gradient there, and whether noise-free steps
-lower the loss.
+"""Computes the baseline: the loss of each example at w*, and the gradient there.
+
+It also measures by how much steps without noise lower the loss.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from replicate.progress import Advance
 def losses(
     task: TextTask, index_N: NDArray[np.int64], batch_size: int, advance: Advance
 ) -> NDArray[np.float32]:
-    """Returns the label losses of some examples at w* (nats), in their order."""
+    """Returns the label losses (nats) of the examples `index_N` at w*, (N,) in that order."""
     found = []
     with torch.no_grad():
         for index_B in torch.from_numpy(index_N).split(batch_size):
@@ -38,13 +39,14 @@ def examine(
     gradient_batch: int,
     advance: Advance,
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """Examines w*.
+    """Computes the losses, the gradient and the effect of noise-free steps at w*.
 
     Args:
+        task: the task, whose parameters are at w*.
         gradient_N: the examples whose gradient is computed, in two halves.
-        batch_size: examples of a forward pass.
-        gradient_batch: examples of a backward pass.
-        advance: is told of every example.
+        batch_size: the number of examples in a forward pass.
+        gradient_batch: the number of examples in a backward pass.
+        advance: reports the examples that are done.
 
     Returns:
         The label loss of every example at w* (N,) in nats, and the fields of a
@@ -85,7 +87,7 @@ def check(task: TextTask) -> None:
     """Checks that the model can read its family's windows.
 
     Raises:
-        UserError: they hold tokens that it does not know, or are too long for it.
+        UserError: the windows have tokens outside the vocabulary, or are too long for the model.
     """
     name, key = task.config.model, f"families.{task.config.family}"
     highest, length = int(task.tokens_NxL.max()), task.tokens_NxL.shape[1] - 1
@@ -104,13 +106,13 @@ def check(task: TextTask) -> None:
 
 
 def gradient(parameter: nn.Parameter, mask: Tensor | None) -> Tensor:
-    """Returns a parameter's gradient, 0 where a mask holds a weight."""
+    """Returns a parameter's gradient, with 0 for each weight that the mask excludes."""
     found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     return found if mask is None else found * mask.to(found.device)
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Returns the inner product, summed in float64."""
+    """Returns the inner product of two lists of tensors, summed in float64."""
     return sum(
         float(x.flatten().double() @ y.flatten().double()) for x, y in zip(a, b, strict=True)
     )
@@ -125,11 +127,21 @@ def descent(
     batch_size: int,
     advance: Advance,
 ) -> tuple[float, float]:
-    """Greatest mean fall (nats) of the loss of examples `index_B` along −`direction`, the gradient
-    of others, and its standard error.
+    """Returns the greatest mean fall of the loss after one noise-free step, and its standard error.
 
-    A noise-free step of each length in `PROMISED`: what the fall would be were the loss linear. At
-    a minimum no step lowers the loss.
+    The step goes along −`direction`. For each value of `PROMISED`, its length is such that a loss
+    linear in the weights would fall by this value. At a minimum no step lowers the loss.
+
+    Args:
+        task: the task, whose parameters are at w* and are restored at the end.
+        direction: the gradient of other examples than `index_B`, one tensor for each parameter.
+        index_B: the examples whose loss is compared before and after the step.
+        losses_N: the loss of each example at w* (nats).
+        batch_size: the number of examples in a forward pass.
+        advance: reports the examples that are done.
+
+    Returns:
+        The fall and its standard error, both in nats.
     """
     origins = [parameter.detach().clone() for parameter in task.parameters]
     found = []

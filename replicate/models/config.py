@@ -1,4 +1,4 @@
-"""What is to be done with a model, in numbers and names: nothing here needs torch."""
+"""Configurations of tasks and trainings. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from numpy.typing import NDArray
 
 from replicate.seeds import derive
 
-MANIFEST = "manifest.json"  # in the folder of a model that is in the hub's cache
-EVALUATED = 4096  # windows, the first ones, over which the final losses of a training are means
-PROMISED = (0.001, 0.003, 0.01, 0.03, 0.1)  # nats, each the fall that a step promises
+MANIFEST = "manifest.json"  # in a model's folder if the weights are elsewhere; it says where
+EVALUATED = 4096  # a training's final losses are means over the first so many windows
+PROMISED = (0.001, 0.003, 0.01, 0.03, 0.1)  # nats by which a step would lower a linear loss
 
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """Which model, on which text, in which format, and what of it moves.
+    """Describes a task: a model, its windows, their formats, and the weights that move.
 
     Attributes:
-        folder: of the model at w*, as stage `pretrain` left it.
+        folder: the folder of the model at w*, written by stage `pretrain`.
         windows: the file of the family's windows.
-        weights, compute_dtype: see `replicate.models.loading.load`.
-        restriction: what moves, in the words of `replicate.models.restrictions`.
-        hashes: SHA-256 of the windows and of the model's files.
-        together: chains that are computed side by side, if `stacked` knows the architecture.
+        weights: a format of `loading.load` or of `quantised.FORMATS`.
+        compute_dtype: the precision of matrix products, float32 or bfloat16.
+        restriction: words of `replicate.models.restrictions`, which name the weights that move.
+        hashes: the SHA-256 of the windows and of the model's files.
+        together: the number of chains computed at once, if `stacked` supports the model.
     """
 
     family: str
@@ -43,7 +44,7 @@ class TaskConfig:
     together: int = 1
 
     def identity(self) -> dict[str, Any]:
-        """Returns what results depend on, as a trace's attributes hold it."""
+        """Returns the fields on which results depend, for the attributes of a trace."""
         return {
             "weights": self.weights,
             "compute_dtype": self.compute_dtype,
@@ -55,16 +56,16 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a model is trained.
+    """Describes how a model is trained.
 
     Attributes:
-        lr: of Adam.
-        batch_size: windows of a step.
-        warmup: steps over which the rate rises.
-        check: steps between two checks of the loss.
-        tolerance: the improvement between checks (nats per token) below which the loss is flat.
+        lr: the learning rate of Adam after the warm-up.
+        batch_size: the number of windows in a step.
+        warmup: the number of steps over which the rate rises to `lr`.
+        check: the number of steps between two checks of the loss.
+        tolerance: the loss is flat if it improves by less between checks (nats per token).
         descent: the share of all steps over which the rate falls to zero.
-        steps: at most.
+        steps: the largest number of steps.
     """
 
     lr: float
@@ -77,13 +78,27 @@ class Schedule:
 
 
 def order(seed: int, family: str, examples: int, *shuffle: str | int) -> NDArray[np.int64]:
-    """Returns the order (N,) of the examples in a shuffle, the same for all models of a family."""
+    """Returns the order of the examples in a shuffle, which all models of a family share.
+
+    Args:
+        seed: the study's seed.
+        family: the name of the family.
+        examples: N, the number of examples.
+        shuffle: what identifies the shuffle within the family.
+
+    Returns:
+        A permutation of the example indices, (N,).
+    """
     return np.random.default_rng(derive(seed, "shuffle", family, *shuffle)).permutation(examples)
 
 
 def work(examples: int, gradient_examples: int) -> int:
-    """Returns how many examples `baseline.examine` passes forward: all of them, those of the
-    gradient, and the second half of these for each step along it.
+    """Returns the number of forward passes, each of one example, in `baseline.examine`.
+
+    Args:
+        examples: the examples whose loss at w* is computed.
+        gradient_examples: the examples whose gradient is computed. Half of them are evaluated
+            again after each step of `PROMISED`.
     """
     used = min(gradient_examples, examples)
     return examples + used + len(PROMISED) * (used // 2)

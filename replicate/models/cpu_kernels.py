@@ -1,14 +1,14 @@
-"""Faster torch on a CPU, inside `with fast_cpu():` alone.
+"""Makes torch faster on a CPU, inside `with fast_cpu():` only.
 
 oneDNN computes matrix products instead of MKL, which leaves half of the vector unit idle on
-processors that are not Intel's. On an AMD EPYC with AVX-512, oneDNN reaches 210 GFLOP/s a core in
-float32, and MKL 98. The products are those of IEEE single precision either way. torch's own kernel
-computes what oneDNN is slow at or does not know. On a processor without instructions for bfloat16,
-products in bfloat16 are computed in float32 and rounded. This is several times faster there, and
-equals what such instructions give but for the order of the sums.
+processors that are not Intel's. On an AMD EPYC with AVX-512, oneDNN reaches 210 GFLOP/s per core in
+float32, and MKL 98. Both compute in IEEE single precision. torch's own kernels still compute the
+products that oneDNN does not support or computes slowly. On a processor without bfloat16
+instructions, products in bfloat16 are computed in float32 and rounded. This is several times faster
+there. The result differs from that of such instructions only by the order of summation.
 
-Freed memory is kept for the next step. Otherwise the C library gives large pieces back to the
-system and has to fetch them page by page, which takes a tenth to a third of the time of a step.
+The process reuses freed memory in the next step. Otherwise the C library returns large blocks to
+the system and requests them again page by page, which takes a tenth to a third of a step's time.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LEAST = 64 * 64 * 64  # multiplications, from which the way through Python pays
+LEAST = 64 * 64 * 64  # multiplications of the smallest product that is faster by way of Python
 
 
 @contextmanager
 def fast_cpu() -> Iterator[None]:
-    """Makes products and the reuse of memory fast, and puts both back at the end."""
+    """Uses oneDNN for matrix products and reuses freed memory; undoes both at the end."""
     library = _use_onednn()
     _set_malloc(mmap_max=0, trim_threshold=2**31 - 1, top_pad=2**26)
     try:
         yield
     finally:
-        _set_malloc(mmap_max=2**16, trim_threshold=2**17, top_pad=2**17)  # glibc's own
+        _set_malloc(mmap_max=2**16, trim_threshold=2**17, top_pad=2**17)  # glibc's defaults
         trim()
         if library is not None:
             library._destroy()
 
 
 def _set_malloc(*, mmap_max: int, trim_threshold: int, top_pad: int) -> None:
-    """Tells glibc how much freed memory to keep; does nothing with another C library."""
+    """Tells glibc how much freed memory to reuse; does nothing with another C library."""
     for option, value in ((-4, mmap_max), (-1, trim_threshold), (-2, top_pad)):
         _call_libc("mallopt", option, value)
 
 
 def trim() -> None:
-    """Gives free memory back to the system, as is worth while once a model is loaded."""
+    """Returns free memory to the system; this is useful after a model has been loaded."""
     _call_libc("malloc_trim", 0)
 
 
@@ -63,7 +63,7 @@ def has_onednn() -> bool:
 
 
 def _use_onednn() -> torch.library.Library | None:
-    """Replaces torch's products as long as the library that is returned lives; None without."""
+    """Replaces torch's products until the returned library is destroyed; None without oneDNN."""
     if not has_onednn():
         return None
     linear = torch.ops.mkldnn._linear_pointwise.default
@@ -97,12 +97,13 @@ def _use_onednn() -> torch.library.Library | None:
 
 
 def suited(a: Tensor, b: Tensor, dtype: torch.dtype = torch.float32) -> bool:
+    """Tells whether both matrices have this dtype and their product is large enough for oneDNN."""
     return a.dtype == b.dtype == dtype and a.shape[0] * a.shape[1] * b.shape[1] >= LEAST
 
 
 def dense(b: Tensor) -> Tensor:
-    """Returns the matrix without gaps between its rows or columns, which oneDNN is slow with.
+    """Returns the matrix, copied if there are gaps between its rows or columns in memory.
 
-    It would use a plain loop, which is 500 times slower.
+    With gaps, oneDNN would use a plain loop, which is 500 times slower.
     """
     return b if b.is_contiguous() or b.t().is_contiguous() else b.contiguous()

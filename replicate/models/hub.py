@@ -1,7 +1,8 @@
-"""The only module that asks the Hugging Face hub: full names, pinned commits, safetensors alone.
+"""The only module that downloads from the Hugging Face hub.
 
-What the local cache holds is used without asking the hub. When a file cannot be had, the error is
-one line with the cause and the remedy.
+Repositories have full names and pinned commits, and weights are safetensors only. Files in the
+local cache are used without a request to the hub. If a file is not available, the error says the
+cause and the remedy in one line.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ HTTPError = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 SINGLE, INDEX = constants.SAFETENSORS_SINGLE_FILE, constants.SAFETENSORS_INDEX_FILE
 REJECTED = "the hub does not accept the token; make a new one in its settings and set HF_TOKEN"
 
-logging.set_verbosity_error()  # a download that is tried again is no news
+logging.set_verbosity_error()  # hides the warnings about downloads that are retried
 
 
 class UnreachableError(UserError):
-    """The hub cannot be asked, and the local cache has no such file."""
+    """Raised if the hub cannot be reached and the local cache does not have the file."""
 
 
 def file(repository: str, revision: str, name: str, repo_type: str = "model") -> Path:
     """Returns one file of a repository at a commit, downloading it if the cache lacks it.
 
     Args:
-        repository: the full name, as `openai-community/gpt2`.
+        repository: the full name, such as `openai-community/gpt2`.
         revision: the full hash of a commit.
         name: the file's path in the repository.
         repo_type: `model` or `dataset`.
@@ -57,14 +58,18 @@ def file(repository: str, revision: str, name: str, repo_type: str = "model") ->
 
 
 def weights(repository: str, revision: str) -> Path:
-    """Returns the folder of a model at a commit, downloading what the cache lacks.
+    """Returns the folder of a model at a commit, downloading the files that the cache lacks.
+
+    Args:
+        repository: the full name.
+        revision: the full hash of a commit.
 
     Returns:
-        A folder with `config.json` and the weights, in one safetensors file or in those that its
-        index names.
+        A folder with `config.json` and the weights: one safetensors file, or an index and all the
+        files that it names.
 
     Raises:
-        UserError: a file cannot be had, or the index names a file that is not beside it.
+        UserError: a file cannot be downloaded, or the index names a file outside its folder.
     """
     folder = _snapshot(repository, revision)
     if missing := lacking(folder):
@@ -82,7 +87,7 @@ def weights(repository: str, revision: str) -> Path:
 
 
 def cached(repository: str, revision: str, name: str = "", repo_type: str = "model") -> bool:
-    """Returns whether a file is in the local cache; without a name, all of a model's weights."""
+    """Tells whether the local cache has a file, or without a name, all files of a model."""
     folder = _snapshot(repository, revision, repo_type)
     return (folder / name).is_file() if name else not lacking(folder)
 
@@ -90,13 +95,20 @@ def cached(repository: str, revision: str, name: str = "", repo_type: str = "mod
 def ask(
     repository: str, revision: str, name: str, repo_type: str = "model", patience: float = 10.0
 ) -> None:
-    """Asks the hub once whether it gives a file, and waits `patience` seconds for its answer.
+    """Asks the hub once for a file's metadata, to find out whether it can be downloaded.
 
-    The hub's own downloads would try a hub that is not there for half a minute.
+    `huggingface_hub` itself would retry for half a minute if the hub cannot be reached.
+
+    Args:
+        repository: the full name.
+        revision: the full hash of a commit.
+        name: the file's path in the repository.
+        repo_type: `model` or `dataset`.
+        patience: how long to wait for the answer, in seconds.
 
     Raises:
         UnreachableError: the hub cannot be reached.
-        UserError: it refuses the file, or has no such file.
+        UserError: the hub refuses the file, or has no such file.
     """
 
     def head() -> None:
@@ -107,7 +119,7 @@ def ask(
 
 
 def sha256(file: Path) -> str | None:
-    """Returns the SHA-256 by which the cache names a large file; None for any other file."""
+    """Returns the SHA-256 of a large file, which is its name in the cache; None for others."""
     name = file.resolve().name
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
@@ -121,7 +133,7 @@ def _snapshot(repository: str, revision: str, repo_type: str = "model") -> Path:
 
 
 def held(folder: Path) -> Path:
-    """Returns a folder of this machine if it holds a model.
+    """Checks that a local folder holds a model, and returns the folder.
 
     Raises:
         UserError: `config.json` or a file of weights is missing.
@@ -133,7 +145,11 @@ def held(folder: Path) -> Path:
 
 
 def lacking(folder: Path) -> list[str]:
-    """Returns the names of the files that a model's folder needs and does not have."""
+    """Returns the names of the files that a model's folder needs and does not have.
+
+    Raises:
+        UserError: the folder's index of weights is damaged, or names a file outside the folder.
+    """
     needed = ["config.json", SINGLE]
     if not (folder / SINGLE).is_file() and (folder / INDEX).is_file():
         needed = ["config.json", *_shards(folder / INDEX)]
@@ -160,7 +176,7 @@ def _shards(index: Path) -> list[str]:
 def _explaining(call: Callable[[], T], repository: str, revision: str, name: str) -> T:
     """Returns what `call` returns, or says in one line why the hub does not give it."""
     here = f"{repository}@{revision[:8]}"
-    if not (hf.get_token() or "").isascii():  # no HTTP header can hold it
+    if not (hf.get_token() or "").isascii():  # an HTTP header must be ASCII
         raise UserError(f"{here}: {REJECTED}")
     try:
         get_session()
@@ -171,7 +187,7 @@ def _explaining(call: Callable[[], T], repository: str, revision: str, name: str
         return call()
     except (OSError, HTTPError) as error:
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
-        if isinstance(cause, OSError) and cause.errno:  # a full disk, say
+        if isinstance(cause, OSError) and cause.errno:  # for example, a full disk
             raise
     if isinstance(cause, errors.HfHubHTTPError):
         raise UserError(f"{here}: {_refusal(cause, repository, name)}")
@@ -189,7 +205,7 @@ def _explaining(call: Callable[[], T], repository: str, revision: str, name: str
 
 
 def _refusal(error: errors.HfHubHTTPError, repository: str, name: str) -> str:
-    """Explains the hub's answer: 401 to an unknown user, 403 to a known one, 404, or another."""
+    """Returns the cause and the remedy of a refusal (HTTP 401, 403, 404 or another status)."""
     status, token = error.response.status_code, hf.get_token()
     licence = f"accept the licence on the page of {repository} on the Hugging Face hub"
     if status == 401 and token:

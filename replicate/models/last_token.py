@@ -1,11 +1,11 @@
-"""The loss of the last token, computed without what it does not need.
+"""Computes the loss of the last token, and skips all work that this loss does not need.
 
 The loss of a window is the cross-entropy of its last token. In the last block, only keys and values
 are needed at every position. Queries, the output projection, the MLP and the output head are needed
-at the last position alone. This saves two fifths of the work of two blocks and a tenth of GPT-2's
-twelve. `focus` does this for any Hugging Face model without knowing its architecture: what the last
-block adds to the residual stream is computed at the last position and broadcast, and nothing reads
-the other positions of the sum.
+at the last position alone. Skipping the other positions saves two fifths of the work of a model
+with two blocks, and a tenth for GPT-2, which has twelve. `focus` needs to know no architecture: the
+last block computes its addition to the residual stream at the last position and broadcasts it.
+Nothing reads the other positions of the sum.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "last_token"  # its name in transformers
-PROJECTIONS = ("c_proj", "o_proj", "dense", "out_proj")  # names of the attention's output
+ATTENTION = "last_token"  # the name of `_attend` in transformers
+PROJECTIONS = ("c_proj", "o_proj", "dense", "out_proj")  # names of attention's output projection
 
 
 def losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
-    """Returns the cross-entropy (nats) of each window's last token, given those before it (B,).
+    """Returns each window's cross-entropy (B,), in nats, of the last token given the others.
 
     Only the logits of the last position are computed.
     """
@@ -35,10 +35,13 @@ def losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
 def focus(model: PreTrainedModel) -> None:
     """Makes a model compute its last block at the last position only, as far as that is possible.
 
-    From then on, the model's logits are right at the last position only. Modules that have no known
-    name in an architecture are left as they are. If the output head shares the embedding's matrix,
-    the embedding's gradient becomes sparse: the few rows that were looked up are added to the
-    head's gradient in place, without a second matrix of that size.
+    Afterwards, the model's logits are correct at the last position only. Modules whose names are
+    not known here stay as they are. If the output head shares the embedding's matrix, the
+    embedding's gradient becomes sparse: the few rows that were looked up are added to the head's
+    gradient in place, without a second matrix of that size.
+
+    Args:
+        model: the model, which is changed in place.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(embedding, nn.Embedding) and isinstance(head, nn.Linear):
@@ -72,9 +75,9 @@ def _attend(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attends by PyTorch's kernel, in the last block for the last query only.
+    """Computes attention with PyTorch's kernel; in the last block, for the last query only.
 
-    The result (B, L, heads, d) of that query is broadcast to all L positions.
+    There, the result of that query is broadcast to all L positions: (B, L, heads, d).
     """
     if not getattr(module, "is_last", False):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)

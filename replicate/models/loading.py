@@ -1,5 +1,6 @@
-"""The only loader of weights: safetensors at a pinned revision or trained here, in full precision
-or quantised.
+"""The only module that loads weights, in full precision or quantised.
+
+The weights are safetensors from a pinned revision of the hub, from a local folder, or trained here.
 """
 
 from __future__ import annotations
@@ -32,14 +33,21 @@ transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 logging.getLogger("bitsandbytes").setLevel(
     logging.ERROR
-)  # that it has no fast 4-bit product for this CPU
+)  # hides the warning that this CPU has no fast 4-bit product
 
 
 def configuration(
     architecture: str, *, layers: int, width: int, heads: int, vocabulary: int, length: int
 ) -> PretrainedConfig:
-    """Of a control model: without dropout, with tied embeddings (GPT-2) or not (Llama), for
-    `length` tokens.
+    """Returns the configuration of a control model, which has no dropout.
+
+    Args:
+        architecture: `gpt2` (tied embeddings), or anything else for Llama (untied embeddings).
+        layers: the number of blocks.
+        width: the dimension of the residual stream.
+        heads: the number of heads in a block.
+        vocabulary: the number of tokens in the vocabulary.
+        length: the largest number of tokens that the model can read.
     """
     if architecture == "gpt2":
         return GPT2Config(
@@ -72,7 +80,7 @@ def configuration(
 def build(
     architecture: str, *, layers: int, width: int, heads: int, vocabulary: int, length: int
 ) -> PreTrainedModel:
-    """Returns a control model with random weights."""
+    """Returns a control model with random weights; the arguments are those of `configuration`."""
     config = configuration(
         architecture, layers=layers, width=width, heads=heads, vocabulary=vocabulary, length=length
     )
@@ -80,10 +88,15 @@ def build(
 
 
 def device(needed: str, what: str, gpus_per_model: int = 1) -> torch.device:
-    """Returns the first GPU that this process sees; without one the CPU.
+    """Returns the first GPU that this process sees, or the CPU if there is no GPU.
+
+    Args:
+        needed: 'cuda' if a GPU is required.
+        what: the name of the model, for error messages.
+        gpus_per_model: the number of GPUs over which the model is spread.
 
     Raises:
-        UserError: `needed` is 'cuda' and there is no GPU, or there are fewer than one model needs.
+        UserError: `needed` is 'cuda' and there is no GPU, or there are too few GPUs for the model.
     """
     if torch.cuda.is_available():
         if gpus_per_model > torch.cuda.device_count():
@@ -100,18 +113,18 @@ def device(needed: str, what: str, gpus_per_model: int = 1) -> torch.device:
 
 
 def save_manifest(folder: Path, name: str, revision: str | None = None) -> None:
-    """Writes down where a model is from, which is fetched if it is on the hub.
+    """Writes a manifest that says where a model is, and downloads the model if it is on the hub.
 
-    The manifest in `folder` lists the configuration and the files of weights, each with its size
-    and its SHA-256 (of a small file of the hub, None).
+    The manifest lists `config.json` and the files of weights. Each has its size in bytes and its
+    SHA-256, which is None for a small file of the hub.
 
     Args:
-        folder: of the manifest.
-        name: of a repository, or the path of a folder that holds a model.
+        folder: the folder in which the manifest is written.
+        name: the name of a repository, or the path of a folder that holds a model.
         revision: the commit of the repository; None for a folder.
 
     Raises:
-        UserError: a file cannot be had, or is missing.
+        UserError: a file is missing or cannot be downloaded.
     """
     source = hub.held(Path(name)) if revision is None else hub.weights(name, revision)
     digest = file_hash if revision is None else hub.sha256
@@ -128,7 +141,7 @@ def weights_of(manifest: Path) -> Path:
     """Returns the folder of the weights that a manifest names.
 
     Raises:
-        UserError: it names none, or they have changed since it was written.
+        UserError: the manifest names no model, or the weights are missing or have changed.
     """
     noted = read_json(manifest)
     try:
@@ -147,7 +160,7 @@ def weights_of(manifest: Path) -> Path:
 
 
 def placed(device: torch.device, gpus_per_model: int) -> dict[str, Any]:
-    """Returns where `from_pretrained` puts a model: on one device, or spread over so many GPUs."""
+    """Returns the arguments of `from_pretrained` that put a model on one device or several GPUs."""
     if gpus_per_model == 1:
         return {"device_map": {"": device}}
     first = device.index or 0
@@ -167,18 +180,18 @@ def load(
     compute_dtype: str = "float32",
     gpus_per_model: int = 1,
 ) -> PreTrainedModel:
-    """Loads the model that stage `pretrain` left in a folder, at w* and ready to be sampled.
+    """Loads the model that stage `pretrain` wrote to a folder, at w* and ready for sampling.
 
-    It has no dropout, and gradients where its weights are not quantised.
+    The model has no dropout. Only weights that are not quantised have gradients.
 
     Args:
-        folder: holds the weights, or a manifest of a model on the hub.
+        folder: a folder with the weights, or with a manifest that says where they are.
         weights: float32, bfloat16, nf4 (4-bit NormalFloat, Dettmers et al. 2023) or int8 (Dettmers
-            et al. 2022). What the last two leave unquantised (embeddings, norms, output head) is
-            kept in float32.
+            et al. 2022). With the last two, embeddings, norms and the output head stay unquantised,
+            in float32.
         device: the first GPU of this process, or the CPU.
-        compute_dtype: the precision of the products of quantised weights.
-        gpus_per_model: GPUs that the model is spread over.
+        compute_dtype: the precision of matrix products with nf4 weights.
+        gpus_per_model: the number of GPUs over which the model is spread.
 
     Raises:
         UserError: the weights are missing, damaged, or not safetensors.
@@ -215,13 +228,13 @@ def load(
 
 
 def settle(model: PreTrainedModel) -> PreTrainedModel:
-    """Puts a model into the state in which it is sampled.
+    """Prepares a model for sampling, in place.
 
-    That is eval mode without dropout, with right gradients, and with one kernel for GPT-2's GELU,
-    which takes eight otherwise.
+    The model is then in eval mode, has no dropout, and computes correct gradients. GPT-2's GELU
+    runs as one kernel instead of eight.
     """
     for module in model.modules():
-        # bitsandbytes repacks 4-bit weights for an AVX-512 product; gradients are wrong after it
+        # bitsandbytes repacks 4-bit weights for AVX-512, after which gradients are wrong
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
         if isinstance(module, nn.Dropout):
@@ -233,19 +246,20 @@ def settle(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:
-    """Makes backward compute each block's activations again instead of keeping them.
+    """Makes the backward pass recompute each block's activations instead of storing them.
 
-    A step takes a third more work, and the memory of one block's activations instead of all.
+    A step then takes a third more work, but memory for the activations of one block only.
     """
     model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
-            module.training = True  # the layer asks for it; what is in it stays in eval mode
+            module.training = True  # needed to recompute; its submodules stay in eval mode
 
 
 def sampled(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a chain moves, by name: those with gradients. All of them, or, quantised,
-    what was left unquantised.
+    """Returns the parameters that require a gradient, by name: a chain moves these.
+
+    In a quantised model, they are the parameters that are not quantised.
     """
     return {
         name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad

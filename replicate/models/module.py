@@ -1,4 +1,4 @@
-"""Any torch module as a task: its loss on examples in memory, and nothing in the module changed."""
+"""Turns a torch module into a task on examples in memory, and restores the module afterwards."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from replicate.progress import Advance
 from replicate.sampling import Task
 
 Examples = Tensor | NDArray[Any] | Sequence[Any]  # tokens (N, L), or tensors of N examples each
-Data = Sequence[Tensor]  # each (N, …), what one call of the loss takes apart into batches
+Data = Sequence[Tensor]  # each (N, …); a batch has the same rows of every tensor
 LossFn = Callable[..., Tensor]  # takes the module and a batch of each tensor, returns losses (B,)
 TextLoss = Literal["tokens", "last"]
 
 
 def token_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
-    """Returns the mean cross-entropy (nats) of the L − 1 next tokens of each window (B,)."""
+    """Returns each window's mean cross-entropy (B,), in nats, over its last L − 1 tokens."""
     logits_BxTxV = _logits(model, tokens_BxL[:, :-1])
     labels_BxT = tokens_BxL[:, 1:].to(logits_BxTxV.device)
     flat = cross_entropy(logits_BxTxV.float().flatten(0, 1), labels_BxT.flatten(), reduction="none")
@@ -33,7 +33,7 @@ def token_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
 
 
 def last_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
-    """Returns the cross-entropy (nats) of the last token of each window, given the others (B,)."""
+    """Returns each window's cross-entropy (B,), in nats, of the last token given the others."""
     keep = "logits_to_keep" in inspect.signature(model.forward).parameters
     options = {"logits_to_keep": 1} if keep else {}
     logits_BxV = _logits(model, tokens_BxL[:, :-1], **options)[:, -1].float()
@@ -49,9 +49,7 @@ def _logits(model: nn.Module, tokens_BxT: Tensor, **options: Any) -> Tensor:
 
 
 def vocabulary(model: nn.Module) -> int | None:
-    """Returns how many tokens a module knows, if it says so in the way of Hugging Face or
-    TransformerLens.
-    """
+    """Returns the vocabulary size of a Hugging Face or TransformerLens model, None if unknown."""
     embedding = getattr(model, "get_input_embeddings", lambda: None)()
     if isinstance(embedding, nn.Embedding):
         return embedding.num_embeddings
@@ -59,10 +57,15 @@ def vocabulary(model: nn.Module) -> int | None:
 
 
 def task(model: nn.Module, data: Data, loss_fn: LossFn) -> Task:
-    """Makes a task of a module: the parameters that require a gradient are those that move.
+    """Makes a task whose chains move the module's parameters that require a gradient.
+
+    Args:
+        model: the module at w*.
+        data: tensors (N, …), which stay on their devices; each batch is copied to the model's.
+        loss_fn: takes the module and a batch of each tensor, returns losses (B,).
 
     Raises:
-        ArgumentError: no parameter requires a gradient, or one has no memory of its own.
+        ArgumentError: no parameter requires a gradient, or a parameter is offloaded.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -83,7 +86,22 @@ def examples(
     loss: TextLoss,
     loss_fn: LossFn | None,
 ) -> tuple[Data, LossFn, float | None]:
-    """Returns the data as tensors (N, …), the loss, and the loss (nats) of guessing a token."""
+    """Checks the data and chooses the loss.
+
+    Args:
+        model: the module, whose vocabulary must contain the tokens.
+        data: tokens (N, L), or with `loss_fn` one or several tensors (N, …).
+        loss: the loss on tokens, if `loss_fn` is None.
+        loss_fn: the caller's own loss.
+
+    Returns:
+        The data as tensors (N, …); the loss function; and the loss (nats) of a guess: ln of the
+        vocabulary size, or the labels' entropy if the size is unknown. With `loss_fn` it is None.
+
+    Raises:
+        ArgumentError: the data have a wrong shape or type, fewer than two examples, or unknown
+            tokens; or `loss` is unknown.
+    """
     if loss_fn is not None:
         parts = [data] if isinstance(data, Tensor) else [torch.as_tensor(part) for part in data]
         if not parts or any(part.dim() == 0 or len(part) != len(parts[0]) for part in parts):
@@ -110,7 +128,17 @@ def examples(
 
 
 def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDArray[np.float32]:
-    """Returns the loss of each example at w* (N,), which must be finite and have a gradient."""
+    """Returns the loss of each example at w*, (N,).
+
+    Args:
+        task: its parameters are at w*.
+        examples: N, the number of examples.
+        batch_size: examples in a forward pass.
+        advance: reports the examples that are done.
+
+    Raises:
+        ArgumentError: a loss is not finite, has a wrong shape, or has no gradient.
+    """
     first = _checked(task.loss(torch.arange(min(batch_size, examples))), min(batch_size, examples))
     if not first.requires_grad:
         raise ArgumentError("the loss does not depend on a parameter that requires a gradient")
@@ -135,10 +163,10 @@ def _checked(losses: Tensor, size: int) -> Tensor:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Puts a module into eval mode, without gradients, and puts everything back at the end.
+    """Puts a module into eval mode, clears its gradients, and restores both at the end.
 
-    Modes, gradients, buffers and torch's random state are put back, on an error too. Chains put
-    back the parameters themselves.
+    Buffers and torch's random state are restored too. All this also happens after an error. The
+    parameters are not restored here: the chains do that.
     """
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]

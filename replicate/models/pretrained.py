@@ -1,4 +1,4 @@
-"""A pretrained language model and its tokenizer: a folder here, or a repository at a commit."""
+"""Loads a pretrained language model and its tokenizer, from a folder or from the hub."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ TOKENIZERS = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
 def find(name: str, revision: str | None) -> tuple[Path, Path]:
-    """Returns the folder of a model and where its tokenizer is; downloads what is not here.
+    """Finds a model and its tokenizer, and downloads the files that the cache lacks.
 
     Args:
         name: a folder, or the full name of a repository on the hub.
-        revision: the commit of the repository; None for a folder.
+        revision: the full hash of the repository's commit; None for a folder.
+
+    Returns:
+        The folder of the model, and the path of its tokenizer (a file or a folder).
 
     Raises:
-        UserError: a file is missing, the folder holds no model, or there is no commit.
+        UserError: a file is missing, or `revision` is not a full hash.
     """
     folder = Path(name)
     if revision is None:
@@ -39,8 +42,12 @@ def find(name: str, revision: str | None) -> tuple[Path, Path]:
 def load(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Tokenizer]:
     """Loads a model in float32, onto a GPU if there is one, and its tokenizer.
 
+    Args:
+        name: as for `find`.
+        revision: as for `find`.
+
     Raises:
-        UserError: as `find`; or the weights or the tokenizer are damaged.
+        UserError: `find` fails, or the weights or the tokenizer are damaged.
     """
     folder, tokenizer = find(name, revision)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,7 @@
-"""Full λ̂ around quantised weights: all weights move, and w* stays packed in 4 bits.
+"""Prepares λ̂ over all weights of a 4-bit model: all weights move, and w* stays packed in 4 bits.
 
-A weight of a chain takes 2 bytes in bfloat16, and w* takes 0.56 (4 bits, and a float32 scale for 64
-weights). Gradients exist for a moment each.
+A chain needs 2 bytes for a weight in bfloat16, and 0.56 for its w* (4 bits, and a float32 scale for
+64 weights). A gradient is freed once its weights have moved.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from transformers import PreTrainedModel
 
 from replicate.sampling.storage import NF4
 
-FORMATS = {  # weight formats of this kind, and the type of their chains' weights
+FORMATS = {  # the dtype of the chains' weights, for each weight format of this kind
     "dequantised": torch.bfloat16,
     "dequantised-float32": torch.float32,
 }
 
 
 def dense(parameter: nn.Parameter) -> Tensor | None:
-    """Returns a parameter's values, those in 4 bits as what they stand for; None for int8."""
+    """Returns a parameter's values, dequantised if they are in 4 bits; None for int8."""
     state = getattr(parameter, "quant_state", None)
     if state is not None:
         from bitsandbytes.functional import dequantize_4bit
@@ -29,11 +29,11 @@ def dense(parameter: nn.Parameter) -> Tensor | None:
 
 
 def dequantise(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, NF4]:
-    """Replaces a 4-bit model's matrices by full ones, which have gradients and the same values.
+    """Replaces a 4-bit model's matrices by dequantised ones, which have gradients.
 
     Args:
-        model: as bitsandbytes quantised it; it is changed in place.
-        dtype: of all its parameters afterwards.
+        model: a model that bitsandbytes quantised; it is changed in place.
+        dtype: the dtype of all parameters afterwards.
 
     Returns:
         The packed matrices by parameter name: w* in 4 bits.

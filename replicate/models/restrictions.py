@@ -1,16 +1,16 @@
-"""Restrictions: which parameters chains move, said in words.
+"""Restrictions: words that name the parameters that chains move.
 
     all                        every parameter that has a gradient
-    unquantised                what loading in 4 or 8 bits leaves: all but the matrices of the
-                               blocks
+    unquantised                what loading in 4 or 8 bits does not quantise: all parameters but
+                               the matrices of the blocks
     embed, unembed             the embeddings; the output head, if it has a matrix of its own
     norms                      gains and offsets of the normalisations
-    attention, mlp             those of every layer
-    l3, l3 attn, l3 mlp, l3h2  layer 3, its attention, its MLP, its head 2: devinterp's own words
-    model.layers.*.bias        any other word: a pattern of parameter names (fnmatch)
+    attention, mlp             the attention or the MLP of every layer
+    l3, l3 attn, l3 mlp, l3h2  layer 3, its attention, its MLP, its head 2; devinterp's words
+    model.layers.*.bias        any other word is a pattern of parameter names (fnmatch)
 
-Several words are a union. λ̂ of a restriction is that of the model as a function of these
-parameters alone (Wang et al. 2024, arXiv 2410.02984).
+Several words name the union of their parameters. The λ̂ of a restriction treats the loss as a
+function of these parameters alone (Wang et al. 2024, arXiv 2410.02984).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Masks = dict[str, Tensor | None]  # by parameter name: True where a weight moves
 
 
 def restrict(model: PreTrainedModel, words: Sequence[str]) -> Masks:
-    """Restricts the model to the parameters that the words name; no others have gradients.
+    """Restricts gradients to the parameters that the words name.
 
     Args:
-        model: it is changed in place.
-        words: of the list above; several are a union.
+        model: the model, whose `requires_grad` flags are changed in place.
+        words: words from the list above; the union of their parameters moves.
 
     Returns:
-        The masks of the parameters that move, in the model's order.
+        The masks of the parameters that move, by name, in the model's order.
 
     Raises:
         UserError: a word names no parameter that has a gradient.
@@ -86,12 +86,12 @@ def _by_devinterp(model: PreTrainedModel, word: str) -> Masks:
 
     try:
         return create_param_masks(model, word)
-    except ValueError as error:  # devinterp's for an unknown word or architecture
+    except ValueError as error:  # devinterp does not know the word or the architecture
         raise UserError(f"restriction {word!r}: {error}; {_hint(model)}") from None
 
 
 def matrices(model: PreTrainedModel) -> set[int]:
-    """Returns the weights (by id) that bitsandbytes quantises: linear layers' but the head's."""
+    """Returns the ids of the weights that bitsandbytes quantises: all linear but the head's."""
     head = model.get_output_embeddings()
     return {
         id(module.weight)
@@ -112,7 +112,14 @@ def _hint(model: PreTrainedModel) -> str:
 
 
 def summary(sizes: dict[str, int]) -> dict[str, int]:
-    """Adds up the numbers of weights by parameter name, with layers' numbers replaced by `*`."""
+    """Adds up the numbers of weights of parameters that differ only in the layer.
+
+    Args:
+        sizes: the number of weights of each parameter, by name.
+
+    Returns:
+        The sums by name, with `*` in place of the layer's number.
+    """
     total: dict[str, int] = {}
     for name, size in sizes.items():
         pattern = re.sub(r"\.\d+\.", ".*.", name)

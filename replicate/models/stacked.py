@@ -1,9 +1,9 @@
 """The label loss of several chains at once, for models of GPT-2's and Llama's architecture.
 
 A step of a small model is mostly overhead: four hundred calls on small matrices. Here each weight
-has an axis of chains, (C, …), and one call serves all chains. What a chain computes does not depend
-on the others. As in `last_token`, the last block computes keys and values at every position and the
-rest at the last position alone.
+has an axis of chains, (C, …), and one call computes all chains. A chain's results do not depend on
+the other chains. As in `last_token`, the last block computes keys and values at every position, and
+everything else at the last position alone.
 """
 
 from __future__ import annotations
@@ -27,18 +27,22 @@ from transformers import PreTrainedModel
 from replicate.models import quantised
 from replicate.sampling.task import StackedLoss
 
-LARGEST = 2**21  # weights of a model up to which several chains pay
+LARGEST = 2**21  # the most weights of a model for which one call for all chains saves time
 
-Weights = Mapping[str, Tensor]  # by the model's names, each (C, …)
+Weights = Mapping[str, Tensor]  # by parameter name, each (C, …)
 
 
 def loss(model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str]) -> StackedLoss | None:
-    """Returns the label loss of several chains, or None if the model is not one of these.
+    """Returns the label loss of several chains, or None if the model is not supported.
 
     Args:
-        model: in float32, or in 4 bits; weights that do not move are taken as they are now.
-        tokens_NxL: the windows.
-        names: of the parameters that move, in the order in which their tensors are given.
+        model: a model in float32 or 4 bits, from which the weights that do not move are taken.
+        tokens_NxL: the windows; the last token of each is the label.
+        names: the names of the parameters that move.
+
+    Returns:
+        A function of the moving tensors, each (C, …) and in the order of `names`, and of the
+        windows' indices (C, B). It returns the losses (C, B) in nats.
     """
     weights = _constants(model) if _known(model.config) else None
     if weights is None or sum(each.numel() for each in weights.values()) > LARGEST:
@@ -56,7 +60,7 @@ def loss(model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str]) -> St
 
 
 def _known(config: Any) -> bool:
-    """Tells whether a model is one of those that `build` makes, of any size."""
+    """Tells whether `gpt2` or `llama` below computes a model of this configuration."""
     if config.model_type == "gpt2":
         tanh = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
         scaled = config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
@@ -73,8 +77,9 @@ def _known(config: Any) -> bool:
 
 
 def _constants(model: nn.Module) -> dict[str, Tensor] | None:
-    """Returns every weight in float32, those in 4 bits as what they stand for; None where a weight
-    has another format.
+    """Returns all weights in float32 by name, dequantised if they are in 4 bits.
+
+    It returns None if any weight has another format.
     """
     found = {}
     for name, parameter in model.named_parameters():
@@ -86,7 +91,7 @@ def _constants(model: nn.Module) -> dict[str, Tensor] | None:
 
 
 def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
-    """Returns the losses (C, B) of GPT-2, with tanh's GELU and the embedding as its head."""
+    """Returns the label losses (C, B), in nats, of a GPT-2 with tanh's GELU and a tied head."""
     C, B, L = tokens_CxBxL.shape
     P, d, eps = L - 1, config.n_embd, config.layer_norm_epsilon
     w = weights
@@ -122,7 +127,7 @@ def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
 
 
 def llama(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
-    """Returns the losses (C, B) of Llama, as many key heads as heads, and a head of its own."""
+    """Returns the label losses (C, B), in nats, of a Llama without grouped queries or tied head."""
     C, B, L = tokens_CxBxL.shape
     P, d, heads = L - 1, config.hidden_size, config.num_attention_heads
     w = weights
@@ -152,14 +157,14 @@ def llama(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
 
 
 def looked_up(table_CxVxD: Tensor, tokens_CxBxP: Tensor) -> Tensor:
-    """Returns the embeddings (C, B·P, D) of tokens, each chain's from its own table."""
+    """Looks up each chain's tokens in its own table; returns the embeddings (C, B·P, D)."""
     C, V, d = table_CxVxD.shape
     rows = tokens_CxBxP + V * torch.arange(C, device=tokens_CxBxP.device)[:, None, None]
     return embedding(rows.view(C, -1), table_CxVxD.reshape(C * V, d))
 
 
 def at_last(x: Tensor, B: int) -> Tensor:
-    """Returns what stands at the last position of each of B windows: (C, B, d) of (C, B·P, d)."""
+    """Selects the last position of each of B windows: x is (C, B·P, d), the result (C, B, d)."""
     C, rows, d = x.shape
     return x.view(C, B, rows // B, d)[:, :, -1]
 
@@ -172,9 +177,18 @@ def attend(
     heads: int,
     turn: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Returns the heads' attention (C, rows of q, d), causal; `turn` is that of `rotation`.
+    """Computes causal attention.
 
-    Queries are those of the last positions if there are fewer of them than keys.
+    Args:
+        q: the queries (C, B·Q, d), of all positions (Q = P) or of the last alone (Q = 1).
+        k: the keys (C, B·P, d).
+        v: the values (C, B·P, d).
+        batch: C·B, the number of windows of all chains.
+        heads: the number of heads.
+        turn: the cosines and sines of `rotation`; None without rotary embeddings.
+
+    Returns:
+        The concatenated outputs of the heads, (C, B·Q, d).
     """
     C, rows, d = q.shape
     q, k, v = (x.view(batch, -1, heads, d // heads).transpose(1, 2) for x in (q, k, v))
@@ -190,7 +204,17 @@ def attend(
 def rotation(
     positions: int, size: int, theta: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Returns cosines and sines (positions, size) of rotary embeddings."""
+    """Returns the cosines and sines of rotary embeddings (Su et al. 2021, arXiv 2104.09864).
+
+    Args:
+        positions: the number of positions.
+        size: the number of dimensions of a head.
+        theta: the base of the frequencies.
+        device: the device of the results.
+
+    Returns:
+        Two tensors (positions, size).
+    """
     inverse = theta ** (-torch.arange(0, size, 2, device=device).float() / size)
     angle = torch.arange(positions, device=device).float()[:, None] * inverse
     angle = torch.cat([angle, angle], -1)
@@ -198,13 +222,13 @@ def rotation(
 
 
 def half_turned(x: Tensor) -> Tensor:
-    """Returns (−x₂, x₁) of x = (x₁, x₂), as Llama's rotary embedding pairs its numbers."""
+    """Returns (−x₂, x₁), where x₁ and x₂ are the halves of x, as in Llama's rotary embedding."""
     first, second = x.chunk(2, -1)
     return torch.cat([-second, first], -1)
 
 
 def losses(logits_CxBxV: Tensor, tokens_CxBxL: Tensor) -> Tensor:
-    """Returns the cross-entropies (C, B) of the last tokens."""
+    """Returns the cross-entropies (C, B), in nats, of the last tokens."""
     labels = tokens_CxBxL[:, :, -1]
     found = cross_entropy(logits_CxBxV.flatten(0, 1), labels.flatten(), reduction="none")
     return found.view(labels.shape)

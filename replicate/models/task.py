@@ -1,4 +1,4 @@
-"""A language model at w*, the windows of its family, and what of the model chains move."""
+"""The task of a language model: the model at w*, its family's windows and the moving weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ from replicate.sampling.task import StackedLoss
 
 @dataclass(frozen=True, kw_only=True)
 class TextTask(Task):
-    """A loaded task. `tokens_NxL`: its windows; `names`: of the parameters that move."""
+    """The task of a language model that has been loaded.
+
+    Attributes:
+        config: what was loaded.
+        model: the model at w*.
+        tokens_NxL: the windows; the last token of each is the label.
+        names: the names of the parameters that move, in the order of `parameters`.
+    """
 
     config: TaskConfig
     model: PreTrainedModel
@@ -28,11 +35,11 @@ class TextTask(Task):
 
     @property
     def examples(self) -> int:
-        """Number of windows, N."""
+        """The number of windows, N."""
         return len(self.tokens_NxL)
 
     def identity(self) -> dict[str, Any]:
-        """Returns `TaskConfig.identity`, with what is known once the model is loaded."""
+        """Returns `TaskConfig.identity` and the sizes that are known once the model is loaded."""
         return self.config.identity() | {
             "length": self.tokens_NxL.shape[1],
             "parameters": loading.count(self.model),
@@ -42,10 +49,14 @@ class TextTask(Task):
 
 
 def load(config: TaskConfig) -> TextTask:
-    """Loads a model at w* and its windows onto the device that they are sampled on.
+    """Loads a model at w* and its windows onto the device on which the chains run.
+
+    Args:
+        config: the model, its windows, their formats, and what moves.
 
     Raises:
-        UserError: they cannot be loaded, or the restriction names nothing.
+        UserError: the model or the windows cannot be loaded, or a word of the restriction names no
+            parameter.
     """
     device = loading.device(config.device, config.model, config.gpus_per_model)
     tokens_NxL = torch.from_numpy(windows.load(config.windows).tokens_NxL).to(device)
@@ -79,7 +90,11 @@ def load(config: TaskConfig) -> TextTask:
 def _stacked_loss(
     model: PreTrainedModel, tokens_NxL: Tensor, config: TaskConfig, names: Sequence[str]
 ) -> StackedLoss | None:
-    """Returns the loss of several chains, where it is asked for, known, and that of the model."""
+    """Returns the loss of several chains at once, if the config allows it, or None.
+
+    It is also None if `stacked.loss` does not support the model, or if its losses of the first
+    windows differ from the model's own.
+    """
     if config.together == 1 or config.compute_dtype != "float32" or config.gradient_checkpointing:
         return None
     loss = stacked.loss(model, tokens_NxL, names)

@@ -1,9 +1,10 @@
-"""Training of a control model on the windows of its family, until the loss is flat.
+"""Trains a control model on the windows of its family until the loss is flat.
 
 Adam runs at a constant rate after a warm-up. Every `check` steps, the mean training loss is
-compared with that of the steps before. When it improves by less than `tolerance`, or near the step
-limit, the rate falls linearly to zero over the last `descent` share of all steps. The weights at
-the end are w*, near a minimum of the loss over the same windows that the chains read later.
+compared with that of the `check` steps before. When it improves by less than `tolerance`, or near
+the step limit, the rate falls linearly to zero over the last `descent` share of all steps. The
+weights at the end are w*, near a minimum of the loss over the same windows that the chains read
+later.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from replicate.progress import Advance
 
 
 class Checkpoint(Protocol):
-    """Keeps the state of a training, so that it can be resumed."""
+    """Saves the state of a training, so that it can be resumed."""
 
     def load(self) -> dict[str, Tensor] | None:
-        """Returns the last state that was kept, None if there is none."""
+        """Returns the last saved state, or None if there is none."""
         ...
 
     def offer(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Keeps a state if it is time to."""
+        """Saves what `state` returns if the last checkpoint is old enough."""
         ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far a training got.
+    """The result of a training.
 
     Attributes:
-        steps: that were taken.
-        flat: whether the loss was flat at the constant rate.
-        loss: over all positions (nats per token).
-        label_loss: at the last position.
+        steps: the number of steps taken.
+        flat: whether the loss became flat at the constant rate.
+        loss: the mean loss over all positions (nats per token).
+        label_loss: the mean loss at the last position (nats).
     """
 
     steps: int
@@ -52,7 +53,7 @@ class Outcome:
 
 
 def token_losses(model: PreTrainedModel, tokens_BxL: Tensor) -> Tensor:
-    """Returns the cross-entropy (nats) of every token but the first (B, L − 1)."""
+    """Returns the cross-entropy (nats) of each token except the first, (B, L − 1)."""
     logits = model(input_ids=tokens_BxL[:, :-1], use_cache=False).logits
     return cross_entropy(
         logits.float().flatten(0, 1), tokens_BxL[:, 1:].flatten(), reduction="none"
@@ -70,12 +71,15 @@ def train(
     """Trains a model in place.
 
     Args:
-        model: with its initial weights.
+        model: the model with its initial weights.
         tokens_NxL: the windows.
-        schedule: of the training.
-        generator: orders the windows.
+        schedule: the learning rate, the batch size and the length of the training.
+        generator: draws the order of the windows.
         advance: reports each step.
-        checkpoint: from which the training is resumed if it holds a state.
+        checkpoint: saves the state; the training resumes from it if it holds a state.
+
+    Returns:
+        The number of steps and the final losses over the first `EVALUATED` windows.
     """
     N, B = len(tokens_NxL), min(schedule.batch_size, len(tokens_NxL))
     weights = list(model.parameters())
@@ -104,24 +108,24 @@ def train(
 
 
 class Course:
-    """Decides from the losses so far at which rate a training goes on and when it ends."""
+    """Computes the learning rate of the next step, and the last step, from the losses so far."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.step, self.last = 0, schedule.steps
-        self.descend = int(self.last * (1 - schedule.descent))  # the step at which the rate falls
+        self.descend = int(self.last * (1 - schedule.descent))  # the step from which the rate falls
         self.flat, self.before = False, float("inf")
         self.window: list[float] = []  # losses since the last check
 
     @property
     def rate(self) -> float:
-        """The rate of the next step as a share of the schedule's."""
+        """The learning rate of the next step, divided by `schedule.lr`."""
         if self.step >= self.descend:
             return (self.last - self.step) / (self.last - self.descend)
         return min(1.0, (self.step + 1) / max(self.schedule.warmup, 1))
 
     def record(self, loss: float) -> None:
-        """Counts a step and its loss, and lets the rate fall if the loss is flat."""
+        """Records the loss (nats per token) of a step; a flat loss starts the fall of the rate."""
         self.step += 1
         self.window.append(loss)
         if len(self.window) == self.schedule.check:
@@ -135,7 +139,7 @@ class Course:
     def state(
         self, weights: Sequence[Tensor], optimizer: torch.optim.Optimizer
     ) -> dict[str, Tensor]:
-        """Returns all that `restore` needs to go on to the same bits."""
+        """Returns the state from which a resumed training gives the same bits."""
         state = {
             "course": torch.tensor([self.step, self.last, self.descend, self.flat]),
             "losses": torch.tensor([self.before, *self.window], dtype=torch.float64),
@@ -151,7 +155,7 @@ class Course:
         weights: Sequence[Tensor],
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Puts a state back, into the weights and the optimizer too."""
+        """Restores this schedule, the weights and the optimizer from a state."""
         self.step, self.last, self.descend, flat = state["course"].tolist()
         self.flat = bool(flat)
         self.before, *self.window = state["losses"].tolist()
@@ -166,7 +170,7 @@ class Course:
 
 
 def batches(windows: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yields the indices of whole batches, epoch after epoch, each in an order of its own."""
+    """Yields the windows' indices (B,) of full batches; each epoch has a new random order."""
     whole = windows // batch_size
     while True:
         yield from torch.randperm(windows, generator=generator).split(batch_size)[:whole]

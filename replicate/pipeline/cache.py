@@ -1,8 +1,8 @@
-"""The cache: one file for each finished unit, named by a hash of all that the unit depends on.
+"""The cache has one file for each finished unit, named by a hash of all that the unit depends on.
 
 The hash covers the unit's settings, the hashes of its inputs, and the code that computes it. So a
-changed model or setting recomputes its own units alone, and what was computed otherwise is never
-picked up. A file is there as a whole or not at all; a damaged file counts as missing.
+change of a model or a setting recomputes only its own units, and results of other code or inputs
+are never used. A file is written completely or not at all; a damaged file counts as missing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[1]
 PIPELINE = PACKAGE.parent / "dvc.yaml"
-UNITS = (  # stages whose work is units
+UNITS = (  # the stages that run units
     "pretrain",
     "baseline",
     "search",
@@ -42,20 +42,20 @@ UNITS = (  # stages whose work is units
 
 
 def key(**parts: Any) -> str:
-    """Returns a short hash of a unit's settings and inputs, which JSON can express."""
+    """Returns a unit's key: 24 hexadecimal digits of a hash of its settings and inputs as JSON."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def write(file: Path, arrays: Mapping[str, NDArray[Any]], **notes: Any) -> None:
-    """Writes arrays, and notes that JSON can express, as a whole or not at all."""
+    """Writes arrays and notes (as JSON) to a file, completely or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = np.frombuffer(json.dumps(notes, sort_keys=True).encode(), np.uint8)
     tensors.save(file, {**arrays, "notes": text})
 
 
 def read(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-    """Returns what `write` put there; None if the file is missing or damaged."""
+    """Returns the arrays and notes that `write` saved; None if the file is missing or damaged."""
     if not file.is_file():
         return None
     try:
@@ -66,13 +66,13 @@ def read(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
 
 
 class Checkpoint:
-    """Keeps the state of a long training in a file, every so many seconds."""
+    """Saves the state of a training in `file`, every `every` seconds."""
 
     def __init__(self, file: Path, every: float) -> None:
         self.file, self.every, self.last = file, every, time.monotonic()
 
     def load(self) -> dict[str, Tensor] | None:
-        """Returns the last state that was kept; None if there is none."""
+        """Returns the last state that was saved; None if there is none."""
         import torch
 
         found = read(self.file)
@@ -81,21 +81,21 @@ class Checkpoint:
         return {name: torch.from_numpy(array) for name, array in found[0].items()}
 
     def offer(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Keeps a state if it is time to."""
+        """Saves a state if `every` seconds have passed since the last one."""
         if time.monotonic() - self.last >= self.every:
             write(self.file, {name: each.detach().cpu().numpy() for name, each in state().items()})
             self.last = time.monotonic()
 
     def drop(self) -> None:
-        """Removes what was kept."""
+        """Deletes the file."""
         self.file.unlink(missing_ok=True)
 
 
 @cache
 def code_hash(stage: str) -> str:
-    """Returns a hash of the code that a stage of dvc.yaml lists as its dependencies.
+    """Returns a hash of the code that dvc.yaml lists for a stage, and of torch's version.
 
-    Comments, docstrings and layout do not count, so that a better sentence recomputes no unit.
+    Comments, docstrings and layout do not count, so a better docstring recomputes no unit.
     """
     digest = hashlib.sha256(version("torch").encode())
     for file in _files(stage):
@@ -104,7 +104,7 @@ def code_hash(stage: str) -> str:
 
 
 def contents(stage: str) -> str:
-    """Returns a hash of the files of a stage's code as they are now, to the last byte."""
+    """Returns a hash of the present bytes of a stage's code, comments included."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in _files(stage))).hexdigest()
 
 
@@ -117,7 +117,7 @@ def _files(stage: str) -> list[Path]:
 
 @cache
 def dependencies(stage: str) -> tuple[str, ...]:
-    """Returns the code that a stage depends on, as dvc.yaml has it."""
+    """Returns the paths of the code that dvc.yaml lists as a stage's dependencies."""
     declared = _stages()[stage]
     every = declared.get("do", declared)["deps"]
     return tuple(dep for dep in every if dep.startswith("replicate/"))
@@ -140,6 +140,6 @@ def _essence(source: bytes) -> str:
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Tells a string that stands alone: a docstring."""
+    """Returns whether a statement is only a string, such as a docstring."""
     constant = node.value if isinstance(node, ast.Expr) else None
     return isinstance(constant, ast.Constant) and isinstance(constant.value, str)

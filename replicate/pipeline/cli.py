@@ -1,6 +1,6 @@
-"""The command line: a command for each stage of dvc.yaml, and those that a person calls.
+"""Defines the command line: a command for each stage of dvc.yaml, and commands for people.
 
-Everything slow is imported when a command needs it.
+A command imports slow modules only when it runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from replicate.errors import UserError, refusal
 from replicate.pipeline import processes
 
 NAME = "python -m replicate"
-STAGES = {  # name → what it is given, what it does
+STAGES = {  # name → the kind of its argument, its help text
     "extract": ("family", "Reviews become the token windows of a family."),
     "pretrain": ("family", "Train or fetch a family's models."),
     "baseline": ("family", "Loss of every example at w*, and the gradient there."),
@@ -38,13 +38,13 @@ BY_MODEL = ("pretrain", "baseline", "estimate", "transfer", "original", "quantis
 
 
 class Group(click.Group):
-    """Lists commands in the order in which they were added; a user's mistake is one line."""
+    """Lists commands in the order of their definition, and prints a user's mistake as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Runs a command as click does, but what click refuses is one line too."""
+        """Runs a command as click does, but prints click's own errors as one line too."""
         try:
             code = super().main(*args, **(extra | {"standalone_mode": False}))
         except click.ClickException as error:
@@ -74,7 +74,13 @@ def main() -> None:
 
 
 def add_stage(name: str, kind: str | None, purpose: str) -> None:
-    """Adds the command that runs `replicate.pipeline.stages.<name>`."""
+    """Adds the command that runs `replicate.pipeline.stages.<name>`.
+
+    Args:
+        name: the name of the stage.
+        kind: what its argument is, a `family` or a `study`; None if it has no argument.
+        purpose: the help text.
+    """
     options: list[click.Parameter] = [click.Argument([kind])] if kind else []
     if name in BY_MODEL:
         options.append(click.Option(["--only"], metavar="MODEL", help="Compute one model alone."))
@@ -99,7 +105,7 @@ def add_stage(name: str, kind: str | None, purpose: str) -> None:
                 )
         elsewhere = found.machine.scheduler or parallel.shared()
         if name in cache.UNITS and found.machine.workers != 1 and not elsewhere:
-            parallel.prepare_forks()  # it imports torch meanwhile
+            parallel.prepare_forks()  # the new process imports torch meanwhile
         stage = import_module(f"replicate.pipeline.stages.{name}")
         with runs.logged(found.paths.logs / "runs.jsonl", found.paths.benchmarks, name, argument):
             stage.run(found, *([argument] if kind else []), **given)

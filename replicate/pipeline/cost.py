@@ -1,6 +1,7 @@
-"""What a study costs: parameters, memory, operations and time of each stage, by simple arithmetic.
+"""Estimates what a study costs: parameters, memory, operations and time of each stage.
 
-The numbers are estimates to choose a machine by. Nothing is downloaded, and no run is stopped.
+The estimates are simple arithmetic and help to choose a machine. Nothing is downloaded, and no run
+is stopped.
 """
 
 from __future__ import annotations
@@ -36,21 +37,23 @@ from replicate.reporting.table import Column, Table
 CONFIGURATIONS, DEVICES, BYTES = yaml.safe_load(
     Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
 ).values()
-STATES = {"sgld": 0, "sgnht": 1, "rmsprop": 1, "adam": 2}  # numbers kept for a weight that moves
-ACTIVATIONS = 24  # numbers that a block keeps for backward, for each token and unit of width
+STATES = {"sgld": 0, "sgnht": 1, "rmsprop": 1, "adam": 2}  # numbers per sampled weight
+ACTIVATIONS = 24  # numbers that a block stores for backward, per token and unit of width
 WORKER = 0.5e9  # bytes of a worker process before it loads a model
-REVIEWS = 25_000  # of a corpus whose size params.yaml does not tell
-SHARE = 0.4  # of a named device's peak that a step reaches
+REVIEWS = 25_000  # assumed size of every corpus
+SHARE = 0.4  # share of a named device's peak speed that a step reaches
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where the work is done.
+    """A machine whose costs are estimated.
 
     Attributes:
-        memory: bytes that are free: of one GPU, or on a CPU for all workers.
-        pace: of one worker at a compute dtype, the operations per second, and the seconds that a
-            step takes for each block, however small the block is.
+        memory: free bytes of one GPU, or of the memory that all workers on a CPU share.
+        workers: the number of worker processes.
+        gpu: whether the device is a GPU.
+        pace: returns, for a compute dtype, the operations per second of one worker, and the seconds
+            of overhead that a step has for each block.
     """
 
     memory: float
@@ -64,8 +67,9 @@ class Work:
     """What a stage does with one model: steps of chains or of a training, and forward passes.
 
     Attributes:
-        family: its settings in this stage; the sampler of a training is called adam.
-        steps: of all chains together.
+        family: the settings of the family in this stage; a training has the sampler `adam`.
+        steps: the steps of all chains together, or of the training.
+        examples: the number of examples that have a forward pass alone.
     """
 
     stage: str
@@ -76,14 +80,14 @@ class Work:
 
 
 class Shape:
-    """A model without weights, from its configuration."""
+    """The sizes of a model, which is built from its configuration without weights."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         with init_empty_weights():
             self.model = AutoModelForCausalLM.from_config(config)
         self.model.tie_weights()
         self.config = config.get_text_config()
-        self.packed = restrictions.matrices(self.model)  # the blocks' matrices, by id
+        self.packed = restrictions.matrices(self.model)  # the ids of the blocks' matrices
         sizes = {id(p): p.numel() for p in self.model.parameters()}
         self.parameters = sum(sizes.values())
         self.matrices = sum(sizes[key] for key in self.packed)
@@ -98,14 +102,14 @@ class Shape:
         return sum(self.model.get_parameter(name).numel() for name in moved)
 
     def forward(self, tokens: int, labels: int) -> float:
-        """Counts the operations of one window, with the logits of so many labels."""
+        """Counts the operations of a window's forward pass, with logits for `labels` labels."""
         weights = self.matrices * tokens + self.config.vocab_size * self.width * labels
         return 2.0 * weights + 4 * self.layers * self.width * tokens**2
 
     def memory(self, family: Family) -> float:
         """Counts the bytes of weights, w*, gradients, the sampler's state and activations."""
         sampling, sampled = family.sampling, self.sampled(family)
-        others = self.parameters - self.matrices  # which no format packs
+        others = self.parameters - self.matrices  # no format packs these
         moved = min(others, sampled)
         wide = 2 if family.weights == "bfloat16" else 4
         weight, anchor, gradient = BYTES[family.weights]
@@ -118,13 +122,13 @@ class Shape:
 
 
 def run(config: Config, study: str | None, device: str | None, as_json: bool) -> None:
-    """Prints what a study costs, or all studies.
+    """Prints what one study costs, or if `study` is None, what all studies cost.
 
     Args:
         device: a name in cost.yaml; None for this machine, on which small models are timed.
 
     Raises:
-        UserError: there is no such study or device.
+        UserError: the study or the device does not exist.
     """
     for kind, name, known in (("study", study, config.studies), ("device", device, DEVICES)):
         if name is not None and name not in known:
@@ -150,7 +154,7 @@ def run(config: Config, study: str | None, device: str | None, as_json: bool) ->
 
 
 def list_work(config: Config, study: str) -> Iterator[Work]:
-    """Lists what the stages of a study do with models."""
+    """Yields the work of each stage of a study on each model."""
     examined = examined_examples(REVIEWS, config.baseline.gradient_examples)
     for name in config.studies[study].families:
         family, search = config.families[name], config.families[name].search
@@ -181,8 +185,9 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
     """Returns what a piece of work costs on a device.
 
     Returns:
-        The weights in all, those that are sampled, operations, bytes of one copy of the model in
-        memory, seconds with all workers, and whether it fits; None for what is not known.
+        A row of the table: the numbers of weights and of sampled weights, the operations, the bytes
+        of one copy of the model, the seconds with all workers, and whether the work fits. What is
+        not known is None.
     """
     family = work.family
     found: dict[str, Any] = {"stage": work.stage, "model": work.model, "weights": family.weights}
@@ -192,7 +197,7 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
     training = family.sampling.sampler == "adam"
     tokens, sampled = family.length - 1, shape.sampled(family)
     forward = shape.forward(tokens, tokens if training else 1)
-    frozen = sampled <= shape.parameters - shape.matrices  # which then have no gradients
+    frozen = sampled <= shape.parameters - shape.matrices  # then the matrices have no gradients
     passes = 3 + family.gradient_checkpointing - frozen
     step = passes * family.sampling.batch_size * forward
     memory = shape.memory(family)
@@ -229,7 +234,7 @@ def shape(config: Config, name: str) -> Shape | None:
     if isinstance(cached, str):
         try:
             return Shape(AutoConfig.from_pretrained(Path(cached).parent, trust_remote_code=False))
-        except (OSError, ValueError, KeyError):  # transformers', for what it does not know
+        except (OSError, ValueError, KeyError):  # transformers does not know the model
             return None
     return None if noted is None else Shape(AutoConfig.for_model(**noted))
 
@@ -245,7 +250,7 @@ def timed(dtype: str) -> tuple[float, float]:
     """Times steps of a narrow and of a wide model on one thread.
 
     Returns:
-        The operations per second, and the seconds that a step takes for each block besides.
+        The operations per second, and the seconds of overhead that a step has for each block.
     """
     device, seconds, operations = loading.device("any", "plan").type, [], []
     torch.set_num_threads(1)  # as in a worker

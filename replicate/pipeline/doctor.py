@@ -1,4 +1,4 @@
-"""What this machine has and lacks for the work: one line for each thing, with the remedy."""
+"""Checks what this machine has and lacks for the work, and prints a remedy for what it lacks."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from replicate.pipeline.stages import paper
 MAKE = "remove .venv and run `make setup`"
 WORKER = 0.8e9  # bytes of memory that a worker takes
 File = tuple[str, str, str, str]
-PATIENCE = 4.0  # seconds that the hub has for an answer
+PATIENCE = 4.0  # seconds to wait for an answer of the hub
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; where it lacks, `remedy` says what to do.
+    """The result of one check. If something is missing, `remedy` says what to do.
 
     Attributes:
         needed_by: the studies that cannot run without it, or `pdf`.
@@ -47,7 +47,7 @@ def run(config: Config, as_json: bool) -> bool:
     """Prints every check, and which studies can run here.
 
     Returns:
-        Whether the study `demo` can run; if there is none of that name, whether all studies can.
+        Whether the study `demo` can run; if params.yaml has no `demo`, whether all studies can.
     """
     checks = list(examine(config))
     lacking = {
@@ -67,7 +67,7 @@ def run(config: Config, as_json: bool) -> bool:
 
 
 def examine(config: Config) -> Iterator[Check]:
-    """Looks at everything that the studies need."""
+    """Yields a check of each thing that the studies need."""
     all_studies = tuple(config.studies)
     remedy = "" if sys.version_info[:2] == (3, 11) else "make setup PYTHON=python3.11"
     yield Check("Python", sys.version.split()[0], remedy, all_studies)
@@ -96,13 +96,13 @@ def examine(config: Config) -> Iterator[Check]:
 
 
 def refused(name: str, error: UserError, *needed_by: str) -> Check:
-    """Returns the check that a one-line error answers: what lacks; the remedy."""
+    """Returns a failed check from an error whose text is `what is wrong; the remedy`."""
     found, _, remedy = str(error).partition("; ")
     return Check(name, found, remedy or "see README.md", needed_by)
 
 
 def free_memory() -> float:
-    """Returns the bytes of memory that are free here, within the limit of a container."""
+    """Returns the free bytes of memory, which are at most the limit of the container."""
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
     return min(float(psutil.virtual_memory().available), math.inf if text == "max" else float(text))
@@ -132,7 +132,7 @@ def gpu(studies: tuple[str, ...]) -> Check:
         if torch.cuda.is_available():
             free = f"{torch.cuda.mem_get_info()[0] / 1e9:.0f} GB free"
             return Check("GPU", f"{torch.cuda.get_device_name()}, {free}")
-    except (ImportError, OSError, RuntimeError) as error:  # CUDA's, of a GPU that others fill
+    except (ImportError, OSError, RuntimeError) as error:  # such as CUDA's, if others fill the GPU
         said = str(error).partition("\n")[0]
         return Check("GPU", said, f"see `nvidia-smi`, or {MAKE}", studies)
     remedy = "use a machine with one; `python -m replicate plan --device h100` tells which will do"
@@ -140,7 +140,7 @@ def gpu(studies: tuple[str, ...]) -> Check:
 
 
 def disk(studies: tuple[str, ...]) -> Check:
-    """Looks for room where the stages write."""
+    """Checks that the stages can write, and how much disk is free."""
     place = Path("data") if Path("data").is_dir() else Path()
     if not os.access(place, os.W_OK):
         return Check("disk", f"{place} may not be written", "give write access to it", studies)
@@ -149,7 +149,7 @@ def disk(studies: tuple[str, ...]) -> Check:
 
 
 def dvc(folder: Path, studies: tuple[str, ...]) -> Check:
-    """Looks at DVC's table of locks, which stops every dvc command if it was cut short."""
+    """Checks DVC's file of locks. A killed process can damage it, and then no dvc command runs."""
     if not folder.is_dir():
         return Check("DVC", "no DVC project here", "run this from the root of a clone", studies)
     table = folder / "tmp" / "rwlock"
@@ -183,9 +183,10 @@ def hub_access(config: Config) -> Iterator[Check]:
 
 
 def hub_files(config: Config) -> dict[File, set[str]]:
-    """Returns what params.yaml names on the hub, with the studies that need it.
+    """Returns the files of the hub that params.yaml names, each with the studies that need it.
 
-    A file is its repository, revision, name and kind of repository; no name is a model's weights.
+    A key is (repository, revision, file, kind of repository). If the file is "", it stands for all
+    weights of a model.
     """
     found: dict[File, set[str]] = {}
     for study, settings in config.studies.items():

@@ -1,4 +1,4 @@
-"""What a computation runs on: the device, and the packages that its numbers depend on."""
+"""Describes what a computation runs on: the device, and the packages that results depend on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("bitsandbytes", "numba", "numpy", "torch", "transformers")
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
-    """Of installed packages, without importing them; null for one that is not there."""
+    """Returns packages' versions without importing them; None for one that is not installed."""
     found: dict[str, str | None] = {}
     for name in packages:
         try:
@@ -24,7 +24,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
 
 
 def processor() -> str:
-    """The model of the CPU."""
+    """Returns the name of the CPU's model."""
     file = Path("/proc/cpuinfo")
     lines = (
         file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
@@ -34,7 +34,7 @@ def processor() -> str:
 
 
 def device() -> str:
-    """What the process has computed on so far: the GPU, where torch has used one, else the CPU."""
+    """Returns the device that the process has used: the GPU if torch used one, else the CPU."""
     torch = sys.modules.get("torch")
     return (
         torch.cuda.get_device_name()
@@ -44,8 +44,9 @@ def device() -> str:
 
 
 def sampling() -> dict[str, Any]:
-    """Where chains are run from here on, as it is noted on their traces: the same for all of them
-    on one machine.
+    """Returns the device, threads and versions with which this process runs chains.
+
+    Every trace has them as an attribute. They are the same for all chains on one machine.
     """
     import torch
 

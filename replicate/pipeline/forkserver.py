@@ -1,7 +1,7 @@
-"""What the process that worker processes are forked from does, once: it is imported there alone.
+"""Prepares the fork server, the process that worker processes are forked from.
 
-It holds the slow imports, so that a worker starts in a fraction of a second. Every worker forked
-from it first ties itself to it.
+Only the fork server imports this module. It imports slow packages once, so that a worker starts in
+a fraction of a second. Every worker first arranges to end with the fork server.
 """
 
 import logging
@@ -23,6 +23,6 @@ from replicate.pipeline.stages import calibrate, pretrain  # noqa: E402, F401
 
 torch.set_num_threads(1)
 parallel.STARTED.update({stage: cache.contents(stage) for stage in cache.UNITS})
-for _name in list(logging.root.manager.loggerDict):  # dask's: the client says what goes wrong
+for _name in list(logging.root.manager.loggerDict):  # the client reports dask's errors
     if _name.startswith("distributed"):
         logging.getLogger(_name).setLevel(logging.CRITICAL)

@@ -16,10 +16,10 @@ def state(paths: Sequence[str] = ()) -> tuple[str | None, bool]:
     """Returns the current commit (None before the first one), and whether tracked files changed.
 
     Args:
-        paths: the files and folders that are looked at for changes; all if there are none.
+        paths: the files and folders that are checked for changes; all if it is empty.
 
     Raises:
-        UserError: git cannot say.
+        UserError: git is not installed, or it fails.
     """
     arguments = ("--porcelain=v2", "--branch", "--untracked-files=no", "--", *paths)
     lines = _git("status", *arguments).decode(errors="replace").splitlines()
@@ -34,7 +34,7 @@ def commit(revision: str) -> str:
         UserError: there is no such commit, or several experiments have that name.
     """
     named = f"{revision}^{{commit}}"
-    _git("rev-parse", "--git-dir")  # so that a missing repository is not told as a missing commit
+    _git("rev-parse", "--git-dir")  # if there is no repository, the error says so
     try:
         return _git("rev-parse", "--verify", "--quiet", "--end-of-options", named).decode().strip()
     except UserError:
@@ -48,7 +48,7 @@ def commit(revision: str) -> str:
 
 
 def files(commit: str, folder: Path) -> dict[str, bytes]:
-    """Returns the files of a folder as they were committed, by their path in it.
+    """Returns the bytes of a folder's files in a commit, by their path in the folder.
 
     Raises:
         UserError: the commit has no such folder.
@@ -63,7 +63,10 @@ def files(commit: str, folder: Path) -> dict[str, bytes]:
 
 
 def _experiments(name: str) -> list[str]:
-    """DVC keeps an experiment at refs/exps/<hash of the commit it started from, in two>/<name>."""
+    """Returns the commits of all DVC experiments of that name.
+
+    DVC stores an experiment at refs/exps/ab/cdef…/<name>, where abcdef… is its parent commit.
+    """
     form = "--format=%(objectname) %(refname)"
     lines = _git("for-each-ref", form, "refs/exps").decode(errors="replace").splitlines()
     found = (line.split(" ", 1) for line in lines)
@@ -71,7 +74,7 @@ def _experiments(name: str) -> list[str]:
 
 
 def _git(*arguments: str) -> bytes:
-    """Git takes no lock, so that it can be asked while others work in the same folder."""
+    """Runs git without its optional locks, so that it disturbs no other process in the folder."""
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(["git", *arguments], env=environment, capture_output=True)  # noqa: S607

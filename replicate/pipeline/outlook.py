@@ -1,7 +1,7 @@
-"""How long a recorded run of the demo study would still take on this machine.
+"""Estimates how long the demo study still takes on this machine.
 
-The seconds of each stage on a known machine are in benchmarks/results.json. A short computation is
-timed here and was timed there, and the ratio of the two scales the seconds.
+benchmarks/results.json has the seconds of each stage on a known machine, and of a short
+computation. The same computation is timed here, and the ratio of the two times scales the seconds.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ import numpy as np
 
 from replicate import progress
 
-Stage = tuple[str, str | None]  # its name, and its study or family
+Stage = tuple[str, str | None]  # the stage's name, and its study or family
 
-FRESH = 3600  # seconds for which a measured speed is used again
+FRESH = 3600  # seconds for which a measured speed is reused
 SIZE, PRODUCTS, ROUNDS = 128, 200, 5  # of the short computation, about 0.2 s
 
 
 def announce(
     benchmarks: Path, noted: Path, done: Collection[Stage], stage: str, argument: str | None
 ) -> None:
-    """Prints what is left of the demo study when a stage begins, and lets every line of progress
-    say what comes after the stage. It does nothing if the recorded run had no such stage.
+    """Prints, when a stage begins, how long the demo study still takes.
+
+    The stage's lines of progress then also show the time of the later stages. If the recorded run
+    does not have the stage, nothing is printed.
 
     Args:
-        benchmarks: results.json.
-        noted: where the speed of this machine is written for the stages that follow.
-        done: the stages that the same command has run, in an order that DVC chooses.
-        stage: that begins.
-        argument: its study or family.
+        benchmarks: the file results.json.
+        noted: the file that stores the speed of this machine for later stages.
+        done: the stages that the same command has run, in any order.
+        stage: the name of the stage that begins.
+        argument: the study or family of the stage.
     """
     recorded = _recorded(benchmarks)
     seconds = {(name, given): spent for name, given, spent in recorded.get("stages", [])}

@@ -1,13 +1,13 @@
 """Spreads units of work over processes, on this machine or on a running cluster, by dask.
 
-A unit is a chain, a search trial, a calibration case or a training. It looks for its file first,
-writes its file before it returns, and returns no data: so a lost process loses its own unit alone,
-and results do not depend on how many processes there are.
+A unit, such as a chain, a search trial or a training, runs only if its file is not in the cache.
+It writes that file and returns no data. So if a process dies, only its own unit is lost, and
+results do not depend on the number of processes.
 
-More than two missing units start a cluster of worker processes, one a core or GPU, each with one
-thread; fewer are computed in this process. `sharing` has one cluster for all stages of a command,
-which saves each its start. `machine.scheduler` sends the same units to a scheduler
-that runs elsewhere, whose workers (`python -m replicate worker ADDRESS`) see the same folder.
+More than two missing units start a cluster of worker processes, one for each core or GPU, each with
+one thread. At most two run in this process. With `sharing`, all stages of a command use one
+cluster. With `machine.scheduler`, units go to a scheduler that runs elsewhere; its workers
+(`python -m replicate worker ADDRESS`) see the same folder.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from replicate.progress import Advance, progress, silent
 if TYPE_CHECKING:
     from replicate.pipeline.config.schema import Machine
 
-STARTED: dict[str, str] = {}  # each stage's code when this worker process began
+STARTED: dict[str, str] = {}  # hash of each stage's code when the workers started
 PATIENCE = 300  # seconds to wait for the first worker
-SHARED = "REPLICATE_SCHEDULER"  # by which `sharing` tells stages its address and folder
-FEW = 2  # units that are computed in this process
+SHARED = "REPLICATE_SCHEDULER"  # variable with the address and folder of a shared cluster
+FEW = 2  # at most so many units are computed in this process
 SETTINGS = {
     "distributed.worker.multiprocessing-method": "forkserver",
     "distributed.worker.daemon": True,
-    "distributed.scheduler.allowed-failures": 1,  # a unit that ends two workers is given up
+    "distributed.scheduler.allowed-failures": 1,  # a unit fails if two workers die in it
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.worker-ttl": None,
     "distributed.admin.tick.limit": "1h",
@@ -45,34 +45,34 @@ SETTINGS = {
 
 
 class Unit(Protocol):
-    """A piece of work that leaves one file (or folder) in the cache."""
+    """A piece of work that writes one file (or folder) to the cache."""
 
     @property
     def name(self) -> str:
-        """What a message calls it."""
+        """The unit's name in messages."""
         ...
 
     @property
     def steps(self) -> int:
-        """How much work it is, in the progress bar's unit."""
+        """The amount of work, in units of the progress bar."""
         ...
 
     @property
     def stage(self) -> str:
-        """The stage of dvc.yaml whose code it depends on."""
+        """The stage of dvc.yaml whose code the unit depends on."""
         ...
 
     def done(self) -> bool:
-        """Returns whether its file is in the cache, whole."""
+        """Returns whether the cache has the complete file."""
         ...
 
     def run(self, advance: Advance) -> None:
-        """Computes it and writes its file."""
+        """Computes the result and writes the file."""
         ...
 
 
 class Engine:
-    """Runs units, and keeps its worker processes from one call to the next."""
+    """Runs units. Its worker processes stay alive from one call to the next."""
 
     def __init__(self, machine: Machine, gpus_per_model: int = 1) -> None:
         self.scheduler = machine.scheduler or (shared() if gpus_per_model == 1 else None)
@@ -93,7 +93,7 @@ class Engine:
         """Computes the units whose files the cache lacks.
 
         Raises:
-            UserError: a unit says so; its worker runs other code; or it ended two workers.
+            UserError: a unit raises it, a worker runs other code, or two workers died in a unit.
         """
         missing = [unit for unit in units if not unit.done()]
         if not missing:
@@ -109,7 +109,7 @@ class Engine:
 
         from replicate.models.cpu_kernels import fast_cpu
 
-        torch.set_num_threads(1)  # as in a worker: sums, and with them results, are the same
+        torch.set_num_threads(1)  # as in a worker, so that sums are rounded in the same way
         with fast_cpu(), progress(title, sum(unit.steps for unit in units)) as advance:
             for unit in units:
                 unit.run(advance)
@@ -134,10 +134,10 @@ class Engine:
     def _completed(
         self, client: Any, units: Sequence[Unit], code: dict[str, str]
     ) -> Iterator[tuple[Unit, Any]]:
-        """Yields each unit with its future as it ends.
+        """Yields each unit and its future when the unit ends.
 
-        A worker is given its next unit when it ends one, so that a worker's death is never held
-        against a unit that was only waiting there.
+        A worker gets its next unit only when it has ended one: if it dies, dask counts the death as
+        a failure of every unit that waits at it.
         """
         from distributed import as_completed
 
@@ -200,12 +200,12 @@ def execute(unit: Unit, code: str) -> None:
 
 
 def count(workers: int | Literal["auto"], gpus_per_model: int = 1) -> int:
-    """Returns how many worker processes there should be here: as many as asked for, else one for
-    each `gpus_per_model` GPUs, else one for each core.
+    """Returns the number of worker processes: `workers`, or if that is auto, one for each
+    `gpus_per_model` GPUs, or without a GPU one for each core.
     """
     if workers != "auto":
         return workers
-    if version("torch").endswith("+cpu"):  # known without importing it
+    if version("torch").endswith("+cpu"):  # this is known without importing torch
         return _cores()
     import torch
 
@@ -219,7 +219,7 @@ def _cores() -> int:
 
 
 def visible(number: int, gpus_per_model: int) -> dict[str, str]:
-    """Returns the environment in which worker `number` sees its own GPUs alone."""
+    """Returns the environment variables that show worker `number` only its own GPUs."""
     import torch
 
     total = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -232,7 +232,7 @@ def visible(number: int, gpus_per_model: int) -> dict[str, str]:
 
 
 def nanny(number: int, gpus_per_model: int) -> dict[str, Any]:
-    """Returns dask's description of one worker process and of the process that watches it."""
+    """Returns the options of a dask nanny, which starts and watches one worker process."""
     environment = dict.fromkeys(processes.ONE_THREAD, "1") | visible(number, gpus_per_model)
     return {"nthreads": 1, "memory_limit": 0, "dashboard": False, "env": environment}
 
@@ -259,8 +259,8 @@ def embedded(workers: int, gpus_per_model: int, port: int = 0) -> Any:
 def shared() -> str | None:
     """Returns the address of the cluster that the stages of a command share, if there is one.
 
-    Its workers stand in one folder, and a stage that runs in another one has none. They start when
-    this is first asked, and not before.
+    The workers run in one folder, so a stage in another folder gets None. The first call of this
+    function makes `sharing` start the cluster.
     """
     address, wanted, folder = os.environ.get(SHARED, "  ").split(" ", 2)
     if not address or folder != str(Path.cwd()):
@@ -273,10 +273,10 @@ def serve(address: str, workers: int, gpus_per_model: int, host: str | None) -> 
     """Runs worker processes of this machine for a scheduler elsewhere, until they are stopped.
 
     Args:
-        address: of the scheduler, such as tcp://10.0.0.1:8786.
-        workers: how many processes.
-        gpus_per_model: GPUs that each of them sees.
-        host: the address of this machine that the others reach; None to find it out.
+        address: the address of the scheduler, such as tcp://10.0.0.1:8786.
+        workers: the number of processes.
+        gpus_per_model: GPUs that each process sees.
+        host: the address at which other machines reach this one; None to detect it.
     """
     processes.import_dask()
     import asyncio

@@ -1,8 +1,8 @@
-"""How every process of the pipeline begins, and how it ends with the process that started it.
+"""Sets up each process of the pipeline, so that it ends with the process that started it.
 
-Ctrl-C and SIGTERM keep their default action: a process ends at once. Nothing is lost by that, since
-every finished unit is a whole file in the cache. On Linux a process also ends when its parent does,
-however the parent ended.
+Ctrl-C and SIGTERM have their default action: a process ends at once. Finished units are not lost,
+because each is a complete file in the cache. On Linux a process also ends when its parent ends, for
+whatever reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def begin(parent: int | None = None) -> None:
     """Gives signals their default action and ties this process to its parent.
 
     Args:
-        parent: the process id of the parent, if this process must have just that one.
+        parent: the id of the process that this one must end with; None if there is none.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if parent is None or sys.platform != "linux":
@@ -31,13 +31,13 @@ def begin(parent: int | None = None) -> None:
 
 
 def use_one_thread() -> None:
-    """Makes libraries that are imported after this compute on one thread of this process."""
+    """Makes libraries that are imported later compute on one thread."""
     for name in ONE_THREAD:
         os.environ[name] = "1"
 
 
 def import_dask() -> None:
-    """Imports dask without the settings of the user's environment, folders and home.
+    """Imports dask without the settings in the user's environment variables and files.
 
     A bad `DASK_*` variable or file would otherwise stop a stage with a traceback, and a good one
     would change how its work is spread.

@@ -1,4 +1,4 @@
-"""The run log: a line of JSON for each stage command, with what differs from run to run."""
+"""Writes the run log: for each stage command a line of JSON with what differs between runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,16 @@ CODE = ("replicate", "params.yaml", "dvc.yaml", "requirements")  # what results 
 
 @contextmanager
 def logged(log: Path, benchmarks: Path, stage: str, argument: str | None) -> Iterator[None]:
-    """Appends the line when the body ends or fails. A failure of its own stops no stage.
+    """Appends a line to the log when the body ends or fails. An error in that stops no stage.
 
-    If DVC runs the stage, it first says what is left of the demo study (see `outlook`).
+    If DVC runs the stage, the time that the demo study still takes is printed first (see
+    `outlook`).
+
+    Args:
+        log: the file of the log.
+        benchmarks: the file with the recorded run of the demo study.
+        stage: the name of the stage.
+        argument: the study or family of the stage.
     """
     begun, start, ended = datetime.now(UTC), time.perf_counter(), "error"
     commit, changed = None, None
@@ -55,7 +62,7 @@ def logged(log: Path, benchmarks: Path, stage: str, argument: str | None) -> Ite
 
 
 def _done_by(command: psutil.Process, log: Path) -> set[outlook.Stage]:
-    """Returns the stages that a command has run, which are those since it began."""
+    """Returns the stages that a command has run: all that the log has since the command began."""
     begun = datetime.fromtimestamp(int(command.create_time()), UTC).isoformat()
     lines = map(json.loads, log.read_text(encoding="utf-8").splitlines() if log.exists() else ())
     return {

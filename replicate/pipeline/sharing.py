@@ -1,4 +1,4 @@
-"""One cluster for all stages that a command runs, which saves each stage its start."""
+"""Starts one cluster for all stages of a command, so that not every stage starts its own."""
 
 from __future__ import annotations
 
@@ -18,16 +18,24 @@ from replicate.pipeline import parallel, processes
 
 
 def share(command: Sequence[str], workers: int) -> int:
-    """Runs a command whose stages share one cluster, which starts with the first stage that asks
-    for it and ends with the command.
+    """Runs a command whose stages share one cluster.
+
+    The cluster starts when the first stage needs it, and ends with the command.
+
+    Args:
+        command: the command and its arguments.
+        workers: the number of worker processes.
 
     Returns:
         The command's exit code.
+
+    Raises:
+        UserError: the command cannot be run.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    sys.warnoptions.append("ignore:resource_tracker")  # of semaphores that end with this process
+    sys.warnoptions.append("ignore:resource_tracker")  # its semaphores end with this process
     parent = os.getpid()
     with TemporaryDirectory(prefix="replicate-") as folder:
         wanted = Path(folder) / "wanted"
@@ -41,12 +49,12 @@ def share(command: Sequence[str], workers: int) -> int:
         while process.poll() is None and not wanted.exists():
             time.sleep(0.05)
         if process.poll() is None:
-            _cluster = _start(workers, port)  # it lives as long as this name
+            _cluster = _start(workers, port)  # the cluster lives as long as this variable
         return process.wait()
 
 
 def _start(workers: int, port: int) -> Any:
-    parallel.prepare_forks()  # by the main thread: they end with the thread that starts them
+    parallel.prepare_forks()  # in the main thread, as forks end with the thread that starts them
     processes.import_dask()
     import dask.config
 

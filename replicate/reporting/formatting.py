@@ -1,4 +1,4 @@
-"""How every published number is rounded; LaTeX, HTML and the terminal all show these texts."""
+"""Rounds every published number to a text, which LaTeX, HTML and the terminal all show."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pair = tuple[float | None, float | None]
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Rounds to `digits` significant digits at most; what is not finite becomes a dash."""
+    """Rounds to at most `digits` significant digits. A value that is not finite becomes a dash."""
     if value is None or not isfinite(value):
         return DASH
     if value == 0 or 1e-3 <= abs(value) < 1e6:
@@ -32,7 +32,7 @@ def with_error(pair: Pair, digits: int = 4) -> str:
 
 
 def effect(value: float | None) -> str:
-    """Rounds to three significant digits, but never above the unit."""
+    """Rounds to three significant digits, or to a whole number if that has more digits."""
     return number(value, max(3, len(f"{abs(value or 0):.0f}")))
 
 
@@ -52,7 +52,7 @@ def shares(bounds: tuple[float, float]) -> str:
 
 
 def span(values: Iterable[float | None], digits: int = 4, factor: float = 1.0) -> str:
-    """Writes the least and the greatest of the values times `factor`, or one where they agree."""
+    """Writes the range of the values times `factor`; one number if both ends round to the same."""
     known = [factor * value for value in values if value is not None]
     if not known:
         return DASH
@@ -66,7 +66,7 @@ def whole(value: int | None) -> str:
 
 
 def fixed(value: float | None, places: int = 2) -> str:
-    """Rounds to so many decimal places."""
+    """Rounds to `places` decimal places."""
     known = value is not None and isfinite(value)
     return f"{value:,.{places}f}".replace("-", "−") if known else DASH
 
@@ -82,7 +82,7 @@ def probability(p: float | None) -> str:
 
 
 def out_of(counts: tuple[int, int]) -> str:
-    """Writes how many of how many."""
+    """Writes a pair of counts, as in "3 of 4"."""
     return f"{counts[0]} of {counts[1]}"
 
 

@@ -1,4 +1,4 @@
-r"""Text, rows of tables and named numbers as LaTeX. LaTeX owns layout and captions."""
+r"""Writes text, rows of tables and named numbers as LaTeX. LaTeX owns layout and captions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from replicate.reporting.formatting import NOT_RUN
 from replicate.reporting.table import Table
 from replicate.study.records import JudgedClaim
 
-PIECES = {  # the longer ones first
+PIECES = {  # a longer key must stand before a shorter one that it starts with
     "λ̂": r"$\llc$",
     "w*": "$w^*$",
     " %": r"\,\%",
@@ -47,7 +47,7 @@ LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
 def text(plain: str) -> str:
-    """Returns plain text for LaTeX; what was not run is set apart."""
+    """Returns plain text as LaTeX. NOT_RUN becomes a macro of its own."""
     if plain == NOT_RUN:
         return r"\notrun"
     parts = POWER.split(re.sub(r"(?<=\d),(?=\d{3})", "\0", plain))
@@ -57,7 +57,7 @@ def text(plain: str) -> str:
 
 
 def rows(table: Table) -> str:
-    """Returns a line for each row; NOT_RUN spans the columns that a row lacks."""
+    """Returns one line per row. NOT_RUN spans all columns that a row lacks."""
     lines = []
     for row in table.texts:
         cells = [text(cell) for cell in row]
@@ -74,7 +74,7 @@ def values(prefix: str, named: Mapping[str, str]) -> str:
 
 
 def undecided(claims: list[JudgedClaim]) -> str:
-    """Returns a list item for each claim that is open: what would decide it."""
+    """Returns a list item for each inconclusive claim; it says what would decide the claim."""
     open_ = [claim for claim in claims if claim.verdict == "inconclusive"]
     return (
         "".join(f"\\item[{each.id}] {text(each.why)}\n" for each in open_) or "\\item[--] None.\n"
@@ -82,7 +82,7 @@ def undecided(claims: list[JudgedClaim]) -> str:
 
 
 def write(fragments: Mapping[str, str], folder: Path) -> None:
-    """Writes a `.tex` file for each fragment."""
+    """Writes each fragment to `<name>.tex` in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, fragment in fragments.items():
         (folder / f"{name}.tex").write_text(fragment, encoding="utf-8")

@@ -1,5 +1,5 @@
-"""What tables, figures and the report are made from: a study's records with its plan, and what
-belongs to no study.
+"""Reads what tables, figures and the report show: each study's plan and records, and the results
+that belong to no study.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from replicate.study.records import (
     read,
 )
 
-ESTIMATOR = "controlled"  # by which claims are judged
-CALIBRATED = "control"  # the study with the whole calibration
+ESTIMATOR = "controlled"  # the estimator that claims are judged by
+CALIBRATED = "control"  # the study that runs the whole calibration
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study asks for, and what of it was run."""
+    """A study's plan, and the records of what was run."""
 
     plan: StudyPlan
     claims: list[JudgedClaim]
@@ -58,7 +58,15 @@ class Study:
 
     @classmethod
     def read(cls, plan: StudyPlan, folder: Path) -> Study:
-        """Reads results/<study>/*.json."""
+        """Reads results/<study>/*.json.
+
+        Args:
+            plan: the study's plan.
+            folder: results/<study>.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
         found: dict[str, Any] = {
             name: read(folder / f"{name}.json", kind) for name, kind in COLLECTED.items()
         }
@@ -71,12 +79,12 @@ class Study:
 
     @property
     def default(self) -> dict[str, Estimate]:
-        """λ̂ by the estimator that claims are judged by, of each model that was run."""
+        """λ̂ of each model that was run, by the estimator that claims are judged by."""
         return {row.model: row for row in self.estimates if row.estimator == ESTIMATOR}
 
     @property
     def missing(self) -> list[str]:
-        """The models that the study asks for and has no λ̂ of."""
+        """The planned models that have no λ̂."""
         return [model for model in self.plan.models if model not in self.default]
 
 
@@ -94,7 +102,15 @@ class Reference:
 
     @classmethod
     def read(cls, figures: Path, results: Path) -> Reference:
-        """Reads data/published.yaml, results/published/ and the calibration of `CALIBRATED`."""
+        """Reads the published figures, results/published/ and the calibration of `CALIBRATED`.
+
+        Args:
+            figures: data/published.yaml.
+            results: the folder results/.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
         known = results / CALIBRATED
         return cls(
             figures=published.read(figures),

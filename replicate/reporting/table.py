@@ -1,4 +1,4 @@
-"""A table whose cells are values until a writer shows them (`latex`, `terminal`, the report)."""
+"""Tables of values. They become text when a writer shows them (`latex`, `terminal`, the report)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from replicate.reporting.formatting import DASH, NOT_RUN
 
 
 class Column(NamedTuple):
-    """What one column is called, where its values come from, and how they are shown.
+    """The name of a column, the source of its values, and how they are shown.
 
     Attributes:
-        value: the names of attributes of a record, or a function of it.
-        format: turns a value into text; without one the column holds words, set flush left.
+        value: names of a record's attributes, separated by spaces, or a function of the record.
+        format: turns a value into text. A column without it holds words and is aligned left.
     """
 
     name: str
@@ -24,13 +24,13 @@ class Column(NamedTuple):
     format: Callable[[Any], str] | None = None
 
     def of(self, record: Any) -> Any:
-        """Returns the column's value of one record."""
+        """Returns the column's value for one record; a tuple if it names several attributes."""
         return (
             self.value(record) if callable(self.value) else attrgetter(*self.value.split())(record)
         )
 
     def text(self, value: Any) -> str:
-        """Returns a value as it is shown."""
+        """Returns a value as text."""
         if self.format is not None and value != NOT_RUN:
             return self.format(value)
         return DASH if value is None else str(value)
@@ -38,7 +38,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Values by row and column; a row of which only the first cells are known ends in NOT_RUN."""
+    """Values by row and column. A row that was not run ends in NOT_RUN after its first cells."""
 
     title: str
     columns: Sequence[Column]
@@ -47,7 +47,7 @@ class Table:
 
     @cached_property
     def texts(self) -> list[list[str]]:
-        """The cells as they are shown; the rows that end in NOT_RUN are shorter."""
+        """The cells as text. Rows that end in NOT_RUN are shorter than the others."""
         return [
             [column.text(value) for column, value in zip(self.columns, row, strict=False)]
             for row in self.rows
@@ -55,12 +55,12 @@ class Table:
 
     @property
     def absent(self) -> list[str]:
-        """What the rows are of, where none of them was run and nothing but their names is known."""
+        """The names of the rows, if every row is only a name and NOT_RUN; otherwise empty."""
         names = [row[0] for row in self.rows if row[-1] == NOT_RUN and len(row) == 2]
         return list(dict.fromkeys(names)) if len(names) == len(self.rows) else []
 
     def only(self, *names: str) -> Table:
-        """Returns the table with these columns alone, in this order, and without its note."""
+        """Returns a table with only these columns, in this order, and without the note."""
         places = [[column.name for column in self.columns].index(name) for name in names]
         rows = []
         for row in self.rows:
@@ -73,23 +73,23 @@ class Table:
 def tabulate(
     title: str,
     heads: Sequence[str | Column],
-    asked: Iterable[Hashable],
+    planned: Iterable[Hashable],
     found: Mapping[Any, Any],
     columns: Sequence[Column],
     note: str = "",
 ) -> Table:
-    """Makes a table of what is asked for, with what was found.
+    """Makes a table with a row for everything planned, and NOT_RUN where there is no record.
 
     Args:
-        title: of the table.
-        heads: names of the first columns, which are known of every row.
-        asked: the key of every row, which is also its first cells (a tuple where they are several).
+        title: the title of the table.
+        heads: the first columns, or their names; every row has values in them.
+        planned: the key of every row. It is the row's first cell, or its first cells if a tuple.
         found: the record of each key that was run.
-        columns: what is shown of a record.
-        note: a sentence below the table.
+        columns: the columns that are filled from a record.
+        note: one or more sentences below the table.
     """
     rows = []
-    for key in asked:
+    for key in planned:
         head = key if isinstance(key, tuple) else (key,)
         record = found.get(key)
         cells = [NOT_RUN] if record is None else [column.of(record) for column in columns]

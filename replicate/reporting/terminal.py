@@ -1,4 +1,4 @@
-"""Tables on the terminal, or as plain lines, a row each, none cut short."""
+"""Prints tables on a terminal, or as plain lines with one row each, without cutting any cell."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from replicate.reporting.table import Table
 
 
 def show(table: Table) -> None:
-    """Prints a table, and the note below it.
+    """Prints a table.
 
-    It is drawn where a person looks on and its numbers fit; else it is plain lines.
+    If standard output is a terminal and the numbers fit its width, the table is drawn, with its
+    note below. Otherwise it is printed as plain lines, without the note.
     """
     drawn = Drawn(title=table.title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
     drawn.padding = (0, 1, 0, 0)
     for place, column in enumerate(table.columns):
         cells = [cell_len(row[place]) for row in table.texts if place < len(row)]
-        least = max(cells, default=0) if column.format or place == 0 else None  # words may fold
+        least = max(cells, default=0) if column.format or place == 0 else None  # words may wrap
         drawn.add_column(column.name, justify="right" if column.format else "left", min_width=least)
     for row in table.texts:
         drawn.add_row(*map(Text, row))
@@ -37,8 +38,8 @@ def show(table: Table) -> None:
 
 
 def plain(table: Table) -> list[str]:
-    """Returns the title, the names of the columns and the rows, a line each; every row has a cell
-    in every column, at least two spaces apart.
+    """Returns the title, the names of the columns and the rows, one line each. Every row has a cell
+    in every column. Cells are at least two spaces apart.
     """
     lacking = len(table.columns)
     rows = [[column.name for column in table.columns], *table.texts]

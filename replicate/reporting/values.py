@@ -1,6 +1,6 @@
-r"""The numbers that the paper's text names, by key; LaTeX reads them as `\result{study/key}`.
+r"""Collects the numbers of the paper's text by key. LaTeX reads them as `\result{study/key}`.
 
-A key that was asked for and not run is there too, and says so.
+If a planned result was not run, its key has the value NOT_RUN.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COSTLY = ("pretrain", "calibrate", "search", "estimate", "transfer", "quantisati
 
 
 def of_study(study: Study) -> Values:
-    """Returns every number of a study."""
+    """Returns every number of a study that the paper's text may use."""
     found = models(study) | health(study) | claims(study.claims)
     for family in study.plan.families:
         found |= text(study, family.name) | search(study, family.name)
@@ -40,7 +40,7 @@ def of_study(study: Study) -> Values:
 
 
 def models(study: Study) -> Values:
-    """Returns `model/llc` and its health, and how far from w* the model's chains are."""
+    """Returns λ̂ of each planned model, its interval, its R-hat, and how far chains are from w*."""
     keys = ("llc", "interval", "parameters", "rhat", "sampled_loss", "escape")
     found = {f"{model}/{key}": NOT_RUN for model in study.plan.models for key in keys}
     for model, row in study.default.items():
@@ -57,10 +57,11 @@ def models(study: Study) -> Values:
 
 
 def health(study: Study) -> Values:
-    """Returns what holds of all models that were run.
+    """Returns the health of the chains of all models that were run.
 
-    The keys: greatest R-hat, chains, how many of them diverged, the range of ρ² (what the control
-    variate takes away), and the range of what the estimator devinterp falls short by, in per cent.
+    `rhat` is the greatest R-hat. `chains` and `diverged` count chains. `explained` is the range of
+    ρ², the share of the draws' variance that the control variate removes. `shortfall` is the range
+    of how far λ̂ by `devinterp` is below λ̂, in per cent.
     """
     rows = study.default
     if not rows:
@@ -81,8 +82,8 @@ def health(study: Study) -> Values:
 
 
 def text(study: Study, family: str) -> Values:
-    """Returns `family/vocabulary` and `family/uniform_loss`, the loss of guessing all tokens alike
-    (nats).
+    """Returns `family/vocabulary` (tokens) and `family/uniform_loss`, the loss (nats) of a model
+    that guesses all tokens alike.
     """
     sizes = [row.vocabulary for row in study.windows if row.family == family]
     return {
@@ -110,7 +111,7 @@ def search(study: Study, family: str) -> Values:
 
 
 def original(study: Study, family: str) -> Values:
-    """Returns what the protocol of 2023 gave on a family's models, as a range over them."""
+    """Returns the results of the 2023 protocol on a family's models, as ranges over models."""
     rows = [row for row in study.original if row.family == family]
     found = {
         "r_squared": span((row.r_squared for row in rows), 2),
@@ -125,7 +126,7 @@ def original(study: Study, family: str) -> Values:
 
 
 def settings(blocks: Mapping[str, Mapping[str, Any]]) -> Values:
-    """Returns `block/key` of every number in blocks of the configuration."""
+    """Returns every number in the given blocks of the configuration, by `block/key`."""
     return {
         f"{name}/{key}": whole(value) if isinstance(value, int) else number(value)
         for name, block in blocks.items()
@@ -151,7 +152,7 @@ def claims(rows: Sequence[JudgedClaim]) -> Values:
 
 
 def published(reference: Reference) -> Values:
-    """Returns what the published figures say when they are analysed."""
+    """Returns the results of the analysis of the published figures."""
     found = {"factor": number(reference.figures.counts.factor, 5)} | claims(reference.claims)
     for name, family in reference.figures.families.items():
         shares = [model.sampled / model.parameters for model in family.models.values()]
@@ -175,7 +176,7 @@ def published(reference: Reference) -> Values:
 
 
 def calibration(reference: Reference) -> Values:
-    """Returns how many targets, intervals and negative controls came out as they should."""
+    """Returns counts of calibration verdicts and of caught negative controls, and coverage."""
     wrong = [row for row in reference.controls if row.control != "none"]
     verdicts = [row.verdict for row in reference.calibration]
     found = {
@@ -198,11 +199,11 @@ def calibration(reference: Reference) -> Values:
 
 
 def costs(reports: Mapping[str, Any]) -> Values:
-    """Returns what benchmarks/results.json says, each work on the first machine that ran it.
+    """Returns the numbers of benchmarks/results.json, each work from the first machine that ran it.
 
-    The keys: `work/peer`, the time of a step of a peer over ours; `work/limit`, our share of what
-    the machine allows; `gpu/model/…`, seconds and GB of a step as the paper study has it, with
-    random weights; `control/stage`, minutes.
+    `work/peer` is a peer's time per step over ours. `work/limit` is our share of what the machine
+    allows. `gpu/model/…` are seconds and GB of a step with the settings of the paper study and
+    random weights. `control/stage` is in minutes.
     """
     found = {"machine": next(name for name, report in reports.items() if report.get("works"))}
     works = [pair for report in reports.values() for pair in report.get("works", {}).items()]

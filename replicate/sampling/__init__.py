@@ -1,7 +1,7 @@
-"""Chains of samplers around w*, and the losses that they record.
+"""Runs chains of samplers around w* and records their losses.
 
 `sample` runs shuffles × chains of the sampler that a `SamplerConfig` names; `config.SAMPLERS` lists
-the samplers. What needs torch is imported when it is first used.
+the samplers. The parts that need torch are imported when they are first used.
 """
 
 from __future__ import annotations

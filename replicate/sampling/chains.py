@@ -1,4 +1,4 @@
-"""What chains recorded, and all chains as one dataset."""
+"""Holds the losses that a chain recorded, and joins all chains into one dataset."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from replicate.sampling.config import SamplingConfig
 
 @dataclass(frozen=True)
 class Chain:
-    """What a chain recorded, each (T,): one number per step.
+    """Holds what a chain recorded: arrays (T,) with one number for each step.
 
     Attributes:
-        loss: of the minibatch before the update, nats per label. If the chain diverges, its losses
-            are NaN from that step on.
-        init_loss: of the same minibatch at w*.
-        seconds: of computation, NaN where the loss is.
+        loss: the loss of the minibatch before the update, nats per label. If the chain diverges,
+            its losses are NaN from that step on.
+        init_loss: the loss of the same minibatch at w*, nats per label.
+        seconds: the computing time of the step, NaN where the loss is NaN.
     """
 
     loss: NDArray[np.float64]
@@ -29,12 +29,16 @@ class Chain:
 
 
 def assemble(sampling: SamplingConfig, chains: Mapping[tuple[int, int], Chain]) -> xr.Dataset:
-    """Puts all chains into one dataset.
+    """Joins all chains into one dataset.
+
+    Args:
+        sampling: the number of shuffles, chains and steps.
+        chains: each chain, by (shuffle, chain).
 
     Returns:
-        `loss`, `init_loss` and `seconds` (shuffle, chain, draw), where `draw` counts from −burn_in,
-        so that the burn-in is below 0; `diverged` (shuffle, chain), true where a loss is not
-        finite.
+        A dataset with `loss`, `init_loss` and `seconds` (shuffle, chain, draw), and `diverged`
+        (shuffle, chain), which is true if a loss of the chain is not finite. The first step has
+        draw −burn_in, so the draws of the burn-in are negative.
     """
     grid = [[chains[s, c] for c in range(sampling.chains)] for s in range(sampling.shuffles)]
     dims = ("shuffle", "chain", "draw")

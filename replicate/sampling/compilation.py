@@ -1,4 +1,4 @@
-"""How the samplers' arithmetic is compiled: by numba for CPUs, by torch for GPUs."""
+"""Compiles the samplers' arithmetic: with numba for CPUs, with torch for GPUs."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ inlined = njit(inline="always", **_MATHS)
 
 @cache
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles a function of tensors into one GPU kernel for any size, if there is a compiler."""
+    """Compiles a function of tensors into one GPU kernel that works for any size.
+
+    Without a GPU or without gcc, it returns the function itself.
+    """
     if torch.cuda.is_available() and shutil.which("gcc"):
-        # samplers share code, and without isolation the limit of recompilations as well
+        # The samplers share this code; isolation gives each its own limit of recompilations.
         return torch.compile(function, dynamic=True, isolate_recompiles=True)  # pyright: ignore
     return function
 
 
 def sweep(loop: Callable[..., Any], blocks: int, *arguments: Any) -> None:
-    """Calls `loop(*arguments, first, last)` so that all blocks in range(blocks) are covered once.
-
-    The blocks are divided among torch's number of threads.
+    """Runs a loop over all blocks, divided among at most as many threads as torch uses.
 
     Args:
-        loop: a compiled function that works on the blocks from `first` up to, not including,
-            `last`.
+        loop: a compiled function. `loop(*arguments, first, last)` works on the blocks from `first`
+            to `last` − 1.
         blocks: the number of blocks.
         *arguments: the arguments before `first` and `last`.
     """

@@ -1,4 +1,4 @@
-"""What a sampler does at each step, and how many chains and steps there are."""
+"""Configures a sampler's step (`SamplerConfig`) and the chains (`SamplingConfig`)."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 SAMPLERS = {"sgld": "SGLD", "sgnht": "SGNHT", "rmsprop": "RMSpropSGLD"}
-"""The samplers: the module in `replicate.sampling.samplers`, and its class."""
+"""Maps each sampler's name, a module in `replicate.sampling.samplers`, to its class."""
 
 Implementation = Literal["replicate", "devinterp"]
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """The knobs of a sampler. Each sampler's module says which of them its equation has.
+    """Holds the hyperparameters of a sampler. Each sampler's module lists those that it uses.
 
     Attributes:
-        sampler: its name in `SAMPLERS`.
+        sampler: the sampler's name in `SAMPLERS`.
         lr: the step size ε.
         weight_decay: μ, the pull towards 0.
         localization: γ, the pull towards w*.
         bounding_box: the largest |w − w*| of a weight; None for no box.
-        diffusion: A, the noise and initial friction of SGNHT; None for the others.
-        noise_diffusion: the A of SGNHT's noise alone, where it differs from `diffusion`. The
-            protocol of 2023 had 0.01 there, whatever its `diffusion`.
-        noise_level: σ, the noise of SGLD and RMSprop in units of a posterior's.
+        diffusion: A, which sets the noise and the initial friction of SGNHT; None for other
+            samplers.
+        noise_diffusion: the A of SGNHT's noise, if it differs from `diffusion`. In the protocol of
+            2023 it was always 0.01, whatever `diffusion` was.
+        noise_level: σ, which scales the noise of SGLD and RMSprop; 1 samples the posterior.
     """
 
     sampler: str
@@ -39,20 +40,21 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """The chains: shuffles × chains, each of burn_in + draws steps.
+    """Sets the number and length of chains: shuffles × chains, each of burn_in + draws steps.
 
     Attributes:
         nbeta: nβ, the inverse temperature times the number of examples.
-        batch_size: examples in a step's minibatch.
-        shuffles: reshufflings of the examples.
-        chains: chains in each shuffle.
-        burn_in: steps before the first draw.
-        draws: steps that estimates use.
+        batch_size: the number of examples in a step's minibatch.
+        shuffles: the number of random orders of the examples.
+        chains: the number of chains in each shuffle.
+        burn_in: the number of steps before the first draw.
+        draws: the number of steps after the burn-in, which estimates use.
         restart: whether every chain starts at w*. If not, each chain of a shuffle starts where the
-            chain before it ended and is anchored there, as in the quantised models of 2023.
-        implementation: whose SGLD and SGNHT to use.
-        microbatch_size: examples in one backward pass, None for the whole minibatch. Small ones
-            need less memory for the same mean; all gradients are then held until the last one.
+            chain before it ended and is anchored there, as for the quantised models of 2023.
+        implementation: the package whose SGLD and SGNHT are used.
+        microbatch_size: the number of examples in one backward pass; None for the whole minibatch.
+            A smaller one gives the same mean with less memory for each pass, but all gradients stay
+            in memory until the last pass.
     """
 
     nbeta: float
@@ -67,10 +69,10 @@ class SamplingConfig:
 
     @property
     def steps(self) -> int:
-        """The steps of one chain."""
+        """The number of steps of one chain."""
         return self.burn_in + self.draws
 
     def pieces(self) -> list[list[tuple[int, int]]]:
-        """Lists the chains, as (shuffle, chain), in pieces that do not depend on each other."""
+        """Returns the chains, as (shuffle, chain), split into pieces that can run independently."""
         shuffles = [[(s, c) for c in range(self.chains)] for s in range(self.shuffles)]
         return [[key] for keys in shuffles for key in keys] if self.restart else shuffles

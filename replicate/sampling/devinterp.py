@@ -1,8 +1,8 @@
-"""devinterp 2.0.1's samplers behind the interface of this package: the reference for SGLD and
-SGNHT, and an alternative to them.
+"""Gives the samplers of devinterp 2.0.1 the interface of this package.
 
-SGLD is `SGMCMC.sgld`. SGNHT is `devinterp.optim.SGNHT`, which is deprecated but right; that
-version's `SGMCMC.sgnht` never updates its momentum.
+They are the reference for this package's SGLD and SGNHT, and can replace them. SGLD is
+`SGMCMC.sgld`. SGNHT is `devinterp.optim.SGNHT`, which is deprecated but correct: in version 2.0.1,
+`SGMCMC.sgnht` never updates its momentum.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from replicate.sampling.samplers.base import Sampler
 
 
 class Devinterp(Sampler):
-    """Draws noise from torch's global generator, which it seeds, and holds all gradients of a step
-    until its end.
+    """Moves parameters with devinterp's optimizer, once all gradients of a step are complete.
+
+    It seeds torch's global generator, from which devinterp draws the noise.
     """
 
     def begin(self) -> None:
@@ -29,7 +30,7 @@ class Devinterp(Sampler):
         self.optimizer = optimizer(self.parameters, self.config, self.nbeta, self.masks)
 
     def on_gradient(self, index: int, parameter: nn.Parameter) -> None:
-        """Leaves the gradient to `step`."""
+        """Does nothing: `step` uses the gradient."""
 
     def step(self) -> None:
         """Moves all parameters."""
@@ -44,9 +45,20 @@ def optimizer(
     nbeta: float,
     masks: Sequence[Tensor | None] | None = None,
 ) -> torch.optim.Optimizer:
-    """Makes devinterp's SGLD or SGNHT, anchored at the parameters' present values."""
+    """Creates devinterp's SGLD or SGNHT, anchored at the current values of the parameters.
+
+    Args:
+        parameters: the tensors to move.
+        config: the sampler and its hyperparameters.
+        nbeta: nβ, the inverse temperature times the number of examples.
+        masks: for each parameter, a tensor of its shape that is 0 where a weight must not move, or
+            None. SGNHT ignores them.
+
+    Raises:
+        ValueError: SGNHT has no diffusion factor.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that SGNHT is deprecated, and that nβ may be 1
+        warnings.simplefilter("ignore")  # warnings: SGNHT is deprecated, nβ is 1, σ is not 1
         if config.sampler == "sgnht":
             if config.diffusion is None:
                 raise ValueError("SGNHT needs a diffusion factor")
@@ -57,7 +69,7 @@ def optimizer(
                 bounding_box_size=config.bounding_box,
                 nbeta=nbeta,
             )
-            if config.noise_diffusion is not None:  # the friction has started at `diffusion`
+            if config.noise_diffusion is not None:  # after the friction is initialised
                 for group in sampler.param_groups:
                     group["diffusion_factor"] = config.noise_diffusion
             return sampler

@@ -1,12 +1,12 @@
 """Runs shuffles × chains of a sampler around w* and records the losses of the minibatches.
 
-The chains of a shuffle use consecutive parts of its order of the examples, and begin again at the
-first example when the order is used up. Each chain has noise of its own. A step records its
-minibatch's loss before the update, so the first loss of a chain is a loss at w*.
+The chains of a shuffle use consecutive parts of its order of the examples, and start again at the
+first example when the order is used up. Each chain has its own noise. A step records the loss of
+its minibatch before the update, so the first loss of a chain that starts at w* is a loss at w*.
 
-All chains use the same parameters in turn, and w* is stored once. A chain's batches are copied to
-the device before it starts, and its losses are copied back once every `CHUNK` steps, because each
-copy waits for the device.
+Chains run one after the other on the same parameters, with w* stored once, or side by side
+(`run_together`). A chain's batches are copied to the device before it starts. Its losses are copied
+back only once every `CHUNK` steps, because each copy waits for the device.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def sample(
     noise: Noise,
     advance: Advance,
 ) -> xr.Dataset:
-    """Runs all chains in this process; `run_piece` describes the arguments and `assemble` the
-    result.
+    """Runs all chains in this process.
+
+    The arguments are those of `run_piece`, and the result is that of `assemble`.
     """
     pieces = sampling.pieces()
     chains = run_pieces(
@@ -68,11 +69,11 @@ def run_pieces(
     noise: Noise,
     advance: Advance,
 ) -> dict[tuple[int, int], Chain]:
-    """Runs some of `sampling.pieces()` and returns to w*.
+    """Runs some of `sampling.pieces()` and leaves the parameters at w*.
 
     Args:
-        together: chains that are computed side by side, if `task.stacked` can and all begin at w*.
-            It changes results by rounding alone.
+        together: the number of chains to run side by side, which changes results only by rounding.
+            It is 1 without `task.stacked`, without `sampling.restart`, or with devinterp.
 
     The other arguments and the result are those of `run_piece`.
     """
@@ -101,17 +102,17 @@ def run_piece(
     noise: Noise,
     advance: Advance,
 ) -> dict[tuple[int, int], Chain]:
-    """Runs one piece of `sampling.pieces()`, the first chain from w*, and returns to w*.
+    """Runs one piece of `sampling.pieces()` from w* and leaves the parameters at w*.
 
     Args:
-        task: what the chains sample; its parameters stand at w*.
-        sampler: the sampler and its knobs.
-        sampling: the number and length of chains, nβ and the batch.
+        task: the loss and the parameters, which are at w*.
+        sampler: the sampler and its hyperparameters.
+        sampling: the number and length of chains, nβ and the batch size.
         piece: the chains to run, in order, as (shuffle, chain).
         init_losses_N: the loss of each of the N examples at w*.
-        order: gives the permutation of the N examples in a shuffle.
-        noise: gives the seed of a (shuffle, chain), which fixes its noise to the bit.
-        advance: reports steps that are done.
+        order: returns the permutation of the N examples in a shuffle.
+        noise: returns the seed of a (shuffle, chain), which determines its noise bit for bit.
+        advance: is told how many more steps are done.
 
     Returns:
         The chains, by (shuffle, chain).
@@ -142,7 +143,7 @@ def run_piece(
 
 @contextmanager
 def _returning(task: Task, anchor: Sequence[Anchor]) -> Iterator[None]:
-    """Puts the parameters back at the end, on an error too."""
+    """Sets the parameters back to the anchor at the end, even after an error."""
     try:
         yield
     finally:
@@ -162,7 +163,7 @@ def run_together(
     noise: Noise,
     advance: Advance,
 ) -> dict[tuple[int, int], Chain]:
-    """Runs chains that all begin at w* side by side, by `task.stacked`: one call for all of them.
+    """Runs chains side by side from w*; one call of `task.stacked` computes all their losses.
 
     The arguments and the result are those of `run_piece`; the task's parameters stay at w*.
     """
@@ -213,7 +214,7 @@ def _recorded(
     batches_TxCxB: NDArray[np.int64],
     init_losses_N: NDArray[np.float32],
 ) -> dict[tuple[int, int], Chain]:
-    """Returns the chains, NaN from the first loss on that is not finite."""
+    """Returns the chains. A loss that is not finite, and all that follow it, become NaN."""
     losses_TxC = np.where(np.logical_and.accumulate(np.isfinite(losses_TxC)), losses_TxC, np.nan)
     init_TxC = init_losses_N[batches_TxCxB].astype(np.float64).mean(axis=2)
     seconds_TxC = np.where(np.isfinite(losses_TxC), seconds_T[:, None] / len(keys), np.nan)
@@ -237,19 +238,20 @@ def run_chains(
     device: torch.device,
     advance: Advance,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Runs C chains from where their samplers' parameters stand. The samplers are attached.
+    """Runs C chains from the current parameters of their samplers, which must be attached.
 
     Args:
         loss: takes indices of examples (C, B) and returns their losses (C, B).
         samplers: one for each chain.
         batches_TxCxB: the indices of each step's examples.
         microbatch_size: examples in one backward pass, None for all of a batch.
-        device: where the parameters are.
-        advance: reports steps that are done.
+        device: the device of the parameters.
+        advance: is told how many more steps are done.
 
     Returns:
-        Each step's mean losses before its update (T, C), and its seconds (T,). The steps after all
-        chains have diverged are NaN.
+        The mean losses of each step before its update (T, C), and the seconds of each step (T,).
+        The run stops at the end of the chunk in which all chains have diverged; the rows after it
+        are NaN.
     """
     steps, count = batches_TxCxB.shape[:2]
     losses_TxC, seconds_T = np.full((steps, count), np.nan), np.full(steps, np.nan)
@@ -276,10 +278,10 @@ def run_chains(
 def accumulate_gradients(
     loss: Loss, index_CxB: Tensor, microbatch_size: int | None, samplers: Sequence[Sampler]
 ) -> Tensor:
-    """Computes the mean losses of C batches and their gradients, a microbatch after the other.
+    """Computes the mean losses of C batches and their gradients, one microbatch at a time.
 
-    The samplers move each parameter during the backward pass of the last microbatch, when the
-    parameter's gradient is complete.
+    The samplers move each parameter during the backward pass of the last microbatch, as soon as
+    its gradient is complete.
 
     Returns:
         The mean losses, (C,) float64, on the batches' device.

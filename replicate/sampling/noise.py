@@ -1,14 +1,17 @@
-"""Gaussian noise that is a function of its place: the same on any number of threads, processes and
-devices.
+"""Computes Gaussian noise as a function of seed, step, tensor and index.
+
+The noise is therefore the same on any number of threads, processes and devices.
 
 Philox 4×32-10 (Salmon et al. 2011, doi 10.1145/2063384.2063405) turns a counter into 128 random
-bits, keyed by a chain's seed, and Box & Muller turn those into four normals. The counter is (lane,
-block, step, tensor). A block is 4 × `LANES` consecutive weights of a tensor, and lane i gives the
-normals of the weights i, i + LANES, i + 2·LANES and i + 3·LANES of the block.
+bits. Its key is the seed of the chain. The Box–Muller transform turns these bits into four normal
+numbers. The counter is (lane, block, step, tensor). A block is 4 × `LANES` consecutive weights of a
+tensor, and lane i gives the numbers of the weights i, i + LANES, i + 2·LANES and i + 3·LANES of the
+block.
 
-`normals` is for CPUs: it is inlined into the samplers' loop, and never stores more than a block.
-`normal` gives the same numbers in torch, for GPUs. The radius has a resolution of 2⁻²⁴, so that no
-normal exceeds 5.9; one in 2·10⁸ would.
+`normals` is for CPUs: it is inlined into the samplers' loop and needs memory for one block only.
+`normal` gives the same numbers in torch, for GPUs, up to rounding. The radius is computed from a
+uniform number of 24 bits, so no number exceeds 5.9 in size. Of exact normal numbers, one in 2·10⁸
+does.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ _SQRT_HALF = np.int32(0x3F3504F3)  # the bits of √½
 
 @inlined
 def words(lane, block, step, tensor, seed):
-    """Computes Philox of one counter: four words, each in the low half of a uint64."""
+    """Computes Philox for one counter; returns four words of 32 bits, each as a uint64."""
     c0, c1, c2, c3 = uint64(lane), uint64(block), uint64(step), uint64(tensor)
     k0, k1 = uint64(seed) & _LOW, uint64(seed) >> _SHIFT
     for _ in range(ROUNDS):
@@ -49,7 +52,10 @@ def words(lane, block, step, tensor, seed):
 
 @inlined
 def normals(x, bits, seed, step, tensor, block):
-    """Fills x, (4, LANES) float32, with a block's normals; `bits` is x viewed as int32."""
+    """Fills x, (4, LANES) float32, with the normal numbers of a block.
+
+    `bits` must be x viewed as int32.
+    """
     for i in range(LANES):
         c0, c1, c2, c3 = words(i, block, step, tensor, seed)
         bits[0, i], bits[1, i], bits[2, i], bits[3, i] = int32(c0), int32(c1), int32(c2), int32(c3)
@@ -73,7 +79,7 @@ def normals(x, bits, seed, step, tensor, block):
             half = single(0.5) * f * f
             log_u = f - (half - s * (half + series)) + single(exponent) * single(0.69314718056)
             radius = math.sqrt(single(-2) * log_u)
-            if turn & int32(1):  # the other half of the circle: the angle below is in (−π/2, π/2)
+            if turn & int32(1):  # the angle below is only in (−π/2, π/2)
                 radius = -radius
             t = single(turn) * single(2.0**-32)
             z = t * t
@@ -89,20 +95,19 @@ def normals(x, bits, seed, step, tensor, block):
 
 
 def normal(size: int, place: Tensor) -> Tensor:
-    """Computes the normals of a whole tensor, equal to those of `normals` up to rounding.
+    """Computes the normal numbers of a whole tensor, equal to those of `normals` up to rounding.
 
-    Each number is a function of its index alone, so that a compiler can fuse this into the code
-    that uses it.
+    Each number depends on its index only, so a compiler can fuse this function into its caller.
 
     Args:
-        size: the tensor's number of weights.
-        place: see `placed`.
+        size: the number of weights in the tensor.
+        place: what `placed` returns.
 
     Returns:
         The normals, (size,) float32.
     """
-    # The index is taken apart by operations on bits: torch's compiler gives sums and products of
-    # indices 32 bits, and Philox needs 64.
+    # Bit operations split the index: torch's compiler computes sums and products of indices in 32
+    # bits, and Philox needs 64.
     index = torch.arange(size, device=place.device)
     low, high, step, tensor = place.unbind()
     lane, row, block = (
@@ -121,7 +126,10 @@ def normal(size: int, place: Tensor) -> Tensor:
 
 
 def placed(seed: int, step: int, tensor: int, device: torch.device | str = "cpu") -> Tensor:
-    """Returns where noise belongs, (4,) int64: both halves of a seed, a step, a tensor's number."""
+    """Returns the position of a tensor's noise, (4,) int64.
+
+    It holds the low and the high half of the seed, the step, and the number of the tensor.
+    """
     return torch.tensor([seed & MASK, seed >> 32, step, tensor], device=device)
 
 
@@ -130,7 +138,11 @@ def philox(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Computes Philox 4×32-10 of many counters; each word is an int64 in [0, 2³²).
 
-    An int64 product wraps around, but the bits that are read from it are right.
+    The products can overflow int64, but the bits that are used are still correct.
+
+    Args:
+        counter: lane, block, step and tensor.
+        key: the low and the high half of the seed.
     """
     (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(ROUNDS):

@@ -1,8 +1,8 @@
-"""The weights of several chains, side by side: each tensor has an axis of chains, (C, …).
+"""Holds the weights of several chains side by side: each tensor has an axis of chains, (C, …).
 
-A loss of all chains at once needs fewer and larger operations than one chain after the other, which
-is what small models are slow with. Each chain has a sampler of its own, which moves its share of
-the weights as if it were alone: noise, preconditioner and friction are the chain's.
+Small models are slow because they consist of many small operations. Computing the loss of all
+chains at once takes fewer and larger operations. Each chain has its own sampler, which moves its
+part of the weights as if the chain were alone, with its own noise, preconditioner and friction.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from replicate.sampling.storage import Anchor, dense
 
 
 class Stack:
-    """Weights of `chains` chains, all at the anchor.
+    """Holds the weights of C chains, which all start at the anchor.
 
     Attributes:
         weights: a tensor (C, …) for each parameter.
-        shares: for each chain its parameters, which are parts of `weights`.
+        shares: for each chain, its parameters, which are views of `weights`.
+
+    Args:
+        anchor: w*, for each parameter.
+        chains: C, the number of chains.
     """
 
     def __init__(self, anchor: Sequence[Anchor], chains: int) -> None:
@@ -32,7 +36,7 @@ class Stack:
 
     @contextmanager
     def attached(self, samplers: Sequence[Sampler]) -> Iterator[None]:
-        """Lets every backward pass move the weights, each chain's by its sampler."""
+        """Makes each sampler move its chain's weights during backward passes in this context."""
         hooks = [
             w.register_post_accumulate_grad_hook(partial(self._on_gradient, samplers, index))
             for index, w in enumerate(self.weights)

@@ -1,13 +1,14 @@
-"""How weights and anchors are stored: as floats, in bfloat16, or, for anchors alone, in 4 bits.
+"""Converts the formats of weights and anchors: floats, bfloat16, and 4 bits for anchors only.
 
-Weights in bfloat16 take half of float32's memory. A step is mostly smaller than half the distance Δ
-of two neighbouring numbers, so rounding to the nearest would undo it. Stochastic rounding goes up
-with the probability of what is lost (Gupta et al. 2015, arXiv 1502.02551): it is right in the mean,
-and adds a variance of at most Δ²/4 a step to the ε of the sampler's own noise.
+Weights in bfloat16 take half the memory of float32. Most steps are smaller than half the distance Δ
+between two neighbouring numbers, so rounding to the nearest one would undo them. Stochastic
+rounding moves away from 0 with a probability equal to the fraction that is cut off (Gupta et al.
+2015, arXiv 1502.02551). Its mean error is 0. It adds a variance of at most Δ²/4 per step to the
+variance ε of the sampler's own noise.
 
 An anchor in NF4 (Dettmers et al. 2023, arXiv 2305.14314) is the packed tensor that a model was
 loaded with. A byte holds two weights, the first in its high half. Each weight is one of 16
-quantiles of the normal distribution times a scale that consecutive weights share.
+quantiles of the normal distribution, multiplied by a scale that consecutive weights share.
 
 On CPUs, `widen` and `round_into` convert one block at a time inside the samplers' loop. On GPUs,
 `unpack` and `store` convert whole tensors.
@@ -26,22 +27,22 @@ from torch import Tensor
 
 from replicate.sampling.noise import BLOCK, MASK, philox, words
 
-HALF = BLOCK // 8  # counters for a block's rounding: each gives eight 16-bit numbers
-ROUNDING = 1 << 31  # added to a counter's tensor number, to keep rounding apart from the noise
+HALF = BLOCK // 8  # counters that round one block; each gives eight 16-bit numbers
+ROUNDING = 1 << 31  # added to the number of the tensor, so that rounding and noise differ
 
 
 @dataclass(frozen=True)
 class NF4:
-    """Weights in 4 bits.
+    """Holds a tensor of n weights in 4 bits.
 
     Attributes:
-        packed: (⌈n/2⌉,) uint8.
-        scale: (⌈n/per_scale⌉,) float32.
+        packed: two weights in each byte, (⌈n/2⌉,) uint8.
+        scale: the shared scales, (⌈n/per_scale⌉,) float32.
         code: the 16 quantiles, (16,) float32.
-        per_scale: consecutive weights that share a scale; a divisor of a block.
-        shape: of the unpacked tensor.
-        dtype: to which unpacked weights are rounded, so that the anchor is exactly where a chain
-            of that dtype starts.
+        per_scale: the number of consecutive weights that share a scale; it divides `BLOCK`.
+        shape: the shape of the unpacked tensor.
+        dtype: the dtype to which unpacked weights are rounded. It is the dtype of the chain, so
+            the anchor equals the start of the chain exactly.
     """
 
     packed: Tensor
@@ -61,7 +62,7 @@ Anchor = Tensor | NF4
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Returns the precision in which weights of `dtype` are moved."""
+    """Returns the dtype in which steps of weights of `dtype` are computed."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -71,7 +72,7 @@ def dense(anchor: Anchor) -> Tensor:
 
 
 def stored(anchor: Anchor) -> tuple[Tensor, ...]:
-    """Returns the tensors of which an anchor consists, as `unpack` takes them."""
+    """Returns the tensors that make up an anchor, in the form that `unpack` takes."""
     return (anchor,) if isinstance(anchor, Tensor) else (anchor.packed, anchor.scale, anchor.code)
 
 
@@ -81,7 +82,14 @@ def per_scale(anchor: Anchor) -> int:
 
 
 def unpack(anchor: tuple[Tensor, ...], size: int, per_scale: int, dtype: torch.dtype) -> Tensor:
-    """Returns an anchor's values rounded to `dtype`, (size,) float32 or float64."""
+    """Returns an anchor's values rounded to `dtype`, (size,) float32 or float64.
+
+    Args:
+        anchor: what `stored` returns.
+        size: the number of weights.
+        per_scale: the number of weights that share a scale; unused if the anchor is not in 4 bits.
+        dtype: the dtype of the weights.
+    """
     if len(anchor) == 1:
         return anchor[0].reshape(-1).to(compute_dtype(dtype))
     packed, scale, code = anchor
@@ -92,12 +100,12 @@ def unpack(anchor: tuple[Tensor, ...], size: int, per_scale: int, dtype: torch.d
 
 
 def store(w: Tensor, values: Tensor, place: Tensor) -> None:
-    """Copies values (n,) into weights of n elements, rounded stochastically if those are bfloat16.
+    """Copies values into weights, with stochastic rounding if the weights are bfloat16.
 
     Args:
-        w: the weights.
-        values: float32 or float64.
-        place: fixes the rounding; see `noise.placed`.
+        w: the weights, n elements.
+        values: the new values, (n,) float32 or float64.
+        place: what `noise.placed` returns; it determines the random numbers of the rounding.
     """
     if w.dtype == torch.bfloat16:
         bits = values.view(torch.int32) + rounding_bits(values.numel(), place).int()
@@ -106,7 +114,10 @@ def store(w: Tensor, values: Tensor, place: Tensor) -> None:
 
 
 def rounding_bits(size: int, place: Tensor) -> Tensor:
-    """Returns what stochastic rounding adds below bfloat16's last bit: (size,) in [0, 2¹⁶)."""
+    """Returns the random numbers that stochastic rounding adds, (size,) in [0, 2¹⁶).
+
+    They are added to the 16 bits of float32 that bfloat16 lacks.
+    """
     index = torch.arange(size, device=place.device)
     low, high, step, tensor = place.unbind()
     lane = index & (HALF - 1)
@@ -119,10 +130,10 @@ def rounding_bits(size: int, place: Tensor) -> Tensor:
 
 
 def flat(tensor: Anchor) -> Any:
-    """Returns NumPy views for a compiled loop, which `widen` and `round_into` understand.
+    """Returns a tensor as NumPy views, in the form that `widen` and `round_into` take.
 
-    They are (n,) floats; or (n,) uint16, the bits of bfloat16; or, for 4 bits, a tuple of what
-    `NF4` holds.
+    Floats become (n,) floats. A bfloat16 tensor becomes its bits, (n,) uint16. A tensor in 4 bits
+    becomes a tuple of its arrays, `per_scale`, and whether its dtype is bfloat16.
     """
     if isinstance(tensor, NF4):
         return (
@@ -138,9 +149,9 @@ def flat(tensor: Anchor) -> Any:
 
 
 def widen(flat: Any, start: int, size: int, buffer: Any) -> Any:
-    """Returns the values of `size` weights from `start` on, in numba.
+    """Returns the values of `size` weights from index `start`. Only numba can call it.
 
-    Floats are not copied: what the caller writes to the result is stored. Other formats are
+    For floats the result is a view, so writing to it changes the weights. Other formats are
     converted into `buffer`, (BLOCK,) float32.
     """
 
@@ -175,7 +186,7 @@ def _widen_nf4(flat, start, size, buffer):
     if size & 1:
         last = start + size - 1
         buffer[size - 1] = code[packed[(last + 1) >> 1] >> 4] * scale[last // per_scale]
-    if to_bfloat16:  # to the nearest, ties to even
+    if to_bfloat16:  # round to the nearest bfloat16, ties to even
         for i in range(size):
             odd = (bits[i] >> uint32(16)) & uint32(1)
             bits[i] = (bits[i] + uint32(0x7FFF) + odd) & uint32(0xFFFF0000)
@@ -185,9 +196,10 @@ def _widen_nf4(flat, start, size, buffer):
 def round_into(
     flat: Any, start: int, values: Any, seed: int, step: int, tensor: int, block: int
 ) -> None:
-    """Stores a block's values in numba, rounded stochastically if the weights are bfloat16.
+    """Stores a block's values, with stochastic rounding if the weights are bfloat16.
 
-    Nothing is left to do if the weights are floats, which the caller has changed in place.
+    If the weights are floats, it does nothing: the caller has already changed them in place. Only
+    numba can call it.
     """
 
 

@@ -1,4 +1,4 @@
-"""What chains sample: a loss, and the weights that they move."""
+"""Defines a task: a loss, and the weights that chains move."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ StackedLoss = Callable[[Sequence[Tensor], Tensor], Tensor]  # see `Task.stacked`
 
 @dataclass(frozen=True)
 class Task:
-    """A loss and the parameters that chains move, which stand at w*.
+    """Holds a loss and the parameters that chains move. The parameters are at w*.
 
     Attributes:
-        loss: takes indices of examples, (B,) int64, and returns their losses at the parameters'
-            present values, (B,).
-        parameters: the tensors that move.
-        masks: for each parameter a tensor of its shape, 0 where a weight must not move, or None.
-        anchors: for each parameter its w* in 4 bits, or None where w* has to be copied.
+        loss: takes indices of examples, (B,) int64, and returns their losses at the current
+            parameters, (B,).
+        parameters: the tensors that chains move.
+        masks: for each parameter, a tensor of its shape that is 0 where a weight must not move, or
+            None.
+        anchors: for each parameter, its w* in 4 bits, or None if w* has to be copied.
         stacked: takes the parameters of C chains, each (C, …), and indices (C, B), and returns the
-            losses (C, B) that `loss` would return chain by chain; None if there is no such code.
+            losses (C, B) that `loss` would return for one chain after the other; None if the loss
+            can be computed for one chain only.
     """
 
     loss: Loss
@@ -47,7 +49,7 @@ class Task:
         ]
 
     def anchor(self) -> list[Anchor]:
-        """Returns w*: the packed tensor where there is one, else a copy of the parameter."""
+        """Returns w*: for each parameter its tensor in 4 bits if there is one, else a copy."""
         return [
             p.detach().clone() if packed is None else packed
             for p, packed in zip(self.parameters, self.anchors, strict=True)

@@ -1,6 +1,6 @@
-"""Importance: which hyperparameter of a grid λ̂ depends on.
+"""Measures how much λ̂ depends on each hyperparameter of a grid.
 
-fANOVA (Hutter et al. 2014), by Optuna, with a bootstrap over the trials.
+The method is fANOVA (Hutter et al. 2014) by Optuna, with a bootstrap over the trials.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from scipy import stats
 from replicate.search.trials import Trial
 from replicate.seeds import derive
 
-RESAMPLES = 50  # of the trials
-TREES = 16  # of each forest
+RESAMPLES = 50  # bootstrap samples of the trials
+TREES = 16  # trees in each random forest
 
 
 @dataclass(frozen=True)
 class Importance:
-    """The share of the variance of λ̂ over a grid that one hyperparameter explains.
+    """Holds the share of the variance of λ̂'s ranks that one hyperparameter explains alone.
 
     Attributes:
-        sampler: whose grid it is.
-        hyperparameter: its name.
+        sampler: the name of the sampler that has the grid.
+        hyperparameter: the name of the hyperparameter.
         importance: the share.
-        interval: 95 % bootstrap interval.
-        resamples: the share in each resample of the trials.
+        interval: the 95 % bootstrap interval of the share.
+        resamples: the share in each bootstrap sample of the trials.
     """
 
     sampler: str
@@ -45,10 +45,15 @@ class Importance:
 
 
 def explain(trials: Sequence[Trial], seed: int) -> list[Importance]:
-    """Returns the share of each hyperparameter with more than one value in its sampler's grid.
+    """Returns the importance of each hyperparameter with more than one value in a sampler's grid.
 
-    What no share explains are interactions. The ranks of λ̂ are explained rather than λ̂ itself, so
-    that a few exploding settings do not decide; a trial with a diverged chain ranks as infinite λ̂.
+    The shares of a sampler do not add up to 1 if hyperparameters interact. The shares are those of
+    the variance of λ̂'s ranks, so that a few very large λ̂ do not dominate. A trial with a diverged
+    chain is ranked as if its λ̂ were infinite.
+
+    Args:
+        trials: the trials of a search; only those of a grid are used.
+        seed: the seed of the bootstrap and of the random forests.
     """
     rows: list[Importance] = []
     grid = [trial for trial in trials if trial.proposed_by == "grid"]
@@ -81,9 +86,9 @@ def fanova(
     """Returns the share of the variance of N values that each hyperparameter explains alone.
 
     Args:
-        levels: of each hyperparameter (N,).
-        values_N: what is explained; if they are all equal, each share is 0.
-        seed: of the random forest.
+        levels: for each hyperparameter, its level at each of the N values (N,).
+        values_N: the values; if they are all equal, each share is 0.
+        seed: the seed of the random forest.
     """
     if not np.ptp(values_N):
         return dict.fromkeys(levels, 0.0)
@@ -102,6 +107,6 @@ def fanova(
 
 
 def _levels(values: Sequence[object]) -> NDArray[np.int64]:
-    """Returns each value's place among the different values, in the grid's order."""
+    """Returns each value's index in the list of different values, in the grid's order."""
     different = list(dict.fromkeys(values))
     return np.array([different.index(value) for value in values])

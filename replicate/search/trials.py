@@ -1,16 +1,17 @@
-"""The trials of a search: what is tried, what a trial is worth, and which sampler is chosen.
+"""Proposes the trials of a search, rates them, and chooses a sampler.
 
-All combinations of the write-up's grids are tried. Beside them, tree-structured Parzen estimators
-(TPE, Bergstra et al. 2011, by Optuna) search a sampler's own knobs at the family's posterior. γ, μ
-and the box determine the posterior, so the search must not choose them.
+All combinations of the write-up's grids are tried. In addition, tree-structured Parzen estimators
+(TPE, Bergstra et al. 2011, by Optuna) search a sampler's own hyperparameters at the family's
+posterior. γ, μ and the box determine the posterior, so the search must not choose them.
 
-Effective draws per gradient evaluation (`efficiency`) alone are a bad guide. A chain with minute
-steps shows nothing but the noise of its minibatches, which mixes at once, and has λ̂ near 0. The
-larger the step, the better the mixing, but the greater the bias of λ̂. R-hat sees neither. The
-dependence of λ̂ on ε shows both: λ̂ ∝ ε before equilibrium and λ̂ ∝ 1 + bε in it (SGLD's bias is of
-first order, Vollmer et al. 2016). So |d ln λ̂/d ln ε| is about the relative bias on either side of
-the plateau. The rule `accuracy` rates a trial by its expected relative error, which joins that bias
-and the Monte-Carlo error; all trials spend the same number of gradients.
+The number of effective draws per gradient evaluation (`efficiency`) is not a sufficient criterion.
+A chain with tiny steps hardly leaves w*: λ̂ is near 0, and the losses vary only because minibatches
+differ, so the draws look independent. Larger steps mix better, but they increase the bias of λ̂.
+R-hat detects neither problem. The dependence of λ̂ on ε shows both: λ̂ ∝ ε before equilibrium, and
+λ̂ ∝ 1 + bε in equilibrium (SGLD's bias is of first order in ε, Vollmer et al. 2016). So
+|d ln λ̂/d ln ε| is about the relative bias on either side of the plateau. The rule `accuracy` rates
+a trial by its expected relative error, which combines that bias with the Monte-Carlo error. All
+trials use the same number of gradients.
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ from replicate.seeds import derive
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 Rule = Literal["accuracy", "efficiency", "stability"]
-Evaluate = Callable[[Sequence[SamplerConfig]], Iterable["Outcome"]]  # in the same order
+Evaluate = Callable[[Sequence[SamplerConfig]], Iterable["Outcome"]]  # in the order of the samplers
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """λ̂ of one sampler, where each chain is an estimate of its own.
+    """Holds λ̂ of one sampler and the diagnostics of its chains; each chain gives one λ̂.
 
-    If a chain diverged, `mean` and `standard_deviation` are those of the other chains, and all else
-    is NaN.
+    If a chain diverged, `mean` and `standard_deviation` are those of the other chains, and
+    `efficiency`, `noise`, `rhat` and `drift_p` are NaN.
 
     Attributes:
-        mean: of λ̂ across chains.
-        standard_deviation: of λ̂ across chains.
+        mean: the mean of λ̂ across chains.
+        standard_deviation: the standard deviation of λ̂ across chains.
         efficiency: effective draws per gradient evaluation.
-        noise: Monte-Carlo error over |λ̂|.
+        noise: the Monte-Carlo error divided by |λ̂|.
         rhat: split R-hat.
         drift_p: p value of the drift test.
-        penalty: 0 if the chains are healthy, otherwise how far they are from it, at most 2.
-        diverged_chains: their number.
+        penalty: 0 if the chains are healthy; otherwise up to 2, and larger for worse chains.
+        diverged_chains: the number of chains that diverged.
     """
 
     mean: float
@@ -68,19 +69,19 @@ class Outcome:
 
     @property
     def stability(self) -> float:
-        """Mean over standard deviation across chains, the measure of the write-up."""
+        """The write-up's measure, mean over standard deviation of chains; NaN if one diverged."""
         known = self.diverged_chains == 0 and self.standard_deviation > 0
         return self.mean / self.standard_deviation if known else NAN
 
     @property
     def healthy(self) -> bool:
-        """No chain diverged, and R-hat and drift are within their limits."""
+        """Whether no chain diverged and R-hat and drift are within their limits."""
         return self.penalty == 0
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A sampler that was tried, and what came of it."""
+    """Holds a sampler that was tried, and its outcome."""
 
     proposed_by: Literal["grid", "tpe"]
     sampler: SamplerConfig
@@ -98,9 +99,9 @@ def settings(sampler: str, grid: Mapping[str, Sequence[float | None]]) -> list[S
 def posterior(
     sampler: str, localization: float, weight_decay: float, bounding_box: float | None
 ) -> SamplerConfig:
-    """Returns the sampler at the family's posterior, with a step size of 0 that is to be found.
+    """Returns the sampler at the family's posterior; its step size of 0 is only a placeholder.
 
-    SGNHT has no pull, so only the box applies to it.
+    SGNHT has neither localization nor weight decay, so only the box applies to it.
     """
     pull = {"localization": localization, "weight_decay": weight_decay}
     if sampler == "sgnht":
@@ -111,10 +112,14 @@ def posterior(
 def outcome(
     trace: xr.Dataset, nbeta: float, baseline: float, *, rhat_below: float, drift_above: float
 ) -> Outcome:
-    """Rates the trace of a trial (shuffle, chain, draw), by the estimator `controlled`.
+    """Computes the outcome of a trial from its trace, by the estimator `controlled`.
 
-    Chains are healthy if none diverged, split R-hat is below `rhat_below` and the p value of the
-    drift test is not below `drift_above`.
+    Args:
+        trace: what `sampling.sample` returned (shuffle, chain, draw).
+        nbeta: nβ of the chains.
+        baseline: the mean loss at w* over all examples (nats per label).
+        rhat_below: in healthy chains, split R-hat is below this limit.
+        drift_above: in healthy chains, the p value of the drift test is not below this limit.
     """
     values = estimators.controlled(trace, nbeta, baseline)
     draws_CxD = values.values.reshape(-1, values.sizes["draw"])
@@ -145,9 +150,10 @@ def outcome(
 def step_biases(trials: Sequence[Trial]) -> list[float]:
     """Returns |d ln λ̂/d ln ε| at each trial.
 
-    It is the slope of a straight line in ε through the trials of the same sampler and posterior,
-    with Gaussian weights of standard deviation ½ in ln ε. It is NaN if a chain of the trial
-    diverged or if no other step size was tried.
+    It is the slope of a straight line of λ̂ in ε, relative to the trial's λ̂. The line is fitted to
+    the trials of the same sampler and posterior, with Gaussian weights of standard deviation ½ in
+    ln ε. It is NaN if a chain of the trial diverged, or if there is no other step size at which no
+    chain diverged.
     """
     found = []
     for trial in trials:
@@ -167,10 +173,9 @@ def step_biases(trials: Sequence[Trial]) -> list[float]:
 
 
 def worth(outcome: Outcome, step_bias: float) -> float:
-    """Rates a trial from 0 down to −1 as its expected relative error grows.
+    """Rates a trial by its expected relative error: 0 for no error, −1 for an infinite one.
 
-    A bias that is unknown counts as 1. If the chains are not healthy, the rating is lower by 1 and
-    the penalty.
+    An unknown bias (NaN) counts as 1. If the chains are not healthy, 1 + penalty is subtracted.
     """
     error = math.hypot(1.0 if math.isnan(step_bias) else step_bias, outcome.noise)
     fallen = 1.0 if math.isnan(error) else 1 - 1 / (1 + error)
@@ -178,24 +183,24 @@ def worth(outcome: Outcome, step_bias: float) -> float:
 
 
 def same_posterior(a: SamplerConfig, b: SamplerConfig) -> bool:
-    """Says whether two samplers are of the same kind and sample the same posterior."""
+    """Returns whether two samplers are of the same kind and sample the same posterior."""
     return replace(a, lr=b.lr, diffusion=b.diffusion, noise_diffusion=b.noise_diffusion) == b
 
 
 def choose(rule: Rule, trials: Sequence[Trial], posterior: SamplerConfig) -> int | None:
-    """Returns the number of the trial that a rule chooses.
+    """Returns the index of the trial that a rule chooses.
 
     Args:
-        rule: `stability` is the write-up's: the greatest mean over standard deviation across chains
-            in the grid, at whatever posterior. `efficiency`: the most effective draws per gradient
-            among healthy trials of this posterior. `accuracy`: the least expected error among them,
-            or the trial nearest to health if none is healthy.
-        trials: all of a search.
-        posterior: the sampler that is wanted, at the family's posterior; its lr and diffusion do
-            not matter.
+        rule: `stability`, the write-up's rule, takes the sampler's grid trial with the largest mean
+            over standard deviation across chains, at any posterior. `efficiency` takes the healthy
+            trial of this posterior with the most effective draws per gradient. `accuracy` takes the
+            healthy trial of this posterior with the smallest expected error; if none is healthy, it
+            takes the one with the best rating by `worth` among those without diverged chains.
+        trials: all trials of a search.
+        posterior: the sampler at the family's posterior; its lr and diffusion are ignored.
 
     Returns:
-        None if the rule can choose none of them.
+        The index; None if the rule can choose no trial.
     """
 
     def value(trial: Trial, bias: float) -> float:
@@ -222,25 +227,28 @@ def propose(
     batch: int,
     seed: int,
 ) -> list[Trial]:
-    """Searches the knobs of a sampler on the logarithmic scale.
+    """Searches hyperparameters of a sampler on a logarithmic scale.
 
     The first half of the trials is spread evenly (Halton). TPE proposes the others, each from the
-    trials before its batch. The same seed and outcomes give the same proposals, so an interrupted
-    search can be run again from the outcomes that are known.
+    trials of earlier batches. The same seed and outcomes give the same proposals, so an interrupted
+    search can be repeated with the outcomes that are already known.
 
     Args:
-        template: the sampler whose knobs are varied.
-        ranges: the least and the greatest value of each knob.
+        template: the sampler whose hyperparameters are varied.
+        ranges: the smallest and the largest value of each hyperparameter.
         evaluate: returns the outcomes of a batch of samplers.
-        trials: their number.
+        trials: the number of trials.
         batch: the number of trials that are proposed together.
-        seed: of TPE.
+        seed: the seed of TPE.
+
+    Returns:
+        The trials, in the order in which they were proposed.
     """
     space: dict[str, BaseDistribution] = {
         knob: FloatDistribution(low, high, log=True) for knob, (low, high) in ranges.items()
     }
     study = optuna.create_study(direction="maximize")
-    # the first point of the sequence is the corner
+    # the first point of the sequence is a corner of the ranges, so it is skipped
     even = stats.qmc.Halton(len(space), scramble=False).random(-(-trials // 2) + 1)[1:]
     done: list[Trial] = []
     while len(done) < trials:

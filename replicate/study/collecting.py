@@ -1,7 +1,7 @@
-"""Turns what the compute stages wrote into the records of results/<study>.
+"""Builds the records of results/<study> from what the compute stages wrote.
 
-Everything that a record says of a trace (nβ, γ, learning rate, loss at w*, model) is read from the
-trace's own attributes.
+Each record takes nβ, γ, the learning rate, the loss at w* and the model from the attributes of its
+trace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from replicate.study.records import (
     Transferred,
 )
 
-POINTS = 100  # of a thinned trace
+POINTS = 100  # the most that a thinned trace may have
 
 R = TypeVar("R", bound=Record)
 Format = tuple[xr.Dataset, NDArray[np.floating], Mapping[str, Any]]
@@ -41,8 +41,11 @@ def estimates(trace: xr.Dataset, quantile: float) -> list[Estimate]:
     """Estimates λ̂ of one model by every estimator.
 
     Args:
-        trace: of the main estimate.
-        quantile: at which losses are clipped, by the estimator that does.
+        trace: the chains of the main estimate, with their attributes.
+        quantile: the quantile of a chain's losses at which `published` and `clipped` clip them.
+
+    Returns:
+        One record for each estimator.
     """
     task, nbeta, loss = trace.attrs["task"], _nbeta(trace), _baseline(trace)
     results = estimators.estimates(
@@ -69,18 +72,21 @@ def estimates(trace: xr.Dataset, quantile: float) -> list[Estimate]:
 
 
 def transferred(trace: xr.Dataset, factor: float) -> Transferred:
-    """Estimates λ̂ at `factor` times the chosen step size."""
+    """Estimates λ̂ by `controlled` from chains at `factor` times the chosen step size."""
     values = {"factor": factor, "lr": trace.attrs["sampler"]["lr"]}
     return _record(Transferred, trace, vars(_controlled(trace)), values)
 
 
 def quantised(moved: str, formats: Sequence[Format]) -> list[Quantised]:
-    """Compares one model's weight formats with float32, which need not be there.
+    """Compares one model's weight formats with float32.
 
     Args:
         moved: what the chains of all formats move, *restricted* or *full*.
-        formats: of each format its trace, the loss at w* of every example (nats per label), and
-            the report on w* that `replicate.models.baseline` wrote.
+        formats: for each format, its trace, the loss at w* of every example (N,) in nats per
+            label, and the report on w* that `replicate.models.baseline` wrote.
+
+    Returns:
+        One record for each format. It has no rise and no changes if float32 is not in `formats`.
     """
     results = [_controlled(trace) for trace, _, _ in formats]
     names = [trace.attrs["task"]["weights"] for trace, _, _ in formats]
@@ -101,7 +107,7 @@ def quantised(moved: str, formats: Sequence[Format]) -> list[Quantised]:
 
 
 def original(trace: xr.Dataset, quantile: float) -> OriginalProtocol:
-    """Analyses the chains of the protocol of 2023, clipped at `quantile`."""
+    """Analyses chains of the 2023 protocol. Each chain is clipped at its own `quantile`."""
     nbeta, texts = _nbeta(trace), trace.attrs["texts"]
     found = protocol_2023.analyse(
         trace, nbeta=nbeta, texts=texts, loss=_baseline(trace), quantile=quantile
@@ -119,14 +125,16 @@ def original(trace: xr.Dataset, quantile: float) -> OriginalProtocol:
 def thinned(
     trace: xr.Dataset, vocabulary: int, *, rhat: float, drift: float, local: float
 ) -> ThinnedTrace:
-    """Returns a model's chains as means of at most `POINTS` equal stretches, and advice on them.
+    """Thins a model's chains to at most `POINTS` points and adds advice on them.
+
+    Losses are averaged over the steps of a point. The running λ̂ is that of its last step.
 
     Args:
-        trace: of the main estimate.
-        vocabulary: number of tokens; a model that knows nothing has its logarithm for a loss.
+        trace: the chains of the main estimate, with their attributes.
+        vocabulary: number of tokens V. A model that guesses all tokens alike has the loss ln V.
         rhat: the greatest R-hat of healthy chains.
-        drift: the least p value of the drift of healthy chains.
-        local: the greatest rise of the loss of local chains, as a share of that to guessing.
+        drift: the least p value of the drift test of healthy chains.
+        local: the greatest rise of the loss of local chains, as a share of the rise to ln V.
     """
     loss, steps, burn_in = _baseline(trace), trace.sizes["draw"], int((trace.draw < 0).sum())
     values = estimators.controlled(trace, _nbeta(trace), loss)
@@ -169,13 +177,13 @@ def provenance(
     repository: str | None = None,
     revision: str | None = None,
 ) -> Provenance:
-    """Says what one model's chains came from.
+    """Records which seed, parameters, windows, weights, code and machine made a model's chains.
 
     Args:
-        trace: of the main estimate.
-        parameters: the hash of each part of the parameters that it depends on (see `hashes`).
-        weights: SHA-256 of each file of the model; None where the hub's cache has none.
-        repository: on the hub; None for a model that was trained here.
+        trace: the chains of the main estimate, with their attributes.
+        parameters: the hash of each part of params.yaml that the chains depend on (see `hashes`).
+        weights: SHA-256 of each file of the model; None if the hub's cache has none.
+        repository: the model's repository on the hub; None for a model that was trained here.
         revision: the commit in that repository.
     """
     attributes = trace.attrs
@@ -194,7 +202,7 @@ def provenance(
 
 
 def hashes(parts: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the SHA-256 of each part, which holds plain JSON values, as canonical JSON."""
+    """Returns the SHA-256 of the canonical JSON of each part. Parts hold plain JSON values."""
     texts = {
         name: json.dumps(part, sort_keys=True, separators=(",", ":"))
         for name, part in parts.items()
@@ -203,7 +211,7 @@ def hashes(parts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def metrics(rows: Sequence[Estimate]) -> dict[str, dict[str, Any]]:
-    """Returns λ̂ of each model by the estimator that claims are judged by, for `dvc metrics`."""
+    """Returns λ̂ by `controlled`, its error, R-hat and ESS of each model, for `dvc metrics`."""
     return {
         row.model: {name: getattr(row, name) for name in Metric.model_fields}
         for row in rows
@@ -225,8 +233,8 @@ def _controlled(trace: xr.Dataset) -> Result:
 
 
 def _record(kind: type[R], trace: xr.Dataset, *sources: Mapping[str, Any]) -> R:
-    """Builds a record on a trace's model from the fields of it that the sources hold; of two
-    sources with one field, the last counts.
+    """Builds a record of a trace's model from the fields that the sources hold. If two sources
+    hold the same field, the later one is used.
     """
     values: dict[str, Any] = {"steps": trace.sizes["draw"]}
     for source in sources:

@@ -1,4 +1,4 @@
-"""Gathers what claims are judged from: the records of a study, or the published figures."""
+"""Gathers the evidence for the claims from a study's records or from the published figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from replicate.study.records import (
 
 DEFAULT = "controlled"  # the estimator that claims are judged by
 BESIDE = ("devinterp", "published")
-CITED = {  # beginning of a repository → who says what it was trained on, and the key of the source
+CITED = {  # start of a repository → the authors who describe its training data, and their .bib key
     "openai-community/gpt2": ("Radford et al. 2019", "radford2019"),
     "meta-llama/Llama-2-": ("Touvron et al. 2023", "touvron2023"),
 }
@@ -38,7 +38,7 @@ def of_results(plan: StudyPlan, folder: Path) -> Evidence:
 
     Args:
         plan: what the study asks for.
-        folder: of its records (results/<study>).
+        folder: results/<study>, which holds the study's records.
 
     Raises:
         UserError: a file of records is missing or damaged.
@@ -93,8 +93,8 @@ def of_figures(figures: Figures, file: Path) -> Evidence:
     """Returns the evidence that was published.
 
     Args:
-        figures: what was published.
-        file: that they stand in.
+        figures: the published figures.
+        file: the file that holds the figures; claims cite it.
     """
     full, quantised = (
         Family(
@@ -136,7 +136,7 @@ def of_figures(figures: Figures, file: Path) -> Evidence:
 
 
 def _numbers(values: Sequence[float | None]) -> Array:
-    """Reads null as NaN."""
+    """Returns the values as an array, with NaN for None."""
     return np.array(values, float)
 
 
@@ -146,7 +146,7 @@ def _family(
     original: Sequence[OriginalProtocol],
     baselines: Mapping[str, Baseline],
 ) -> Family | None:
-    """Returns the models of a family that were run; None where none was."""
+    """Returns the evidence on a family's models that were run; None if none was run."""
     rows = {(row.model, row.estimator): row for row in estimates if row.family == plan.name}
     chosen = [row for row in rows.values() if row.estimator == DEFAULT]
     chosen.sort(key=lambda row: row.parameters)
@@ -181,8 +181,8 @@ def _family(
 def _trained_on(
     plan: FamilyPlan, training: Sequence[Training], windows: Mapping[str, Extraction]
 ) -> Iterator[tuple[str, str | None]]:
-    """Yields the family and what its models were trained on; nothing where they are trained here
-    and not all of them have been yet.
+    """Yields the family's name and a sentence on its training data (None if no source is known).
+    If its models are trained here, it yields nothing until all of them are trained.
     """
     if plan.repositories:
         said = (
@@ -202,8 +202,8 @@ def _trained_on(
 
 
 def _with_health(row: Transferred, longer: Estimate | None) -> Transferred:
-    """Gives chains at the chosen step size the health of the longer chains of the main estimate,
-    which are at the same setting.
+    """Replaces the health of chains at the chosen step size by that of the longer chains of the
+    main estimate, which have the same sampler settings.
     """
     if row.factor != 1.0 or longer is None:
         return row
@@ -212,7 +212,7 @@ def _with_health(row: Transferred, longer: Estimate | None) -> Transferred:
 
 
 def _missing(plan: StudyPlan, transfer: Sequence[Transferred]) -> list[str]:
-    """Returns the models of which not every planned step size was run."""
+    """Returns the models that lack a planned step size."""
     run = {(row.model, row.factor) for row in transfer}
     planned = [pair for family in plan.families for pair in family.transfer]
     missing = [model for model, factor in planned if (model, rounded(factor)) not in run]
@@ -222,7 +222,7 @@ def _missing(plan: StudyPlan, transfer: Sequence[Transferred]) -> list[str]:
 def _spreads(
     chosen: Mapping[str, Estimate], traces: Mapping[str, ThinnedTrace]
 ) -> Iterator[tuple[str, Spread]]:
-    """Yields the spread of λ̂ by the default estimator, from its chains."""
+    """Yields each model's spread of λ̂ by the default estimator, computed from its chains."""
     for model, row in chosen.items():
         if model not in traces or row.monte_carlo_error is None:
             continue
@@ -236,7 +236,7 @@ def _spreads(
 
 
 def _original_spreads(original: Sequence[OriginalProtocol]) -> Iterator[tuple[str, Spread]]:
-    """Yields the spread of λ̂ by the original protocol, from its deviations across chains."""
+    """Yields each model's spread of λ̂ by the 2023 protocol, from its deviations across chains."""
     for row in original:
         pairs = np.stack([_numbers(row.shuffles), _numbers(row.deviations)])
         llc_S, deviation_S = pairs[:, np.isfinite(pairs).all(0)]
@@ -248,5 +248,5 @@ def _original_spreads(original: Sequence[OriginalProtocol]) -> Iterator[tuple[st
 def _spread(
     llc_S: Sequence[float] | Array, deviation_S: Sequence[float] | Array, chains: int
 ) -> Spread:
-    """Returns the spread of λ̂ whose standard deviation across chains is known, and no more."""
+    """Returns the spread of λ̂ if only its standard deviation across chains is known."""
     return Spread(np.array(llc_S), float(np.mean(np.square(deviation_S))), chains, None)

@@ -1,7 +1,7 @@
-"""What a study asks for: its families, their models, and the experiments on them.
+"""Describes the plan of a study: its families, their models, and the experiments on them.
 
-The pipeline builds a plan from params.yaml. Readers list what the plan asks for, and mark what the
-results do not hold as *not run*.
+The pipeline builds a plan from params.yaml. Tables and figures list all that is planned, and mark
+what the results lack as *not run*.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FamilyPlan:
-    """Models that are compared with one another: one text, one protocol.
+    """Models that are compared with one another. They share one text and one protocol.
 
     Attributes:
-        models: in the order of params.yaml, the smallest first.
-        tokenizer: its name in params.yaml.
+        models: the models' names in the order of params.yaml, the smallest first.
+        tokenizer: the tokenizer's name in params.yaml.
         weights: the weight format of the family's chains.
-        repositories: of its models on the hub; empty where the models are trained here.
-        search_model: on which sampler settings are tried.
-        transfer: each model and factor at which the chosen step size is tried.
+        repositories: the models' repositories on the hub; empty if the models are trained here.
+        search_model: the model on which sampler settings are searched.
+        transfer: (model, factor) pairs; chains run at `factor` times the chosen step size.
         original: the models on which the protocol of 2023 is run.
-        clip_quantile: of the protocol of 2023, at which each chain's losses are clipped.
+        clip_quantile: the quantile at which the 2023 protocol clips each chain's losses.
     """
 
     name: str
@@ -37,11 +37,13 @@ class FamilyPlan:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A full-precision family, a quantised one if there is one, and weight formats to compare.
+    """The plan of a study: one or two families, and weight formats to compare.
 
     Attributes:
+        full: the family at full precision.
+        quantised: the quantised family, if there is one.
         formats: (model, moved, weights), where `moved` is *restricted* or *full*.
-        note: what a reader has to know about the study, a sentence, or nothing.
+        note: a sentence that a reader must know about the study; may be empty.
     """
 
     name: str
@@ -52,7 +54,7 @@ class StudyPlan:
 
     @property
     def families(self) -> tuple[FamilyPlan, ...]:
-        """Each family once, the full-precision one first."""
+        """The families, the full-precision one first."""
         return (self.full,) if self.quantised is None else (self.full, self.quantised)
 
     @property

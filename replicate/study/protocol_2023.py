@@ -1,9 +1,8 @@
-"""What the single baseline minibatch of the protocol of 2023 does to λ̂, from traces of that
-protocol.
+"""Measures how the single baseline minibatch of the 2023 protocol changes λ̂, from its traces.
 
-Its λ̂ of a shuffle is F·(mean_t L_t(B_t) − L(B₀)) with F = n/ln n, where B₀ is the minibatch of the
-first draw of chain 0. As long as the chain is close to w* (it is: ε = 1e-7), λ̂ is F·(L̄₀ − L₀(B₀))
-and little more. The models of a family share B₀, and so nearly share this *baseline error*.
+The protocol estimates λ̂ of a shuffle as F·(mean_t L_t(B_t) − L(B₀)), with F = n/ln n. B₀ is the
+minibatch of the first draw of chain 0. With ε = 1e-7 the chains stay close to w*, so λ̂ is close to
+the *baseline error* F·(L̄₀ − L₀(B₀)). The models of a family share B₀, and nearly share this error.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Analysed:
-    """What the traces of one model show.
+    """Results of the analysis of one model's traces.
 
     Attributes:
-        shuffles: λ̂ as published, of each shuffle (S,).
-        deviations: its standard deviation across chains (S,).
+        shuffles: λ̂ of each shuffle by the 2023 protocol (S,).
+        deviations: standard deviation of that λ̂ across the chains of each shuffle (S,).
         baseline_errors: F·(L̄₀ − L₀(B₀)) of each shuffle (S,).
         controlled: λ̂ of the same draws by `controlled`, at the sampler's nβ (S,).
         r_squared: squared correlation of `shuffles` and `baseline_errors`.
-        explained: ρ² of the control variate.
-        spread: standard deviation over shuffles, if the baseline is the mean of so many minibatches
-            as each of `BATCHES` says.
+        explained: ρ², the share of the draws' variance that the control variate removes.
+        spread: standard deviation of λ̂ over shuffles, for each number of baseline minibatches in
+            `BATCHES`.
         padded_variance: squared correlation of a minibatch's loss at w* with its number of padded
-            labels; 0 where none is padded.
+            labels; 0 if no label is padded.
     """
 
     shuffles: Array
@@ -48,7 +47,7 @@ class Analysed:
 
 
 def factor(texts: int) -> float:
-    """Returns n/ln n."""
+    """Returns F = n/ln n for n = `texts`."""
     return float(texts / np.log(texts))
 
 
@@ -59,10 +58,10 @@ def analyse(
 
     Args:
         trace: chains with `padded`, the number of padded labels of each minibatch.
-        nbeta: of the sampler.
-        texts: n.
+        nbeta: nβ of the sampler.
+        texts: n, the number of texts.
         loss: L̄₀, the mean loss at w* (nats per label).
-        quantile: at which each chain's losses are clipped.
+        quantile: the quantile at which each chain's losses are clipped.
     """
     draws = trace.where(~trace.diverged).sel(draw=slice(0, None))
     llc_SxC = estimators.published(trace, texts, quantile).mean("draw").values
@@ -84,8 +83,8 @@ def analyse(
 def _spread(draws: xr.Dataset, texts: int, quantile: float) -> Array:
     """Returns the standard deviation of λ̂ over shuffles for each number of baseline minibatches.
 
-    It is the root mean square over the disjoint sets of that many minibatches that a shuffle's
-    draws hold, and NaN where they hold none.
+    A shuffle's draws are split into disjoint sets of that many minibatches. The result is the root
+    mean square over the sets. It is NaN if there are too few draws for one set.
     """
     top = draws.loss.quantile(quantile, dim="draw").drop_vars("quantile")
     mean_S = np.minimum(draws.loss, top).mean(("chain", "draw")).values

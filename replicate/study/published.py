@@ -1,4 +1,4 @@
-"""The figures of the study of November 2023; their averages and their variance are recomputed."""
+"""Reads the figures of the study of November 2023; recomputes averages and analyses variance."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ class Row(BaseModel):
 
 
 class Published(Row):
-    """λ̂ of one model.
+    """The published λ̂ of one model.
 
     Attributes:
-        parameters: of the whole model.
-        sampled: parameters that its chains moved.
-        mean: over chains, of each shuffle.
-        deviation: standard deviation over chains, of each shuffle.
-        reported: the average over the positive means.
+        parameters: number of parameters of the whole model.
+        sampled: number of parameters that its chains moved.
+        mean: λ̂ of each shuffle, averaged over its chains (S,).
+        deviation: standard deviation of λ̂ over the chains of each shuffle (S,).
+        reported: the average of the means above 0, as the study reported it.
+        reported_deviation: the deviation that the study reported with it; None if it did not.
     """
 
     parameters: PositiveInt
@@ -53,7 +54,7 @@ class Published(Row):
 
 
 class Family(Row):
-    """Models that shared their shuffles; `batches` is N of the sampler's nβ = N/ln N."""
+    """Models that used the same shuffles. The sampler had nβ = N/ln N with N = `batches`."""
 
     source: str
     parameters_source: str
@@ -72,12 +73,12 @@ class Family(Row):
 
     @property
     def sizes_M(self) -> Array:  # noqa: N802
-        """Parameters of each model."""
+        """The number of parameters of each whole model (M,)."""
         return np.array([model.parameters for model in self.models.values()], float)
 
     @property
     def llc_SxM(self) -> Array:  # noqa: N802
-        """λ̂ (shuffle, model)."""
+        """The published λ̂ (shuffle, model)."""
         return np.array([model.mean for model in self.models.values()]).T
 
 
@@ -92,8 +93,8 @@ class Counts(Row):
 
 
 class Medians(Row):
-    """The search with one sampler, by step size: the median stability, and how many of the `trials`
-    were not finite (null where it was not told).
+    """The search with one sampler. For each step size there is the median stability and the number
+    of the `trials` that were not finite (null if it was not published).
     """
 
     trials: int
@@ -135,7 +136,7 @@ class Search(Row):
 
 
 class Figures(Row):
-    """All that was published; of `families` the first is at full precision, the other in 4 bits."""
+    """All published figures. The first of `families` has full precision, the second 4 bits."""
 
     families: Annotated[dict[str, Family], Field(min_length=2, max_length=2)]
     counts: Counts
@@ -143,12 +144,15 @@ class Figures(Row):
 
     @property
     def models(self) -> dict[str, dict[str, Published]]:
-        """The figures of each model, by family."""
+        """The figures of each model, by family and model name."""
         return {name: family.models for name, family in self.families.items()}
 
 
 def read(path: Path) -> Figures:
     """Reads the published figures.
+
+    Args:
+        path: data/published.yaml.
 
     Raises:
         UserError: the file is missing, or a figure is missing or malformed.
@@ -167,8 +171,8 @@ def read(path: Path) -> Figures:
 def aggregates(figures: Figures) -> list[Aggregate]:
     """Recomputes every reported average.
 
-    Only positive means were averaged, but the deviations were averaged over all shuffles: the
-    ± 2.84 of Llama-2-13B holds the deviation of a shuffle whose mean was dropped.
+    The study averaged only the means above 0, but the deviations of all shuffles: the ± 2.84 of
+    Llama-2-13B includes the deviation of a shuffle whose mean was dropped.
     """
     return [
         _aggregate(family, name, model)
@@ -198,19 +202,19 @@ def _aggregate(family: str, name: str, model: Published) -> Aggregate:
 
 
 def _average(values: list[float] | tuple[float, ...]) -> Decimal:
-    """Averages the digits as published, where a binary 640.985 is neither 640.98 nor 640.99."""
+    """Averages the published decimals exactly; a binary float cannot represent 640.985."""
     return sum(Decimal(str(value)) for value in values) / Decimal(len(values))
 
 
 def _to_the_last_digit(value: Decimal, reported: float) -> bool:
-    """Tells whether `reported` is `value` rounded to 0.01; halves may go either way, because the
-    terms of an average are rounded themselves.
+    """Returns whether `reported` is `value` rounded to 0.01. A half may be rounded up or down,
+    because the averaged numbers were rounded as well.
     """
     return abs(value - Decimal(str(reported))) <= Decimal("0.01") / 2
 
 
 def analyses(figures: Figures) -> list[Analysis]:
-    """Returns where the variance of the published λ̂ lies: in the shuffles or in the models."""
+    """Splits the variance of each family's published λ̂ into shuffles, models and residual."""
     return [
         analysis(name, list(family.models), family.llc_SxM)
         for name, family in figures.families.items()
@@ -218,13 +222,13 @@ def analyses(figures: Figures) -> list[Analysis]:
 
 
 def analysis(family: str, models: list[str], llc_SxM: Array, estimator: str = ORIGINAL) -> Analysis:
-    """Returns where the variance of λ̂ lies, by a two-way analysis of variance.
+    """Splits the variance of a family's λ̂ by a two-way analysis of variance, shuffle × model.
 
     Args:
-        family: its name.
-        models: in order of size.
+        family: the family's name.
+        models: the models' names, the smallest model first.
         llc_SxM: λ̂ (shuffle, model).
-        estimator: of λ̂.
+        estimator: the name of the estimator of λ̂.
     """
     found = statistics.anova(llc_SxM)
     return Analysis(

@@ -2,22 +2,22 @@
 
 A comparison has one of five outcomes:
 
-- *reproduced*: both sides have the same number (then it is *identical*), or numbers that are no
-  further apart than their errors let two runs be.
-- *differs*: the numbers are further apart than that, or the verdicts are opposite.
-- *changed*: the two are not the same, and nothing says how far chance may bring them apart. This
-  holds for a number without an error, a sampler setting, and a verdict that one side leaves open.
+- *reproduced*: both sets have the same value (then it is *identical*), or their numbers differ by
+  no more than two runs may differ, given their errors.
+- *differs*: the numbers differ by more than that, or the verdicts are opposite.
+- *changed*: the values are not the same, and no error says how much chance may change them. This
+  holds for a number without an error, a sampler setting, and a verdict that one set leaves open.
 - *not comparable*: the two are estimates of different quantities; the notes say why.
-- *not run*: one side, or each side, does not have it.
+- *not run*: at least one of the two sets does not have it.
 
 Two estimates with standard errors sₐ, s_b of νₐ, ν_b degrees of freedom are |a − b|/√(sₐ² + s_b²)
-standard errors apart. This is judged by Student's t with Welch's (1947) degrees of freedom, because
-λ̂ rests on few shuffles. Holm's rule (1979) over all comparisons that are not identical keeps the
-probability of a false alarm anywhere in a rerun below the level, as long as neither side scatters
+standard errors apart. Student's t with Welch's (1947) degrees of freedom judges this distance,
+because λ̂ is a mean over few shuffles. Holm's rule (1979) over all comparisons with a p value
+limits the probability of any false alarm in a rerun to the level, as long as neither set scatters
 more than twice as much as the other.
 
-The error of λ̂ is that of chains around one w*. A control model that was trained on another kind of
-machine ends at another w*, and its λ̂ may then differ by more: a note says so.
+The error of λ̂ covers chains around one w*. A control model that was trained on another kind of
+machine ends at another w*, so its λ̂ may differ by more. A note says so.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Records = Mapping[str, Sequence[Any]]
 """Records by the name of their file, without `.json`."""
 
 LLC, LOSS = "λ̂", "loss at w*"
-KINDS = {  # of comparisons, with the file that each reads
+KINDS = {  # kind of comparison → the file of records that it reads
     "sampler setting": "search",
     LLC: "estimates",
     LOSS: "baselines",
@@ -48,9 +48,9 @@ KINDS = {  # of comparisons, with the file that each reads
 }
 READ = (*KINDS.values(), "provenance")
 SAMPLER = ("lr", "localization", "weight_decay", "bounding_box", "diffusion", "noise_diffusion")
-UNRELATED = {"original", "transfer"}  # parts of params.yaml that nothing compared depends on
+UNRELATED = {"original", "transfer"}  # parts of params.yaml that no comparison uses
 BOTH = (LLC, LOSS)
-DIFFERENT_QUANTITIES = (  # kinds, file, field, and what it means if the sides have not the same
+DIFFERENT_QUANTITIES = (  # kinds, file, field, and the note if its two values differ
     (BOTH, "baselines", "windows", "another text"),
     (BOTH, "baselines", "parameters", "models of {:,} and {:,} parameters"),
     ((LLC,), "estimates", "nbeta", "nβ {:g} and {:g}"),
@@ -70,12 +70,12 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one side has.
+    """A value in one of the two sets of results.
 
     Attributes:
-        value: a number, or words; None where it is not finite.
-        error: the number's standard error.
-        freedom: degrees of freedom of that error.
+        value: a number, or words; None if the number is not finite.
+        error: the standard error of the number.
+        freedom: the degrees of freedom of that error.
     """
 
     value: float | str | None
@@ -85,14 +85,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One thing that either side has; a side is None if it does not have it.
+    """A value in the first set of results, `a`, and in the second, `b`; None if a set lacks it.
 
     Attributes:
         kind: one of `KINDS`.
-        name: of the model, family, claim or target.
-        part: the estimator, or what else tells two comparisons of one name apart.
-        apart: difference, in its standard errors.
-        p_value: two-sided, of a difference at least as large between two runs of the same.
+        name: the name of the model, family, claim or target.
+        part: the estimator, or what else distinguishes two comparisons of the same name.
+        apart: the difference in units of its standard error.
+        p_value: two-sided, under the hypothesis that both estimate the same quantity.
     """
 
     study: str
@@ -109,10 +109,13 @@ class Comparison:
 
 
 def compare(study: str, a: Records, b: Records, planned: Collection[str] = ()) -> list[Comparison]:
-    """Compares two sides of a study; `judge` then says what differs.
+    """Compares two sets of a study's results. `judge` then decides which numbers differ.
 
     Args:
-        planned: the models that the study asks for. They are listed even if neither side has them.
+        study: the study's name.
+        a: the first set of records.
+        b: the second set.
+        planned: the models in the study's plan. They are listed even if no set has them.
     """
     found: list[Comparison] = []
     for kind, file in KINDS.items():
@@ -127,9 +130,9 @@ def compare(study: str, a: Records, b: Records, planned: Collection[str] = ()) -
 
 
 def compared(pair: Comparison) -> Comparison:
-    """Returns the comparison with all that its two sides alone decide.
+    """Returns the comparison with the status that follows from its two values alone.
 
-    Whether two numbers with errors differ is decided by `judge`, together with all others.
+    `judge` decides later whether two numbers with errors differ, from all comparisons together.
     """
     a, b = pair.a, pair.b
     if a is None or b is None:
@@ -163,7 +166,12 @@ def welch(a: Outcome, b: Outcome) -> tuple[float, float, float]:
 
 
 def judge(comparisons: Sequence[Comparison], level: float) -> list[Comparison]:
-    """Returns the same comparisons; those that are too far apart by Holm's rule now *differ*."""
+    """Returns the comparisons; those that are too far apart by Holm's rule have status *differs*.
+
+    Args:
+        comparisons: all comparisons that are tested together.
+        level: the greatest probability of any false alarm among them.
+    """
     found = list(comparisons)
     tested = sorted((pair.p_value, i) for i, pair in enumerate(found) if pair.p_value is not None)
     for rank, (p, i) in enumerate(tested):
@@ -174,7 +182,7 @@ def judge(comparisons: Sequence[Comparison], level: float) -> list[Comparison]:
 
 
 def answer(comparisons: Sequence[Comparison], a: str, b: str) -> str:
-    """Says in short how `a` compares with `b`."""
+    """Returns a short text on how the results named `a` compare with those named `b`."""
     count = Counter("identical" if pair.identical else pair.status for pair in comparisons)
     told = ", ".join(f"{n} {status}" for status, n in count.most_common())
     names = [f"{pair.kind} of {pair.name}" for pair in comparisons if pair.status == "differs"]
@@ -183,7 +191,7 @@ def answer(comparisons: Sequence[Comparison], a: str, b: str) -> str:
 
 
 def _outcomes(rows: Sequence[records.Record]) -> dict[tuple[str, str], Outcome | None]:
-    """Returns what records say, by name and part; None where that was not run."""
+    """Returns what the records say, by name and part; None for a claim that was not run."""
     return dict(_read(row) for row in rows if not isinstance(row, records.Trial) or row.chosen)
 
 
@@ -203,7 +211,7 @@ def _read(row: records.Record) -> tuple[tuple[str, str], Outcome | None]:
         case records.NegativeControl():
             return (row.control, row.target), Outcome("caught" if row.caught else "not caught")
         case records.Coverage():
-            # the error of Agresti and Coull (1998) is not 0 if all intervals hold λ
+            # Agresti and Coull's (1998) error is above 0 even if all intervals contain λ
             share = (row.covered + 2) / (row.repeats + 4)
             error = sqrt(share * (1 - share) / (row.repeats + 4))
             return (row.target, "95 % intervals"), Outcome(row.share, error, inf)
@@ -211,7 +219,7 @@ def _read(row: records.Record) -> tuple[tuple[str, str], Outcome | None]:
 
 
 def _with_interval(row: records.Estimate | records.Calibrated) -> Outcome:
-    """Finds the degrees of freedom of the Student's t that the 95 % interval was made with."""
+    """Returns λ̂ and its error, with the degrees of freedom that its 95 % t interval implies."""
     value, error, interval = row.llc, row.standard_error, row.interval
     if interval is None or error is None:
         return Outcome(value, error)
@@ -220,7 +228,7 @@ def _with_interval(row: records.Estimate | records.Calibrated) -> Outcome:
 
 
 def _of_model(pair: Comparison, a: Records, b: Records) -> Comparison:
-    """Compares two numbers of a model if they are comparable, and notes what is not the same."""
+    """Compares two numbers of a model if they are comparable, and notes what else differs."""
     reasons = _changes(pair, a, b, DIFFERENT_QUANTITIES)
     if reasons and pair.a and pair.b:
         return replace(pair, status="not comparable", notes=reasons)
@@ -235,7 +243,7 @@ def _of_model(pair: Comparison, a: Records, b: Records) -> Comparison:
 
 
 def _changes(pair: Comparison, a: Records, b: Records, fields: Sequence[Any]) -> tuple[str, ...]:
-    """Says of fields that both sides know, and that are not the same, what that means."""
+    """Returns the notes of those `fields` that both sets have and in which they differ."""
     found = []
     for kinds, file, field, words in fields:
         x, y = (_field(side, file, pair.name, field) for side in (a, b))

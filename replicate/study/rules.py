@@ -1,4 +1,4 @@
-"""The rules of the verdicts, fixed before the data are seen."""
+"""The rules by which claims are judged. They are fixed before the data are seen."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rules:
-    """How claims are judged.
+    """Levels, margins and limits of the tests.
 
     Attributes:
-        level: of every test; every interval has the level 1 − `level`.
-        bootstrap: number of resamples.
-        descent: by how much (nats) noise-free steps may lower the loss at a minimum.
-        negligible: relative change of λ̂ that counts as none.
-        stable: greatest coefficient of variation over shuffles that counts as stable.
-        rhat: R-hat from which on chains are not healthy.
-        drift: p value of the drift below which chains are not healthy.
-        local: rise of the loss from which on chains are not local, as a share of that to guessing.
-        seed: of the bootstraps.
+        level: significance level of every test; every interval has confidence 1 − `level`.
+        bootstrap: number of bootstrap resamples.
+        descent: the most (nats) that steps without noise may lower the loss at a local minimum.
+        negligible: the greatest relative change of λ̂ that counts as no change.
+        stable: the greatest coefficient of variation over shuffles that counts as stable.
+        rhat: healthy chains have an R-hat below this limit.
+        drift: healthy chains have a p value of the drift test of at least this limit.
+        local: the loss of local chains rises by at most this share of the rise from w* to guessing.
+        seed: seed of the bootstraps.
     """
 
     level: float

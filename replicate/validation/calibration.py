@@ -1,7 +1,7 @@
-"""Calibration: is the sampler right? Targets of known λ go through the whole estimate.
+"""Checks the sampler: estimates λ̂ of targets whose λ is known, and compares the two.
 
-The chains, the estimator `controlled` and its summary are those of the language models. `measure`
-computes one job of `cases`, and the other functions judge the outcomes.
+Language models use the same chains, estimator (`controlled`) and summary. `measure` computes one
+job of `cases`, and the other functions judge the outcomes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """λ̂ of one job; `evaluations` are the gradient evaluations that were spent."""
+    """Holds λ̂ of one job; `evaluations` is the number of gradient evaluations."""
 
     llc: float
     standard_error: float
@@ -48,7 +48,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rung:
-    """λ̂ of a target at one nβ, and what the theory expects there."""
+    """Holds λ̂ of a target at one nβ, and the value that theory expects; None if unknown."""
 
     nbeta: float
     llc: float
@@ -58,15 +58,15 @@ class Rung:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """λ̂ of a target beside its λ.
+    """Holds λ̂ of a target and its known λ.
 
     Attributes:
-        true_llc: λ, and `multiplicity` its m.
-        exact: what a perfect sampler of this step size and localisation would give; None if that is
-            unknown or λ is extrapolated.
-        llc: λ̂, or λ as it was extrapolated from the `ladder`.
-        rhat: the greatest of all runs; `ess` and `evaluations` are those of all runs together.
-        verdict: how near `llc` is to `exact`, or to λ if that is None.
+        true_llc: λ; `multiplicity` is its m.
+        exact: the λ̂ that a perfect sampler would give at this step size and localisation; None if
+            it is unknown or λ is extrapolated.
+        llc: λ̂, or λ as extrapolated from the `ladder`.
+        rhat: the largest R-hat of all runs; `ess` and `evaluations` are sums over all runs.
+        verdict: how close `llc` is to `exact`, or to λ if `exact` is None.
     """
 
     target: str
@@ -87,7 +87,7 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often the nominal 95 % interval held the truth, over independent repeats.
+    """Holds how often nominal 95 % intervals of independent repeats contain the true value.
 
     `interval` is the 95 % interval of `share` (Wilson).
     """
@@ -102,7 +102,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class NegativeControl:
-    """A sampler that is wrong on purpose. It is caught if λ̂ is not within 1 % of `expected`."""
+    """Holds λ̂ of a sampler that is wrong on purpose; `caught` if not within 1 % of `expected`."""
 
     control: str
     target: str
@@ -114,6 +114,13 @@ class NegativeControl:
 
 def measure(job: Job, seed: int, shuffles: int, chains: int, advance: Advance) -> Outcome:
     """Estimates λ̂ of one job.
+
+    Args:
+        job: the run and its negative control, if it has one.
+        seed: the seed from which all seeds of the job are derived.
+        shuffles: the number of random orders of the examples.
+        chains: the number of chains in each shuffle.
+        advance: is told how many more steps are done.
 
     Raises:
         UserError: a chain diverged.
@@ -154,7 +161,7 @@ def measure(job: Job, seed: int, shuffles: int, chains: int, advance: Advance) -
 
 
 def terms(target: Target, run: Run) -> tuple[float, float]:
-    """Returns D = `expected` − λ, what theory has beside λ in this run, and dD/d ln nβ."""
+    """Returns D = `expected` − λ, by which λ̂ differs from λ in this run, and dD/d ln nβ."""
     width = 0.05
     below, there, above = (
         target.expected(run.sampler, run.nbeta * np.exp(shift)) for shift in (-width, 0.0, width)
@@ -172,24 +179,24 @@ def extrapolate(
 ) -> tuple[float, float, Interval]:
     """Extrapolates λ from λ̂ on a ladder of R values of nβ, by weighted least squares.
 
-    The model is λ̂(nβ) = λ + D(nβ·eᵇ), and λ and b are fitted. D consists of the logarithms of the
-    multiplicity, −(m − 1)/(ln nβ + a) + …, and of the powers of 1/nβ of the next poles (see
-    `theory`). The scale b at which they set in would be 0 if curvature and localisation were
-    exactly those of the theory. It is small, and D is taken to first order in it.
+    The model is λ̂(nβ) = λ + D(nβ·eᵇ), and λ and b are fitted. D consists of logarithmic terms due
+    to the multiplicity, −(m − 1)/(ln nβ + a) + …, and of powers of 1/nβ due to the next poles (see
+    `theory`). b shifts the scale of nβ. It would be 0 if curvature and localisation were exactly
+    those of the theory. It is small, so D is expanded to first order in b.
 
     Args:
         llcs_R: λ̂ of each run.
         errors_R: their standard errors.
         terms_R: what `terms` returns.
-        freedom: degrees of freedom of each standard error. Those of the result are Welch and
-            Satterthwaite's, and its interval is Student's.
+        freedom: degrees of freedom of each standard error. The formula of Welch and Satterthwaite
+            gives those of the result, which has a Student's t interval.
 
     Returns:
         λ, its standard error and its 95 % interval.
     """
     error_R, (term_R, slope_R) = np.asarray(errors_R), np.transpose(terms_R)
     design_RxP = np.stack([np.ones_like(slope_R), slope_R], axis=1)
-    # λ's share of each residual in standard errors
+    # λ's weights for the runs' λ̂ − D in units of their standard errors
     share_R = np.linalg.pinv(design_RxP / error_R[:, None])[0]
     llc = float(share_R @ ((np.asarray(llcs_R) - term_R) / error_R))
     error = float(np.linalg.norm(share_R))
@@ -198,7 +205,7 @@ def extrapolate(
 
 
 def judge(llc: float, interval: Interval, reference: float) -> Accuracy:
-    """Says how near an estimate is to a reference."""
+    """Returns how close an estimate is to a reference."""
     off = abs(llc / reference - 1)
     if off <= 0.01:
         return "within 1 %"
@@ -208,9 +215,9 @@ def judge(llc: float, interval: Interval, reference: float) -> Accuracy:
 
 
 def exact(case: Case) -> float | None:
-    """Returns what a perfect sampler of this step size, nβ and localisation would find.
+    """Returns the λ̂ that a perfect sampler would find at this step size, nβ and localisation.
 
-    It is None if that is unknown, or if λ is extrapolated.
+    It is None if this value is unknown, or if λ is extrapolated.
     """
     run = case.runs[0]
     known = case.target.exact and len(case.runs) == 1
@@ -218,13 +225,13 @@ def exact(case: Case) -> float | None:
 
 
 def reference(case: Case) -> float:
-    """Returns the value that λ̂ is judged by: `exact`, or λ if that is None."""
+    """Returns the value with which λ̂ is compared: `exact`, or λ if `exact` is None."""
     value = exact(case)
     return case.target.truth.llc if value is None else value
 
 
 def calibrated(case: Case, outcomes: Sequence[Outcome], shuffles: int) -> Calibrated:
-    """Judges a case by the outcome of each of its runs."""
+    """Compares λ̂ of a case with its λ, from the outcome of each of its runs."""
     target, first = case.target, outcomes[0]
     llc, error, interval = first.llc, first.standard_error, first.interval
     ladder = []
@@ -256,7 +263,7 @@ def calibrated(case: Case, outcomes: Sequence[Outcome], shuffles: int) -> Calibr
 
 
 def covered(outcomes: Sequence[Outcome]) -> Coverage:
-    """Counts how many intervals of the repeats hold what the sampler should find."""
+    """Counts how many intervals of the repeats contain the value that a perfect sampler finds."""
     truth, repeats = reference(REPEATED), len(outcomes)
     hits = sum(low <= truth <= high for low, high in (outcome.interval for outcome in outcomes))
     low, high = stats.binomtest(hits, repeats).proportion_ci(method="wilson")
@@ -265,7 +272,7 @@ def covered(outcomes: Sequence[Outcome]) -> Coverage:
 
 
 def controlled(control: str, outcome: Outcome) -> NegativeControl:
-    """Judges a negative control as the right sampler is judged."""
+    """Judges a negative control by the same rule as the correct sampler."""
     expected = reference(LOCALISED)
     caught = judge(outcome.llc, outcome.interval, expected) != "within 1 %"
     found = outcome.llc, outcome.standard_error
@@ -275,7 +282,11 @@ def controlled(control: str, outcome: Outcome) -> NegativeControl:
 def conclude(
     outcomes: Mapping[Job, Outcome], cases: Sequence[Case], repeats: int, shuffles: int
 ) -> tuple[list[Calibrated], Coverage, list[NegativeControl]]:
-    """Judges the outcomes of all `cases.jobs(cases, repeats)`."""
+    """Judges the outcomes of all `cases.jobs(cases, repeats)`.
+
+    Returns:
+        The targets, the coverage over the repeats, and the negative controls.
+    """
     targets = [
         calibrated(
             case, [outcomes[Job(case.name, rung)] for rung in range(len(case.runs))], shuffles

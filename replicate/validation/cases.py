@@ -1,9 +1,10 @@
-"""What the calibration runs: targets, how each is sampled, and samplers that are wrong on purpose.
+"""Defines what the calibration runs: targets, how each is sampled, and negative controls.
 
-Step sizes keep ε·nβ·curvature below 0.1, unless the expected value takes the step into account.
-Burn-in and draws follow the slowest direction that matters, at most 2/(εγ) steps. The regular
-models have minibatches. Their noise adds a share of ε·nβ·curvature·(nβ + d)/4B to the variance of
-the d weights, less than 1 %. The networks see all their examples at each step.
+Step sizes keep ε·nβ·curvature below 0.1, unless the expected value includes their effect. Burn-in
+and draws are chosen by the slowest direction that matters, which takes at most 2/(εγ) steps to
+relax. The regular models use minibatches. The noise of the minibatches increases the variance of
+the d weights by a fraction ε·nβ·curvature·(nβ + d)/4B, which is less than 1 %. The networks use all
+their examples at each step.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from replicate.validation.targets import (
 
 @dataclass(frozen=True)
 class Run:
-    """How a target is sampled at one nβ."""
+    """Says how a target is sampled at one nβ."""
 
     nbeta: float
     sampler: SamplerConfig
@@ -37,10 +38,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Case:
-    """A target and its runs.
+    """Holds a target and its runs.
 
     There is more than one run if λ̂ at a finite nβ is known to differ from λ. λ is then extrapolated
-    from this ladder of nβ.
+    from the runs, which are a ladder of values of nβ.
     """
 
     name: str
@@ -65,9 +66,10 @@ def _crossing(orders: tuple[int, ...], name: str, runs: tuple[Run, ...]) -> Case
 
 
 def _ladder(eta: float) -> tuple[Run, ...]:
-    """Samples a product of weights with γ = 1 at several nβ.
+    """Returns runs for a product of weights, with γ = 1 and several nβ.
 
-    Its greatest curvature is about 2·nβ, so that ε·2·nβ = `eta`; 2/ε steps are one relaxation.
+    The largest curvature is about 2·nβ. ε is chosen so that ε·2·nβ = `eta`, but at most 0.008. One
+    relaxation takes 2/ε steps.
     """
     runs = []
     for nbeta in (1.0, 4.0, 16.0, 64.0):
@@ -152,7 +154,7 @@ REPEATED = Case(
 )
 CASES = {case.name: case for case in (*TARGETS, REPEATED)}
 
-# Each is the right sampler with other parameters, which takes the same steps up to rounding.
+# Each is the correct sampler with other parameters: up to rounding, its steps are the wrong ones.
 CONTROLS: dict[str, Callable[[Run], Run]] = {
     "none": lambda run: run,
     "noise × 1.1": lambda run: _scaled(run, lr=1.21, force=1 / 1.21),
@@ -162,7 +164,7 @@ CONTROLS: dict[str, Callable[[Run], Run]] = {
 
 
 def _scaled(run: Run, lr: float, force: float) -> Run:
-    """Multiplies the step size by `lr`, and nβ and γ, which the drift is made of, by `force`."""
+    """Multiplies the step size by `lr`, and nβ and γ, which determine the drift, by `force`."""
     sampler = replace(
         run.sampler, lr=run.sampler.lr * lr, localization=run.sampler.localization * force
     )
@@ -171,13 +173,13 @@ def _scaled(run: Run, lr: float, force: float) -> Run:
 
 @dataclass(frozen=True)
 class Job:
-    """A unit of the calibration: one run of a case.
+    """Identifies a unit of the calibration: one run of a case.
 
     Attributes:
-        case: its name.
-        rung: the number of the run.
-        repeat: of all randomness.
-        control: the name of a negative control, *none* for the right sampler.
+        case: the name of the case.
+        rung: the index of the run in the case.
+        repeat: the number of the repeat; each repeat has its own random numbers.
+        control: the name of a negative control; *none* for the correct sampler.
     """
 
     case: str
@@ -187,12 +189,12 @@ class Job:
 
     @property
     def run(self) -> Run:
-        """How the target is sampled, the negative control left out."""
+        """How the target is sampled, before the negative control changes it."""
         return CASES[self.case].runs[self.rung]
 
     @property
     def cost(self) -> float:
-        """The work in steps of a small model, by which jobs are ordered."""
+        """The approximate work in steps of a small model, by which jobs are sorted."""
         parameters = CASES[self.case].target.parameters
         return (self.run.burn_in + self.run.draws) * (1 + parameters / 2.5e4)
 
@@ -201,7 +203,7 @@ def targets(names: Sequence[str] | Literal["all"]) -> tuple[Case, ...]:
     """Returns the named cases, or all of them, in the order of `TARGETS`.
 
     Raises:
-        UserError: there is no target of a name.
+        UserError: a name is not that of a target.
     """
     known = [case.name for case in TARGETS]
     unknown = [name for name in names if name not in known] if names != "all" else []
@@ -211,7 +213,7 @@ def targets(names: Sequence[str] | Literal["all"]) -> tuple[Case, ...]:
 
 
 def jobs(cases: Sequence[Case], repeats: int) -> list[Job]:
-    """Returns the jobs of a calibration on these cases, the longest first."""
+    """Returns the jobs of a calibration: these cases, repeats and controls, the longest first."""
     found = [Job(case.name, rung) for case in cases for rung in range(len(case.runs))]
     found += [Job(REPEATED.name, repeat=repeat) for repeat in range(repeats)]
     found += [Job(LOCALISED.name, control=control) for control in CONTROLS]

@@ -1,8 +1,9 @@
-"""Models whose learning coefficient λ and multiplicity m are known, as targets for the sampler.
+"""Defines models with known learning coefficient λ and multiplicity m: targets for the sampler.
 
-Each target stands at w* and has unit noise if it has data. It says its λ and m and, where it is
-known, the λ̂ that a perfect sampler would find at a finite nβ and localisation (`expected`).
-`copies` are independent copies of a model side by side: many samples for the price of one step.
+The parameters of each target start at w*. Targets with data have noise of variance 1. A target
+gives its λ and m (`truth`) and, if known, the λ̂ that a perfect sampler would find at a finite nβ
+and localisation (`expected`). `copies` is the number of independent copies of a model that are
+sampled side by side; they give many samples for the cost of one step.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from replicate.validation.theory import Truth
 
 @dataclass(frozen=True)
 class Model:
-    """A target that is ready to be sampled.
+    """Holds what is needed to sample a target.
 
     Attributes:
-        parameters: which stand at w*.
-        loss: from the indices of examples (B,) to their losses (B,).
-        examples: their number.
+        parameters: the parameters, at w*.
+        loss: takes indices of examples (B,) and returns their losses (B,).
+        examples: the number of examples.
     """
 
     parameters: list[nn.Parameter]
@@ -38,27 +39,27 @@ class Model:
     examples: int
 
     def losses(self) -> NDArray[np.float32]:
-        """Returns the loss of every example where the parameters stand (N,)."""
+        """Returns the loss of each example at the current parameters (N,)."""
         with torch.no_grad():
             return self.loss(torch.arange(self.examples)).float().numpy()
 
 
 class Target(Protocol):
-    """A family member with known λ; `model` builds it from a seed."""
+    """Describes a kind of model with known λ; `model` builds it from a seed."""
 
     @property
     def parameters(self) -> int:
-        """Their number."""
+        """The number of parameters."""
         ...
 
     @property
     def truth(self) -> Truth:
-        """λ and m."""
+        """The known λ and m."""
         ...
 
     @property
     def exact(self) -> bool:
-        """Says whether `expected` holds to well within 1 %, at the step size that is used."""
+        """Whether the error of `expected` is well below 1 % at the step size that is used."""
         ...
 
     def model(self, seed: int) -> Model:
@@ -66,13 +67,13 @@ class Target(Protocol):
         ...
 
     def expected(self, sampler: SamplerConfig, nbeta: float) -> float | None:
-        """Returns λ̂ of a perfect estimate with this sampler at this nβ, None if it is unknown."""
+        """Returns the λ̂ that a perfect sampler would find at this nβ; None if it is unknown."""
         ...
 
 
 @dataclass(frozen=True)
 class Quadratic:
-    """K = ½·Σ hᵢwᵢ², with the h spread evenly in logarithm from 1 to 1/condition."""
+    """Defines K = ½·Σ hᵢwᵢ², with the hᵢ spaced logarithmically from 1 to 1/condition."""
 
     parameters: int
     condition: float = 1.0
@@ -83,7 +84,7 @@ class Quadratic:
         return Truth(self.parameters / 2)
 
     def curvatures(self) -> NDArray[np.float64]:
-        """Returns the h."""
+        """Returns the curvatures hᵢ (parameters,)."""
         return np.geomspace(1, 1 / self.condition, self.parameters)
 
     def model(self, seed: int) -> Model:
@@ -102,8 +103,8 @@ def residual(
 ) -> tuple[Tensor, Tensor]:
     """Draws inputs (N, inputs) with XᵀX/N = I, and unit noise (N, outputs) with XᵀE = 0.
 
-    So w* is the minimum of the empirical loss too, as it is for a trained model, and K is exact.
-    Otherwise λ̂ would be lower by nβ/N.
+    With such data, w* also minimises the empirical loss, as in a trained model, and K is exact.
+    Otherwise λ̂ of a regular model would be lower by a fraction nβ/N.
     """
     directions_NxI = np.linalg.qr(rng.standard_normal((examples, inputs)))[0]
     noise_NxO = rng.standard_normal((examples, outputs))
@@ -114,9 +115,9 @@ def residual(
 
 @dataclass(frozen=True)
 class LinearRegression:
-    """y = w·x + noise with half the squared error as loss: regular, λ = d/2.
+    """Defines y = w·x + noise with half the squared error as loss: a regular model, λ = d/2.
 
-    The variances of the inputs are spread as the curvatures of `Quadratic`.
+    The variances of the inputs are the curvatures of `Quadratic`.
     """
 
     parameters: int
@@ -148,7 +149,7 @@ class LinearRegression:
 
 @dataclass(frozen=True)
 class NormalCrossing:
-    """K = Σ_copies Π wᵢ^(2kᵢ), in double precision; `orders` are the kᵢ."""
+    """Defines K = Σ_copies Π wᵢ^(2kᵢ), in double precision; `orders` are the kᵢ."""
 
     orders: tuple[int, ...]
     copies: int
@@ -179,11 +180,12 @@ class NormalCrossing:
 
 @dataclass(frozen=True)
 class DeepLinear:
-    """y = x·W₁⋯W_L + noise with half the squared error as loss, W₁⋯W_L of true rank `rank`.
+    """Defines y = x·W₁⋯W_L + noise with half the squared error as loss.
 
-    Two layers are a reduced-rank regression. w* is the deepest singular point: every layer is
-    `scale` on its first `rank` diagonal places and zero elsewhere. The inputs are isotropic, so
-    this is any w* up to rotation. The copies share the inputs.
+    At w*, the product W₁⋯W_L has rank `rank`. Two layers are a reduced-rank regression. w* is the
+    most singular point: each layer is `scale` on its first `rank` diagonal elements and 0
+    elsewhere. The inputs are isotropic, so a rotation of w* changes nothing. The copies share the
+    inputs.
     """
 
     widths: tuple[int, ...]
@@ -191,7 +193,7 @@ class DeepLinear:
     examples: int
     copies: int = 1
     scale: float = 1.0
-    exact: bool = field(default=False, init=False)  # the effect of the step size is left out
+    exact: bool = field(default=False, init=False)  # `expected` ignores the step size
 
     @property
     def parameters(self) -> int:
@@ -224,7 +226,7 @@ class DeepLinear:
         )
 
     def expected(self, sampler: SamplerConfig, nbeta: float) -> float | None:
-        """Returns λ̂ of `theory.two_layers`; it is unknown for more layers."""
+        """Returns λ̂ by `theory.two_layers`; None if there are not two layers."""
         if len(self.widths) != 3:
             return None
         gamma = sampler.localization
@@ -233,11 +235,12 @@ class DeepLinear:
 
 @dataclass(frozen=True)
 class Bigram:
-    """A language model of bigrams: a factor of `hidden` dimensions gives the next token's logits.
+    """Defines a bigram language model, whose logits are a product of rank `hidden` at most.
 
-    K is the mean divergence from the true distribution, which has rank `rank`, contexts equally
-    frequent. A shift of all logits changes nothing, so this is a reduced-rank regression of
-    vocabulary inputs and vocabulary − 1 outputs.
+    K is the mean Kullback–Leibler divergence from the true distribution, whose logits have rank
+    `rank`. All contexts are equally frequent. Adding the same number to all logits of a context
+    changes nothing, so λ is that of a reduced-rank regression of vocabulary inputs and vocabulary −
+    1 outputs.
     """
 
     vocabulary: int
@@ -245,7 +248,7 @@ class Bigram:
     rank: int
     copies: int
     scale: float
-    # the step size is left out, and all but the curvature of a flat distribution
+    # `expected` ignores the step size and uses the curvature at a flat distribution
     exact: bool = field(default=False, init=False)
 
     @property
@@ -276,9 +279,9 @@ class Bigram:
         return Model(factors, loss, 1)
 
     def expected(self, sampler: SamplerConfig, nbeta: float) -> float:
-        """Returns λ̂ of the regression.
+        """Returns λ̂ of the corresponding regression.
 
-        Near a flat distribution K is half the squared change of the logits over vocabulary².
+        Near a flat distribution, K is half the squared change of the logits divided by vocabulary².
         """
         t, gamma = nbeta / self.vocabulary**2, sampler.localization
         widths = self.vocabulary, self.hidden, self.vocabulary - 1

@@ -1,8 +1,8 @@
-"""What is known of λ: closed forms, and values of λ̂ at a finite nβ and localisation γ.
+"""Computes λ by closed forms, and λ̂ at a finite nβ and localisation γ.
 
-At a finite nβ, λ̂ differs from λ by what the theory calls lower-order terms. Sources:
+At a finite nβ, λ̂ differs from λ by the lower-order terms of the theory. Sources:
 
-    normal crossing, K(w) = Π wᵢ^(2kᵢ)   Watanabe 2009: λ = min 1/(2kᵢ), m the number of minima
+    normal crossing, K(w) = Π wᵢ^(2kᵢ)   Watanabe 2009: λ = min 1/(2kᵢ), m = how many i attain it
     reduced-rank regression              Aoyagi & Watanabe 2005 (Neural Networks 18)
     deep linear network                  Aoyagi 2024 (Neural Networks 172)
 """
@@ -23,7 +23,7 @@ from replicate.sampling import SamplerConfig
 
 @dataclass(frozen=True)
 class Truth:
-    """λ and its multiplicity m."""
+    """Holds λ and its multiplicity m."""
 
     llc: float
     multiplicity: int = 1
@@ -34,12 +34,12 @@ class Truth:
 
 
 def normal_crossing(orders: Sequence[int]) -> Truth:
-    """Returns λ of Π wᵢ^(2kᵢ), where `orders` are the kᵢ."""
+    """Returns λ and m of Π wᵢ^(2kᵢ), where `orders` are the kᵢ."""
     return Truth(1 / (2 * max(orders)), list(orders).count(max(orders)))
 
 
 def reduced_rank(inputs: int, hidden: int, outputs: int, rank: int) -> Truth:
-    """Returns λ of y = B·A·x + noise by the four cases of Aoyagi & Watanabe 2005.
+    """Returns λ and m of y = B·A·x + noise by the four cases of Aoyagi & Watanabe 2005.
 
     A is hidden × inputs, B is outputs × hidden, and the true rank of BA is `rank`.
     """
@@ -55,10 +55,14 @@ def reduced_rank(inputs: int, hidden: int, outputs: int, rank: int) -> Truth:
 
 
 def deep_linear(widths: Sequence[int], rank: int) -> Truth:
-    """Returns λ of a product of matrices with `widths` H₀ … H_L and true rank `rank`."""
+    """Returns λ and m of a product of matrices with `widths` H₀ … H_L and true rank `rank`.
+
+    Raises:
+        ValueError: there is no such network.
+    """
     surplus = sorted(width - rank for width in widths)
     outer = widths[0] + widths[-1]
-    for chosen in range(2, len(surplus) + 1):  # the theorem's set Σ is one of the smallest widths
+    for chosen in range(2, len(surplus) + 1):  # the theorem's set Σ holds the smallest widths
         inside, ell = surplus[:chosen], chosen - 1
         total, beyond = sum(inside), surplus[chosen] if chosen < len(surplus) else float("inf")
         if total >= ell * inside[-1] and total < ell * beyond:
@@ -75,15 +79,16 @@ def deep_linear(widths: Sequence[int], rank: int) -> Truth:
 
 
 def gaussian(sampler: SamplerConfig, nbeta: float, curvatures_d: NDArray[np.float64]) -> float:
-    """Returns λ̂ of ½·Σ hᵢwᵢ² under a sampler, with the effect of its step size ε.
+    """Returns λ̂ of ½·Σ hᵢwᵢ² under a sampler, including the effect of its step size ε.
 
     SGLD: var wᵢ = 1/(aᵢ(1 − εaᵢ/4)), aᵢ = nβ·hᵢ + γ.
 
-    SGNHT as devinterp has it, p ← (1 − ξ)(p − ε·nβ·hᵢwᵢ) + √(2εA)·N(0, 1), with its thermostat at
-    rest at ξ, is an AR(2) process in wᵢ: var wᵢ = 2εA(2 − ξ)/(ξ·bᵢ(4 − 2ξ − bᵢ)) with bᵢ = (1 −
-    ξ)·ε·nβ·hᵢ. The thermostat rests where the mean of var pᵢ = 2·bᵢ·var wᵢ/(2 − ξ) is ε.
+    SGNHT: devinterp's update is p ← (1 − ξ)(p − ε·nβ·hᵢwᵢ) + √(2εA)·N(0, 1). With a constant
+    friction ξ, this is an AR(2) process in wᵢ: var wᵢ = 2εA(2 − ξ)/(ξ·bᵢ(4 − 2ξ − bᵢ)) with bᵢ =
+    (1 − ξ)·ε·nβ·hᵢ. ξ is stationary when the mean of var pᵢ = 2·bᵢ·var wᵢ/(2 − ξ) is ε.
 
-    RMSprop: as SGLD with ε → 0, because its metric is not the identity.
+    RMSprop: as SGLD with ε → 0. The effect of ε is left out, because the metric is not the
+    identity.
     """
     eps, stiffness_d = sampler.lr, nbeta * curvatures_d
     if sampler.sampler == "sgnht":
@@ -104,15 +109,19 @@ def gaussian(sampler: SamplerConfig, nbeta: float, curvatures_d: NDArray[np.floa
 def crossing(sampler: SamplerConfig, nbeta: float, orders: Sequence[int]) -> float:
     """Returns λ̂ of K = Π wᵢ^(2kᵢ) under SGLD, by quadrature over ln|w|.
 
-    This is E[tK] at t = nβ, or −d ln Z/d ln t. With w ~ N(0, 1/γ), Z(t) = E[exp(−tK)] has the
-    Mellin transform Γ(s)·Π E|wᵢ|^(−2kᵢs). Its poles at s = (½ + j)/kᵢ give the terms of Z: first
-    t^−λ·(ln t)^(m − 1), then lower powers of the logarithm, then lower powers of t. So two weights
-    of k = 1 have Z ∝ eˣ·K₀(x)/√t with x = γ²/8t, and ½ − 1/(ln t + a) up to O(1/t); three have ½ −
-    2X/(X² + π²), X = ln t + a; and k = 1, 2 have ¼ − c·t^(−1/4).
+    λ̂ is E[tK] at t = nβ, which equals −d ln Z/d ln t. With w ~ N(0, 1/γ), Z(t) = E[exp(−tK)] has
+    the Mellin transform Γ(s)·Π E|wᵢ|^(−2kᵢs). Its poles at s = (½ + j)/kᵢ give the terms of Z:
+    first t^−λ·(ln t)^(m − 1), then lower powers of the logarithm, then lower powers of t. Three
+    examples: two weights with k = 1 have Z ∝ eˣ·K₀(x)/√t with x = γ²/8t, and λ̂ = ½ − 1/(ln t + a)
+    up to O(1/t); three weights with k = 1 have λ̂ = ½ − 2X/(X² + π²) with X = ln t + a; two weights
+    with k = 1 and k = 2 have λ̂ = ¼ − c·t^(−1/4).
 
     The step size ε is included to first order: with p ∝ e^(−V), SGLD draws from p·(1 +
-    (ε/2)·(|∇V|²/4 − ΔV/2)) up to O(ε²) (the modified measure of the Euler-Maruyama scheme, which
-    on a quadratic gives 1/(a(1 − εa/4)) to that order).
+    (ε/2)·(|∇V|²/4 − ΔV/2)) up to O(ε²). This is the modified measure of the Euler–Maruyama scheme.
+    On a quadratic it gives the variance 1/(a(1 − εa/4)) to that order.
+
+    Raises:
+        ValueError: γ is 0 and there is more than one weight.
     """
     gamma, size = sampler.localization, len(orders)
     if gamma == 0 and size > 1:
@@ -137,11 +146,11 @@ def two_layers(
 ) -> float:
     """Returns λ̂ of a reduced-rank regression, without the effect of the step size.
 
-    It is exact if the true rank is 0, else up to second order in γ/nβ. The true part decouples:
-    `rank`·(M + N − rank) regular directions of curvature 2·scale² (rank² of them) or scale². What
-    is left is a regression of true rank 0. With B integrated out, its Z(t) = ∫exp(−t‖BA‖²/2 −
-    γ(‖A‖² + ‖B‖²)/2) is an average of Π(t·xᵢ + γ)^(−N/2) over the eigenvalues x of AAᵀ, a Wishart
-    matrix.
+    It is exact if the true rank is 0, and otherwise exact up to second order in γ/nβ. The true part
+    is independent of the other weights. It has `rank`·(M + N − rank) regular directions: rank² of
+    curvature 2·scale², the others of curvature scale². The other weights are a regression of true
+    rank 0, with Z(t) = ∫exp(−t‖BA‖²/2 − γ(‖A‖² + ‖B‖²)/2). Integrating over B makes Z(t) an average
+    of Π(t·xᵢ + γ)^(−N/2) over the eigenvalues x of AAᵀ, a Wishart matrix.
     """
     inputs, hidden, outputs = (width - rank for width in widths)
     curvature = nbeta * scale**2
@@ -163,8 +172,9 @@ def wishart(t: float, inputs: int, hidden: int, outputs: int, points: int = 4000
     """Returns ln E[Π(1 + t·xᵢ)^(−outputs/2)] up to a constant, for a Wishart matrix with γ = 1.
 
     By de Bruijn's formula (1955), ∫ Π w(xᵢ)·|Δ(x)| dx over the eigenvalues is the Pfaffian of aᵢⱼ =
-    ∬ sgn(y − x)·pᵢ(x)·pⱼ(y)·w(x)·w(y), for any polynomials pᵢ of degree i, bordered by ∫pᵢw if
-    their number is odd. Orthogonal ones keep it well-conditioned up to t of about 1000.
+    ∬ sgn(y − x)·pᵢ(x)·pⱼ(y)·w(x)·w(y), for any polynomials pᵢ of degree i. If their number is odd,
+    the matrix has a border, ∫pᵢw. Orthogonal polynomials keep it well-conditioned up to t of about
+    1000.
     """
     size, other = sorted((inputs, hidden))
     log_x = np.linspace(-30, np.log(4 * other + 60), points)

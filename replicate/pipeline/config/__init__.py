@@ -1,4 +1,4 @@
-"""params.yaml: `load` reads it into a `Config`."""
+"""Reads params.yaml: `load` returns it as a `Config`."""
 
 from replicate.pipeline.config.family import Family, HubModel, LocalModel, TrainedModel
 from replicate.pipeline.config.fields import (

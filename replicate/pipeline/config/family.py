@@ -1,4 +1,4 @@
-"""A family of models in params.yaml: its text, how its chains are sampled, and its experiments."""
+"""Defines a family in params.yaml: its models, its text, its sampling and its experiments."""
 
 from __future__ import annotations
 
@@ -31,11 +31,15 @@ from replicate.pipeline.config.fields import (
 
 
 class Sampling(Strict):
-    """shuffles × chains × (burn_in + draws) steps of one sampler at inverse temperature nβ.
+    """How a family is sampled: shuffles × chains, each of burn_in + draws steps.
 
-    localization γ, weight_decay μ and bounding_box belong to the posterior that is sampled, not to
-    the sampler: they are set here, and a search finds the rest. `restriction`: what moves, in the
-    words of `replicate.models.restrictions`. `implementation`: whose SGLD and SGNHT.
+    localization γ, weight_decay μ and bounding_box define the posterior, so they are set here. The
+    search rules *efficiency* and *accuracy* choose only the other settings of the sampler.
+
+    Attributes:
+        restriction: the parameters that chains move (see `replicate.models.restrictions`).
+        implementation: the package whose SGLD and SGNHT are used.
+        nbeta: nβ, the inverse temperature times the number of examples.
     """
 
     sampler: SamplerName
@@ -76,9 +80,10 @@ class SGNHTRange(Strict):
 
 
 class TPE(Strict):
-    """A search of each sampler's own knobs at the family's posterior: `trials` in batches of
-    `batch`, the first half spread evenly over the ranges, the others proposed by tree-structured
-    Parzen estimators.
+    """A search of each sampler's own knobs, at the family's posterior.
+
+    Each sampler has `trials` trials, which run in batches of `batch`. The first half is spread
+    evenly over the ranges. Tree-structured Parzen estimators (TPE) propose the others.
     """
 
     trials: Count
@@ -89,11 +94,14 @@ class TPE(Strict):
 
 
 class Search(Strict):
-    """How a family's sampler settings are found, on one of its models.
+    """How a family's sampler is chosen, by trials on one of its models.
 
-    `rule`: *stability* is the write-up's, the greatest mean over standard deviation of λ̂ across
-    chains; *efficiency* takes most effective draws per gradient among the healthy settings of the
-    family's posterior; *accuracy* takes of those the least expected relative error of λ̂.
+    Attributes:
+        model: the model on which the trials run.
+        rule: how the trial is chosen. *stability*, the rule of the write-up, takes the greatest
+            mean over standard deviation of λ̂ across chains. *efficiency* takes the most effective
+            draws per gradient, among healthy trials of the family's posterior. *accuracy* takes the
+            least expected relative error of λ̂ among the same trials.
     """
 
     model: str
@@ -107,8 +115,10 @@ class Search(Strict):
 
 
 class Transfer(Strict):
-    """The chosen step size times each of `factors`, on each of `models` (`all`: of the family's);
-    below 1 the chains are longer in proportion.
+    """Chains at the chosen step size times each of `factors`, on each of `models`.
+
+    `models: all` means all models of the family. For a factor below 1, chains are 1/factor times
+    as long.
     """
 
     models: Names
@@ -125,12 +135,16 @@ class Transfer(Strict):
 
 
 class Original(Strict):
-    """The protocol of November 2023: SGLD at nβ = N/ln N for N batches, chains clipped at a
-    quantile, λ̂ with the factor n/ln n for n reviews.
+    """The protocol of November 2023.
 
-    `characters`: reviews of more than that are kept, however few their tokens, so that labels can
-    be padding. `restart`: whether each chain starts at w*; those of the study's quantised models
-    went on where the last one ended.
+    It runs SGLD at nβ = N/ln N for N batches, clips the losses of chains at a quantile, and
+    computes λ̂ with the factor n/ln n for n reviews.
+
+    Attributes:
+        characters: reviews of more characters are used, even if they have few tokens. Their labels
+            can then be padding.
+        restart: whether each chain starts at w*. If not, it starts where the last one ended, as the
+            chains of the study's quantised models did.
     """
 
     models: Names
@@ -148,7 +162,7 @@ class Original(Strict):
 
 
 class TrainedModel(Strict):
-    """A model that is trained here. `steps`: at most, instead of `training.steps`."""
+    """A model that is trained here. If `steps` is given, it replaces `training.steps`."""
 
     source: Literal["trained"]
     architecture: Literal["gpt2", "llama"]
@@ -166,7 +180,7 @@ class HubModel(Strict):
 
 
 class LocalModel(Strict):
-    """A folder that `save_pretrained` wrote, here or elsewhere."""
+    """A model in a folder that `save_pretrained` wrote, here or elsewhere."""
 
     source: Literal["local"]
     path: Annotated[str, Field(min_length=1)]
@@ -176,13 +190,17 @@ Model = Annotated[TrainedModel | HubModel | LocalModel, Field(discriminator="sou
 
 
 class Family(Strict):
-    """Models that are compared with one another: one text, one protocol.
+    """Models that are compared with one another, on one text and by one protocol.
 
-    `weights`: see `replicate.models.loading`. `compute_dtype`: of matrix products; weights in
-    float32, and sums, stay in float32. The last four change results by rounding alone:
-    `gradient_checkpointing` recomputes each block's activations in backward; `microbatch_size`:
-    examples of a minibatch taken at a time, null for all; `gpus_per_model`: GPUs that one copy of
-    a model is spread over; `together`: chains of a small model that are computed side by side.
+    The last four of the attributes below change results by rounding alone.
+
+    Attributes:
+        weights: the format of the weights (see `replicate.models.loading`).
+        compute_dtype: the format of matrix products. Sums, and weights in float32, stay float32.
+        gradient_checkpointing: whether backward recomputes each block's activations.
+        microbatch_size: examples in one backward pass; None for the whole minibatch.
+        gpus_per_model: GPUs that one copy of a model is spread over.
+        together: chains of a small model that are computed side by side.
     """
 
     corpus: str

@@ -1,4 +1,4 @@
-"""The kinds of values that params.yaml holds, and where texts and tokenizers come from."""
+"""Defines the types of values in params.yaml, and the sources of texts and tokenizers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Steps = Annotated[Whole, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-# A name becomes part of a path and of a shell's command; in a key of DVC's a dot would part it.
+# A name becomes part of paths and of shell commands. In a key of DVC, a dot would split it.
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Revision = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
 Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
@@ -28,7 +28,11 @@ T = TypeVar("T")
 
 
 def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
-    """Refuses a value that is listed twice: each becomes a folder's name."""
+    """Refuses a value that is listed twice, because each value becomes a folder's name.
+
+    Raises:
+        ValueError: two values have the same name.
+    """
     names = {f"{value:g}" if isinstance(value, float) else value for value in values}
     if len(names) < len(values):
         raise ValueError("each value may be listed only once")
@@ -36,21 +40,33 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def with_one(factors: tuple[float, ...]) -> tuple[float, ...]:
-    """Refuses factors without the one that the others are compared with."""
+    """Refuses factors without 1.0, which the other factors are compared with.
+
+    Raises:
+        ValueError: 1.0 is missing.
+    """
     if 1.0 not in factors:
         raise ValueError("1.0, which the others are compared with, is not among them")
     return factors
 
 
 def rising(ends: tuple[float, float]) -> tuple[float, float]:
-    """Refuses a range whose ends are in the wrong order."""
+    """Refuses a range whose ends are equal or in the wrong order.
+
+    Raises:
+        ValueError: the first end is not the smaller one.
+    """
     if ends[0] >= ends[1]:
         raise ValueError("write the smaller end first")
     return ends
 
 
 def known(name: str) -> str:
-    """Refuses a sampler that does not exist."""
+    """Refuses a sampler that does not exist.
+
+    Raises:
+        ValueError: `SAMPLERS` does not have the name.
+    """
     if name not in SAMPLERS:
         raise ValueError(f"write one of {', '.join(SAMPLERS)}")
     return name

@@ -1,11 +1,11 @@
-"""Where the stages read and write, from the project's root; dvc.yaml names the same paths."""
+"""Names the files and folders that stages read and write; dvc.yaml names the same paths."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-RESERVED = ("published", "reference", "schemas")  # folders of results/ beside those of the studies
+RESERVED = ("published", "reference", "schemas")  # folders in results/ that belong to no study
 
 
 @dataclass(frozen=True)
@@ -21,41 +21,41 @@ class Paths:
     logs: Path = Path("logs")
 
     def windows(self, family: str) -> Path:
-        """Folder of a family's token windows."""
+        """Returns the folder of a family's token windows."""
         return self.data / family / "windows"
 
     def models(self, family: str) -> Path:
-        """Folder of a family's models at w*, a folder each."""
+        """Returns the folder of a family's models at w*; each model has its own folder in it."""
         return self.data / family / "models"
 
     def baselines(self, family: str) -> Path:
-        """Folder of the losses at w* of a family's models, a folder each."""
+        """Returns the folder of a family's losses at w*; each model has its own folder in it."""
         return self.data / family / "baselines"
 
     def search(self, family: str) -> Path:
-        """Folder of a family's search, with the setting that it chose."""
+        """Returns the folder of a family's search and of the sampler that it chose."""
         return self.data / family / "search"
 
     def traces(self, family: str) -> Path:
-        """Folder of the traces of a family's models, a trace each."""
+        """Returns the folder of a family's traces, one for each model."""
         return self.data / family / "traces"
 
     def transfer(self, family: str) -> Path:
-        """Folder of the traces of a family's models at other step sizes."""
+        """Returns the folder of a family's traces at other step sizes."""
         return self.data / family / "transfer"
 
     def original(self, family: str) -> Path:
-        """Folder of the traces of the protocol of 2023."""
+        """Returns the folder of a family's traces by the protocol of 2023."""
         return self.data / family / "original"
 
     def quantisation(self, family: str) -> Path:
-        """Folder of the comparison of weight formats."""
+        """Returns the folder of a family's comparison of weight formats."""
         return self.data / family / "quantisation"
 
     def study(self, study: str) -> Path:
-        """Folder of a study's results."""
+        """Returns the folder of a study's results."""
         return self.results / study
 
     def generated(self, study: str) -> Path:
-        """Folder of a study's figures and LaTeX tables."""
+        """Returns the folder of a study's figures and LaTeX tables."""
         return Path("paper/generated") / study

@@ -1,4 +1,4 @@
-"""Reads params.yaml, strictly: an unknown, missing or mistyped key is one line with the remedy."""
+"""Reads params.yaml. An unknown, missing or mistyped key is reported in one line with a remedy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ TAGS = {"generated", "hub", "local", "trained"}
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice or not text, and reads 1e-06 as DVC does."""
+    """A safe loader that reads 1e-06 as a number, as DVC does.
+
+    It refuses a key that is not text, and a key that occurs twice in a mapping.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -47,8 +50,8 @@ def load(path: Path = PARAMS) -> Config:
     """Reads the parameters in `path`.
 
     Raises:
-        UserError: the file is missing or not YAML, or a key is unknown, missing, of the wrong type,
-            or names nothing.
+        UserError: the file cannot be read or is not YAML; a key is unknown, missing or of the wrong
+            type; a name refers to nothing; or two settings contradict each other.
     """
     try:
         return parse(path.read_text(encoding="utf-8"))
@@ -69,7 +72,13 @@ def load(path: Path = PARAMS) -> Config:
 
 
 def parse(text: str) -> Config:
-    """Reads parameters from YAML."""
+    """Reads parameters from a YAML text.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML.
+        ValidationError: a key is unknown, missing or of the wrong type.
+        UserError: a key occurs twice, a name refers to nothing, or two settings contradict.
+    """
     return build(yaml.load(text, UniqueKeyLoader))  # noqa: S506 - a safe loader
 
 
@@ -93,13 +102,16 @@ def _spell_out(data: Any) -> Any:
 
 
 def _section(block: Any, key: str) -> dict[str, Any]:
-    """Returns the mapping under a key, or an empty one: validation tells what is malformed."""
+    """Returns the mapping under a key, or an empty one; validation reports what is malformed."""
     found = block.get(key) if isinstance(block, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def explain(error: ValidationError) -> str:
-    """Returns the first of a validation's errors as `key: what is wrong; remedy`."""
+    """Returns one validation error as `key: what is wrong; remedy`.
+
+    It is the first unknown key if there is one, otherwise the first error.
+    """
     errors = error.errors(include_url=False)
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     where = [part for i, part in enumerate(first["loc"]) if not (part in TAGS and i in (2, 4))]

@@ -1,4 +1,4 @@
-"""The parameters of params.yaml: typed, strict and frozen, with a default where one is sensible."""
+"""Defines the parameters in params.yaml: each is typed and frozen, and some have a default."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ from replicate.study.rules import Rules
 
 
 class Machine(Strict):
-    """What results do not depend on.
+    """How work is spread over processes. Results do not depend on it.
 
-    `workers`: processes that share a stage's work; auto: one for each GPU, or for each core.
-    `scheduler`: the address of a running dask scheduler that takes the work instead.
-    `checkpoint_seconds`: how long a training goes on before its state is put on disk.
+    Attributes:
+        workers: processes that share a stage's work; auto is one for each GPU, or for each core.
+        scheduler: the address of a running dask scheduler that takes the work instead.
+        checkpoint_seconds: seconds between two checkpoints of a training.
     """
 
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
@@ -45,7 +46,7 @@ class Machine(Strict):
 
 
 class Training(Strict):
-    """How every control model is trained: see `replicate.models.training`."""
+    """How every control model is trained (see `replicate.models.training`)."""
 
     batch_size: Count
     warmup: Steps
@@ -61,11 +62,13 @@ class Baseline(Strict):
 
 
 class Diagnostics(Strict):
-    """When chains count as healthy.
+    """The limits of the diagnostics of chains.
 
-    Split R-hat lies below `rhat`, and the p of the drift test is not below `drift`. `local`: the
-    rise of a model's loss, as a share of the rise to guessing all tokens alike, from which on its
-    page says that its chains are not local.
+    Attributes:
+        rhat: chains are healthy only if split R-hat is below this.
+        drift: chains are healthy only if the p value of the drift test is not below this.
+        local: the greatest rise of the loss above the baseline for chains that count as local. It
+            is a share of the rise to the loss of guessing all tokens alike.
     """
 
     rhat: Annotated[float, Field(gt=1, allow_inf_nan=False)]
@@ -74,9 +77,11 @@ class Diagnostics(Strict):
 
 
 class Quantisation(Strict):
-    """What a weight format does to w* and λ̂ of `models`, with the same batches and noise in every
-    format. In `restricted` formats chains move what nf4 leaves unquantised; in `full` ones they
-    move everything.
+    """The comparison of weight formats on `models`. Every format has the same batches and noise.
+
+    Attributes:
+        restricted: formats in which chains move only what nf4 leaves unquantised.
+        full: formats in which chains move everything.
     """
 
     models: Names
@@ -89,9 +94,14 @@ class Quantisation(Strict):
 
 
 class Study(Strict):
-    """`quantised`: the name of `full` again where there is no quantised family, since DVC would
-    read null as a family called None. `quantisation`: null for no comparison of weight formats.
-    `note`: a sentence that stands wherever the study's results are shown.
+    """The families of a study, and its comparison of weight formats.
+
+    Attributes:
+        full: the name of the family in full precision.
+        quantised: the name of the quantised family. If there is none, it is `full` again, because
+            DVC would read null as a family called None.
+        quantisation: None for no comparison of weight formats.
+        note: a sentence that is shown with the study's results.
     """
 
     full: str
@@ -101,14 +111,14 @@ class Study(Strict):
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Each family once, the full-precision one first."""
+        """The names of the study's families, each once; `full` is the first."""
         return tuple(dict.fromkeys((self.full, self.quantised)))
 
 
 class Calibration(Strict):
-    """Which targets of known λ are sampled, and how (`replicate.validation.cases`).
+    """Which targets of known λ are sampled, and how (see `replicate.validation.cases`).
 
-    `targets`: their names, or *all*. `repeats`: of the coverage study.
+    `targets` lists their names, or is *all*. `repeats` is the number of runs of the coverage study.
     """
 
     targets: Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)]
@@ -118,12 +128,14 @@ class Calibration(Strict):
 
 
 class Claims(Strict):
-    """The rules of the verdicts, fixed before the data are seen.
+    """The rules of the verdicts, which are fixed before the data are seen.
 
-    `level`: of every test, and 1 − level of every interval. `bootstrap`: resamples. `descent`: nats
-    by which noise-free steps may lower the loss at a minimum. `negligible`: relative change of λ̂
-    that counts as none. `stable`: greatest coefficient of variation over shuffles that counts as
-    stable.
+    Attributes:
+        level: the level of every test; every interval has the level 1 − `level`.
+        bootstrap: the number of resamples.
+        descent: by how much (nats) noise-free steps may lower the loss at a minimum.
+        negligible: the relative change of λ̂ that counts as none.
+        stable: the greatest coefficient of variation over shuffles that counts as stable.
     """
 
     level: Share
@@ -134,7 +146,7 @@ class Claims(Strict):
 
 
 class Config(Strict):
-    """All of params.yaml."""
+    """All parameters in params.yaml."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     machine: Machine = Machine()
@@ -150,7 +162,7 @@ class Config(Strict):
 
     @property
     def paths(self) -> Paths:
-        """Where the stages read and write."""
+        """The files and folders that the stages read and write."""
         return Paths()
 
     @property
@@ -161,7 +173,7 @@ class Config(Strict):
 
     @property
     def models(self) -> dict[str, Model]:
-        """The models of all families."""
+        """The models of all families, by name."""
         return {
             name: model for each in self.families.values() for name, model in each.models.items()
         }
@@ -171,7 +183,7 @@ class Config(Strict):
         return next(name for name, family in self.families.items() if model in family.models)
 
     def plan(self, study: str) -> StudyPlan:
-        """Returns what a study asks for."""
+        """Returns the families, experiments and weight formats of a study."""
         given = self.studies[study]
         formats = given.quantisation
         pairs = [("restricted", formats.restricted), ("full", formats.full)] if formats else []
@@ -189,7 +201,7 @@ class Config(Strict):
         )
 
     def family_plan(self, name: str) -> FamilyPlan:
-        """Returns what is asked for of one family."""
+        """Returns the models and experiments of one family."""
         family = self.families[name]
         hub = family.models.values()
         return FamilyPlan(
@@ -210,7 +222,11 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def names_exist(self) -> Config:
-        """Refuses a name that nothing has, and settings that do not fit one another."""
+        """Refuses a name that refers to nothing, and settings that contradict each other.
+
+        Raises:
+            UserError: the message names the key and the remedy.
+        """
         for key, name, section in self._references():
             known = getattr(self, section)
             if name not in known:

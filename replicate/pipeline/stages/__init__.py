@@ -1,1 +1,1 @@
-"""One short file per stage: read, call the library, write. Paths are given by dvc.yaml."""
+"""Each module runs one stage or command: it reads files, calls the library and writes files."""

@@ -1,5 +1,7 @@
-"""Stage `calibrate`: the sampler on targets whose λ is known, the coverage of its intervals, and
-samplers that are wrong on purpose.
+"""Stage `calibrate`: tests the samplers on targets of known λ.
+
+It measures the coverage of the intervals too, and runs negative controls: samplers that are wrong
+on purpose.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from replicate.validation.cases import Job
 
 @dataclass(frozen=True)
 class CalibrationUnit(CachedUnit):
-    """λ̂ of one case whose λ is known, at one setting."""
+    """A unit that estimates λ̂ in one run of a case of known λ."""
 
     job: Job
     seed: int
@@ -44,10 +46,10 @@ class CalibrationUnit(CachedUnit):
 
 
 def run(config: Config, study: str) -> None:
-    """Leaves the results of the study's targets, coverage study and negative controls.
+    """Writes the results of the study's targets, coverage study and negative controls.
 
     Raises:
-        UserError: the study has no calibration, or names a target that there is not.
+        UserError: the study has no calibration, or it names a target that does not exist.
     """
     if study not in config.calibration:
         names = ", ".join(config.calibration)

@@ -1,7 +1,7 @@
-"""Stage `collect`: what the compute stages of a study left becomes results/<study>/*.json.
+"""Stage `collect`: turns what a study's compute stages wrote into results/<study>/*.json.
 
-Results hold only what was run. A trace that does not belong to what params.yaml asks for now
-is refused: it counts as not run, and refused.json says why.
+Results contain only what was run. A trace that does not match the present params.yaml counts as
+not run, and refused.json says why.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from replicate.study import collecting, records
 from replicate.study.plan import FamilyPlan
 from replicate.study.records import Record, Refused
 
-PARTS = ("sampling", "search", "transfer", "original")  # of a family, hashed apart
+PARTS = ("sampling", "search", "transfer", "original")  # of a family; each has its own hash
 
 
 class Collection:
-    """The records of one study, by the name of their file."""
+    """Collects the records of one study. `rows` has them by the name of their file."""
 
     def __init__(self, config: Config, study: str) -> None:
         self.config, self.study = config, study
@@ -52,8 +52,8 @@ class Collection:
             self.read("training", paths.models(name) / model / "training.json", **mine)
             self.read("baselines", paths.baselines(name) / model / "baseline.json", **mine)
             path = paths.traces(name) / model
-            asked = self.asked(plans.estimate, self.config, model)
-            if (trace := self.trace(path, asked, mine)) is not None:
+            planned = self.planned(plans.estimate, self.config, model)
+            if (trace := self.trace(path, planned, mine)) is not None:
                 rows["estimates"] += collecting.estimates(trace, family.clip_quantile)
                 rows["provenance"].append(self.provenance(trace, model))
                 if text:
@@ -62,13 +62,13 @@ class Collection:
                     rows["traces"].append(collecting.thinned(trace, vocabulary, **limits))
         for model, factor in family.transfer:
             path = paths.transfer(name) / model / f"{factor:g}"
-            asked = self.asked(plans.transfer, self.config, model, factor)
-            if (trace := self.trace(path, asked, {"family": name, "model": model})) is not None:
+            planned = self.planned(plans.transfer, self.config, model, factor)
+            if (trace := self.trace(path, planned, {"family": name, "model": model})) is not None:
                 rows["transfer"].append(collecting.transferred(trace, factor))
         for model in family.original:
             path = paths.original(name) / model
-            asked = self.asked(plans.original, self.config, model)
-            if (trace := self.trace(path, asked, {"family": name, "model": model})) is not None:
+            planned = self.planned(plans.original, self.config, model)
+            if (trace := self.trace(path, planned, {"family": name, "model": model})) is not None:
                 rows["original"].append(collecting.original(trace, family.clip_quantile))
 
     def collect_formats(self) -> None:
@@ -82,9 +82,9 @@ class Collection:
                     continue
                 folder = self.config.paths.quantisation(family.name) / model
                 folder /= f"{moved}-{weights}"
-                asked = self.asked(self.format_units, model, moved, weights)
+                planned = self.planned(self.format_units, model, moved, weights)
                 mine = {"family": family.name, "model": model}
-                if (trace := self.trace(folder / "trace", asked, mine)) is not None:
+                if (trace := self.trace(folder / "trace", planned, mine)) is not None:
                     losses_N = tensors.load(folder / "losses.safetensors")["losses"]
                     report = json_io.read_json(folder / "minimum.json")
                     found.append((trace, losses_N, report))
@@ -93,10 +93,15 @@ class Collection:
     def format_units(self, model: str, moved: str, weights: str) -> list[ChainUnit]:
         """Returns the chains of one model in one weight format."""
         task = plans.format_task(self.config, model, moved, weights)
-        return plans.formats(self.config, self.study, task, asked_only=True)
+        return plans.formats(self.config, self.study, task, described=True)
 
     def read(self, kind: str, path: Path, **known: str) -> list[dict[str, Any]]:
-        """Adds the records of a file that a stage wrote, with the names that it does not repeat.
+        """Adds the records in a file that a stage wrote.
+
+        Args:
+            kind: the name of the records in `records.COLLECTED`.
+            path: the file.
+            known: the fields that the file leaves out, such as family and model.
 
         Returns:
             The rows of the file; none if the stage was not run.
@@ -113,21 +118,35 @@ class Collection:
         ]
         return rows
 
-    def asked(self, plan: Callable[..., Sequence[ChainUnit]], *arguments: Any) -> dict[str, Any]:
-        """Returns what a trace's attributes must say, or why that cannot be known."""
+    def planned(self, plan: Callable[..., Sequence[ChainUnit]], *arguments: Any) -> dict[str, Any]:
+        """Returns the attributes of a trace that matches params.yaml, or why they are unknown.
+
+        Args:
+            plan: a function that returns the trace's units.
+            arguments: the arguments of that function.
+
+        Returns:
+            The attributes, or a `reason` alone.
+        """
         try:
-            return plan(*arguments)[0].asked()
+            return plan(*arguments)[0].planned()
         except UserError as error:
             return {"reason": str(error)}
 
     def trace(
-        self, path: Path, asked: Mapping[str, Any], mine: Mapping[str, str]
+        self, path: Path, planned: Mapping[str, Any], mine: Mapping[str, str]
     ) -> xr.Dataset | None:
-        """Returns a trace if it was run and is the one that is asked for."""
+        """Returns a trace if it was run and matches params.yaml, otherwise None.
+
+        Args:
+            path: the trace.
+            planned: the attributes that the trace must have.
+            mine: the names of family and model, for the record of a refused trace.
+        """
         if not path.exists():
             return None
         trace = traces.load(path)
-        reason = next(differences(trace.attrs, asked), None)
+        reason = next(differences(trace.attrs, planned), None)
         if reason is None:
             return trace
         self.rows["refused"].append(Refused(**mine, path=path.as_posix(), reason=reason))
@@ -135,7 +154,7 @@ class Collection:
         return None
 
     def provenance(self, trace: xr.Dataset, model: str) -> records.Provenance:
-        """Returns where a model's chains came from."""
+        """Returns which parameters, weights, code and machine made a model's chains."""
         folder = self.config.paths.models(self.config.family_of(model)) / model
         manifest = json_io.read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
         files = {
@@ -153,12 +172,20 @@ class Collection:
         )
 
 
-def differences(found: Mapping[str, Any], asked: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """Yields how a trace's attributes differ from what is asked for."""
-    if "reason" in asked:
-        yield str(asked["reason"])
+def differences(
+    found: Mapping[str, Any], planned: Mapping[str, Any], at: str = ""
+) -> Iterator[str]:
+    """Yields each difference between a trace's attributes and those that it must have.
+
+    Args:
+        found: the attributes of the trace.
+        planned: the attributes that it must have; or a `reason` alone, which is then yielded.
+        at: the keys above these attributes, such as `sampler.`.
+    """
+    if "reason" in planned:
+        yield str(planned["reason"])
         return
-    for key, wanted in asked.items():
+    for key, wanted in planned.items():
         there = found.get(key)
         if isinstance(wanted, dict) and isinstance(there, dict):
             yield from differences(there, wanted, f"{at}{key}.")

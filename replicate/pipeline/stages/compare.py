@@ -1,6 +1,6 @@
-"""`compare`: two sets of results beside each other, or the work tree's beside those committed.
+"""Command `compare`: compares two sets of results, by default the work tree's with HEAD's.
 
-This needs no torch.
+The command needs no torch.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from replicate.study import records, reproduction
 
 
 @dataclass(frozen=True)
-class Side:
-    """Results of several studies, or of one.
+class Results:
+    """One of the two sets of results: those of several studies, or of one.
 
     Attributes:
+        label: the name of the set in tables and messages.
         studies: records by study; the study is "" if the results are those of one study's folder.
-        study: the one that is asked for; None for all.
+        study: the study to compare; None for all.
     """
 
     label: str
@@ -37,18 +38,18 @@ def run(config: Config, a: str | None, b: str | None, as_json: bool) -> bool:
     """Prints how `a` (the work tree's results if None) compares with `b` (HEAD if None).
 
     Returns:
-        Whether nothing differs and everything that both sides have is comparable.
+        True if no comparison has the status `differs` or `not comparable`.
 
     Raises:
-        UserError: a name stands for no results, or the two sides have no study in common.
+        UserError: a name refers to no results, or a set of results lacks the study to compare.
     """
-    mine, theirs = _side(config, a or str(config.paths.results)), _side(config, b or "HEAD")
+    mine, theirs = _results(config, a or str(config.paths.results)), _results(config, b or "HEAD")
     found: list[reproduction.Comparison] = []
     for x, y in _pairs(mine, theirs):
         planned = tuple(config.plan(x).models) if x == y and x in config.studies else ()
         name = x if x == y else f"{x or mine.label} | {y or theirs.label}"
-        sides = mine.studies.get(x, {}), theirs.studies.get(y, {})
-        found += reproduction.compare(name, *sides, planned)
+        pair = mine.studies.get(x, {}), theirs.studies.get(y, {})
+        found += reproduction.compare(name, *pair, planned)
     found = reproduction.judge(found, config.claims.level)
     answer = reproduction.answer(found, mine.label, theirs.label)
     if as_json:
@@ -61,8 +62,8 @@ def run(config: Config, a: str | None, b: str | None, as_json: bool) -> bool:
     return not any(pair.status in ("differs", "not comparable") for pair in found)
 
 
-def _side(config: Config, text: str) -> Side:
-    """Finds what a name stands for: STUDY, FOLDER, REVISION, FOLDER:STUDY or REVISION:STUDY."""
+def _results(config: Config, text: str) -> Results:
+    """Reads what a name refers to: STUDY, FOLDER, REVISION, FOLDER:STUDY or REVISION:STUDY."""
     results = config.paths.results
     place, _, study = text.partition(":")
     if text in config.studies:
@@ -81,8 +82,8 @@ def _side(config: Config, text: str) -> Side:
     return replace(found, study=study or ("" if "" in found.studies else None))
 
 
-def _read(label: str, files: dict[str, bytes]) -> Side:
-    """Reads what is compared of a folder's files."""
+def _read(label: str, files: dict[str, bytes]) -> Results:
+    """Reads those files of a folder (path → bytes) that are compared."""
     found: dict[str, dict[str, Any]] = {}
     for path, text in files.items():
         *folder, file = path.split("/")
@@ -95,11 +96,11 @@ def _read(label: str, files: dict[str, bytes]) -> Side:
             found.setdefault(folder[0] if folder else "", {})[name] = rows
     if not found:
         raise UserError(f"{label} has no results; run `dvc repro` or name another place")
-    return Side(label, found)
+    return Results(label, found)
 
 
-def _pairs(a: Side, b: Side) -> list[tuple[str, str]]:
-    """Returns the studies to compare; where one side names a study, so does the other."""
+def _pairs(a: Results, b: Results) -> list[tuple[str, str]]:
+    """Returns the pairs of studies to compare. If only one of a, b names a study, both use it."""
     if a.study is None and b.study is None:
         return [(study, study) for study in dict.fromkeys([*b.studies, *a.studies])]
     named = a.study or b.study or ""
@@ -113,7 +114,7 @@ def _pairs(a: Side, b: Side) -> list[tuple[str, str]]:
 
 def _table(found: list[reproduction.Comparison], a: str, b: str) -> Table:
     heads = [Column(name) for name in ("study", "compared", "of", "by")]
-    sides = [Column(name, format=_told) for name in (a, b)]
+    values = [Column(name, format=_told) for name in (a, b)]
     apart = Column("errors apart", format=lambda apart: formatting.number(apart, 2))
     rows = []
     for pair in found:
@@ -121,7 +122,7 @@ def _table(found: list[reproduction.Comparison], a: str, b: str) -> Table:
         result += f": {'; '.join(pair.notes)}" if pair.notes else ""
         names = (pair.study, pair.kind, pair.name, pair.part)
         rows.append([*names, pair.a, pair.b, pair.apart, result])
-    return Table("", [*heads, *sides, apart, Column("result")], rows)
+    return Table("", [*heads, *values, apart, Column("result")], rows)
 
 
 def _told(outcome: reproduction.Outcome | None) -> str:

@@ -1,4 +1,4 @@
-"""Stage `estimate`: the chains of a family's models, at the settings that `search` chose."""
+"""Stage `estimate`: runs the chains of a family's models with the sampler that `search` chose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from replicate.pipeline.work import plans, units
 
 
 def run(config: Config, family: str, only: str | None = None) -> None:
-    """Leaves a trace for each model."""
+    """Writes a trace for each model.
+
+    Args:
+        config: all parameters.
+        family: the name of the family.
+        only: the name of the one model to compute; None for all.
+
+    Raises:
+        UserError: `only` is not among the models.
+    """
     models = plans.only(config.families[family].models, only)
     chains = {name: plans.estimate(config, name) for name in models}
     every = [unit for mine in chains.values() for unit in mine]

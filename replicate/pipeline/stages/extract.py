@@ -1,4 +1,4 @@
-"""Stage `extract`: reviews become the token windows of one family."""
+"""Stage `extract`: makes the token windows of one family from reviews."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from replicate.seeds import derive
 
 
 def run(config: Config, family: str) -> None:
-    """Leaves the windows, those of the protocol of 2023, the tokenizer, and counts."""
+    """Writes the family's windows, those of the protocol of 2023, the tokenizer and counts."""
     given = config.families[family]
     written, texts = read_texts(config, given.corpus)
     tokenizer = find_tokenizer(config, given.tokenizer, texts)
@@ -52,7 +52,11 @@ def run(config: Config, family: str) -> None:
 
 
 def read_texts(config: Config, name: str) -> tuple[list[list[grammar.Choice]] | None, list[str]]:
-    """Returns a corpus's reviews: as the grammar's choices if it wrote them, and as texts."""
+    """Returns the reviews of a corpus.
+
+    Returns:
+        The grammar's choices for each review, None unless the grammar wrote them; and the texts.
+    """
     corpus = config.corpora[name]
     if isinstance(corpus, GeneratedCorpus):
         written = []
@@ -68,10 +72,9 @@ def read_texts(config: Config, name: str) -> tuple[list[list[grammar.Choice]] | 
 
 
 def find_tokenizer(config: Config, name: str, texts: list[str]) -> Tokenizer:
-    """Returns a tokenizer, trained on the texts if params.yaml says so.
+    """Returns a tokenizer. It is trained on the texts if params.yaml says so.
 
-    A published one may cut or pad what it reads to the length of its own training; this one does
-    not.
+    A published tokenizer may truncate or pad texts to a fixed length. This is switched off here.
     """
     given = config.tokenizers[name]
     if isinstance(given, TrainedTokenizer):

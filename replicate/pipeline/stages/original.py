@@ -1,5 +1,7 @@
-"""Stage `original`: the protocol of November 2023, to the letter, on models of a family: padded
-labels, tiny batches, one temperature in the sampler and another in the estimate.
+"""Stage `original`: runs the protocol of November 2023 unchanged, on models of a family.
+
+Its labels can be padding, its batches are tiny, and its sampler and its estimate have different
+temperatures.
 """
 
 from __future__ import annotations
@@ -14,7 +16,16 @@ from replicate.pipeline.work import plans, units
 
 
 def run(config: Config, family: str, only: str | None = None) -> None:
-    """Leaves a trace for each model, with the number of padded labels of each minibatch."""
+    """Writes a trace for each model, with the number of padded labels in each minibatch.
+
+    Args:
+        config: all parameters.
+        family: the name of the family.
+        only: the name of the one model to compute; None for all.
+
+    Raises:
+        UserError: `only` is not among the models.
+    """
     models = plans.only(config.families[family].original.models, only)
     chains = {name: plans.original(config, name) for name in models}
     every = [unit for mine in chains.values() for unit in mine]

@@ -1,4 +1,4 @@
-"""Command `paper`: LaTeX to PDF, with the same bytes each time."""
+"""Command `paper`: builds the PDF from LaTeX, with the same bytes each time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from replicate.errors import UserError
 PACKAGES = "latexmk texlive-latex-recommended texlive-fonts-recommended lmodern"
 LATEXMK = "latexmk -pdf -cd -interaction=nonstopmode -halt-on-error -file-line-error -silent"
 WARNING = re.compile(r"Warning:|^(Over|Under)full ")
-# November 2023: the date inside the PDF, instead of today's
+# LaTeX writes this date (November 2023) into the PDF instead of today's
 DATED = {"SOURCE_DATE_EPOCH": "1700000000", "FORCE_SOURCE_DATE": "1"}
 
 
 def check() -> None:
-    """Sees whether LaTeX is installed.
+    """Checks that LaTeX is installed.
 
     Raises:
-        UserError: it is not.
+        UserError: latexmk is missing.
     """
     if shutil.which("latexmk") is None:
         install = f"apt-get install --no-install-recommends {PACKAGES}"
@@ -32,7 +32,7 @@ def run(source: Path) -> None:
     """Builds the PDF beside `source`, and prints LaTeX's warnings.
 
     Raises:
-        UserError: there is no such file, LaTeX is not installed, or it stopped.
+        UserError: `source` is no LaTeX file, LaTeX is not installed, or it failed.
     """
     if not source.is_file() or source.suffix != ".tex":
         raise UserError(f"{source}: no LaTeX file; give one as paper/main.tex")

@@ -1,4 +1,4 @@
-"""Stage `pretrain`: w* of a family's models; control models are trained, others are fetched."""
+"""Stage `pretrain`: trains the control models of a family, and fetches its other models."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingUnit(CachedUnit):
-    """The training of a control model; it leaves a folder that holds the model.
+    """A unit that trains a control model and writes a folder that contains it.
 
     Attributes:
         shape: the arguments of `replicate.models.loading.build`.
-        windows: the file of the family's windows; `windows_hash`: its SHA-256.
-        every: seconds from one checkpoint to the next.
+        windows: the file of the family's windows.
+        windows_hash: the SHA-256 of that file.
+        every: seconds between two checkpoints.
     """
 
     model: str
@@ -46,7 +47,7 @@ class TrainingUnit(CachedUnit):
 
     @property
     def steps(self) -> int:
-        """The most steps that it may take, weighted by the model's width."""
+        """The limit on the training's steps, times the model's width."""
         return self.schedule.steps * dict(self.shape)["width"]
 
     def settings(self) -> dict[str, Any]:
@@ -91,7 +92,7 @@ class TrainingUnit(CachedUnit):
 
 
 def report(outcome: Outcome, schedule: Schedule, text: windows.Windows) -> dict[str, Any]:
-    """Returns the fields of a `Training` record that follow from a training."""
+    """Returns the fields of a `Training` record that a training determines."""
     floor = text.floor_NxL
     if floor is not None:
         floor = floor[:EVALUATED, 1:].astype(float)
@@ -103,7 +104,16 @@ def report(outcome: Outcome, schedule: Schedule, text: windows.Windows) -> dict[
 
 
 def run(config: Config, family: str, only: str | None = None) -> None:
-    """Leaves a folder for each model: its weights, or a manifest of its files on the hub."""
+    """Writes a folder for each model: its weights, or a manifest of files that are elsewhere.
+
+    Args:
+        config: all parameters.
+        family: the name of the family.
+        only: the name of the one model to compute; None for all.
+
+    Raises:
+        UserError: `only` is not among the models, or a model cannot be fetched or trained here.
+    """
     folder = config.paths.models(family)
     units = []
     models = config.families[family].models
@@ -137,7 +147,7 @@ def run(config: Config, family: str, only: str | None = None) -> None:
 
 
 def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUnit:
-    """Returns the training of a model of params.yaml."""
+    """Returns the unit that trains a model of params.yaml."""
     family = config.family_of(name)
     folder = config.paths.windows(family)
     text = windows.load(folder / plans.WINDOWS)

@@ -1,5 +1,5 @@
-"""Stage `published`: recomputes the averages and the variance of the published figures, and judges
-the claims on them.
+"""Stage `published`: recomputes averages and analyses of variance of the published figures, and
+judges the claims on them.
 """
 
 from __future__ import annotations

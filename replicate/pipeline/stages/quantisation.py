@@ -1,5 +1,6 @@
-"""Stage `quantisation`: what a weight format does to w* and to λ̂. The models of a study's quantised
-family are sampled in several formats, with the same batches and noise.
+"""Stage `quantisation`: compares what weight formats do to w* and to λ̂.
+
+It samples models of a study's quantised family in several formats, with the same batches and noise.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from replicate.pipeline.work import plans, units
 
 
 def run(config: Config, study: str, only: str | None = None) -> None:
-    """Leaves a trace, the losses at w* and a report of w* for each model and format."""
+    """Writes a trace, the losses (N,) at w* and a report on w* for each model and format.
+
+    Args:
+        config: all parameters.
+        study: the name of the study.
+        only: the name of the one model to compute; None for all.
+
+    Raises:
+        UserError: `only` is not among the models.
+    """
     family = config.studies[study].quantised
     out = config.paths.quantisation(family)
     out.mkdir(parents=True, exist_ok=True)

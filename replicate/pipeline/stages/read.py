@@ -42,7 +42,7 @@ def run(config: Config, name: str) -> None:
 
 
 def drawings(study: Study, figures: Figures, rules: Rules) -> dict[str, Callable[[], Figure]]:
-    """Returns what draws each figure."""
+    """Returns a function that draws each figure, by the figure's name."""
     families = figures.families
     found = {
         "llc": partial(llc, study, families),
@@ -65,7 +65,7 @@ def draw(drawing: Callable[[], Figure], path: Path) -> None:
 
 
 def tables(study: Study, figures: Figures) -> dict[str, str]:
-    """Returns the rows of each table of the paper, with the columns that its layout has."""
+    """Returns the LaTeX rows of each table of the paper, with the columns that its layout needs."""
     estimates = models.estimates(study, figures).only(
         "model",
         "published",
@@ -104,7 +104,7 @@ def tables(study: Study, figures: Figures) -> dict[str, str]:
 
 
 def blocks(config: Config, study: Study) -> dict[str, dict[str, object]]:
-    """Returns the blocks of the configuration whose numbers the text names."""
+    """Returns the blocks of params.yaml whose numbers the paper's text can cite."""
     found = {"rules": config.claims.model_dump() | config.diagnostics.model_dump()}
     for family in (each.name for each in study.plan.families):
         given = config.families[family]

@@ -1,4 +1,4 @@
-"""Stage `reference`: the figure, tables and numbers of the paper that belong to no study."""
+"""Stage `reference`: writes the paper's figure, tables and numbers that belong to no study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from replicate.reporting.tables import experiments, reference
 
 
 def run(config: Config) -> None:
-    """Writes to paper/generated/reference what calibration, published figures and costs say."""
+    """Writes calibration, published figures and costs to paper/generated/reference."""
     known = Reference.read(config.paths.published, config.paths.results)
     out = config.paths.generated("reference")
     save(calibration(known.calibration, known.controls), out / "figures" / "calibration")

@@ -1,4 +1,4 @@
-"""Stage `report`: everything that was found, in one HTML file."""
+"""Stage `report`: writes all results into one HTML file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def run(config: Config) -> None:
 
 
 def drawn(config: Config, name: str) -> dict[str, str]:
-    """Returns the figures of a study, or of `reference`, as SVG, by name.
+    """Returns the SVG text of each figure of a study, or of `reference`, by the figure's name.
 
     Raises:
-        UserError: there are none.
+        UserError: no figures have been drawn.
     """
     folder = config.paths.generated(name) / "figures"
     found = {file.stem: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.svg"))}

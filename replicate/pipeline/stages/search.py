@@ -1,5 +1,6 @@
-"""Stage `search`: sampler settings of one family are tried on one of its models, first the
-write-up's grids, then proposals by TPE. The setting that is chosen serves all its models.
+"""Stage `search`: tries samplers on one model of a family, and chooses one for all its models.
+
+It first tries the grids of the write-up, then the proposals of TPE.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ RULES: tuple[Rule, ...] = ("stability", "efficiency", "accuracy")
 
 
 class Evaluation:
-    """Evaluates settings: each is a unit, whose chains share batches and noise with all others."""
+    """Evaluates samplers. Each is one unit, and all use the same batches and noise."""
 
     def __init__(self, config: Config, family: str, engine: Engine) -> None:
         self.config, self.family, self.engine = config, family, engine
@@ -56,13 +57,17 @@ class Evaluation:
         ]
 
     def unit(self, setting: SamplerConfig) -> ChainUnit:
-        """Returns the chains of one setting, as one unit."""
+        """Returns the one unit that runs all chains of a sampler."""
         pieces = tuple(piece for unit in self.template for piece in unit.pieces)
         return replace(self.template[0], sampler=setting, pieces=pieces, search=True)
 
 
 def run(config: Config, family: str) -> None:
-    """Leaves every trial, the importance of each knob, and the setting that is chosen."""
+    """Writes all trials and their traces, the importance of each knob, and the chosen sampler.
+
+    Raises:
+        UserError: all chains diverged in every trial that the family's rule can choose.
+    """
     given, own = config.families[family].search, config.families[family].sampling
     pull = {name: getattr(own, name) for name in ("localization", "weight_decay", "bounding_box")}
     posteriors = {name: trials.posterior(name, **pull) for name in ("sgld", "rmsprop", "sgnht")}
@@ -119,7 +124,15 @@ def rows(
     chains: int,
     steps: int,
 ) -> list[dict[str, object]]:
-    """Returns every trial as a `Trial` record has it, without family and model."""
+    """Returns the fields of each trial's `Trial` record, except family and model.
+
+    Args:
+        attempts: all trials.
+        choices: the number of the trial that each rule chooses; None if it can choose none.
+        best: the number of the trial that is chosen.
+        chains: chains in each trial.
+        steps: steps in each chain.
+    """
     biases = trials.step_biases(attempts)
     left_out = ("noise", "penalty", "noise_level")
     return [

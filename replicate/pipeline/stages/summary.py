@@ -15,7 +15,7 @@ from replicate.study.records import Calibrated, Coverage
 
 
 def run(config: Config, name: str) -> None:
-    """Prints what the study found, what is wrong with it, and what it did not run."""
+    """Prints the study's estimates, advice on its chains, its verdicts, and what was not run."""
     folder = config.paths.study(name)
     study, figures = Study.read(config.plan(name), folder), published.read(config.paths.published)
     columns = ("model", "sampled", "λ̂ ± s.e.", "95 % interval", "R-hat", "effective draws")

@@ -1,5 +1,6 @@
-"""Stage `transfer`: the chosen step size times each factor, on models of a family, with the same
-batches and noise.
+"""Stage `transfer`: runs chains of a family's models at the chosen step size times each factor.
+
+All factors have the same batches and noise.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from replicate.pipeline.work import plans, units
 
 
 def run(config: Config, family: str, only: str | None = None) -> None:
-    """Leaves a trace for each model and factor."""
+    """Writes a trace for each model and factor.
+
+    Args:
+        config: all parameters.
+        family: the name of the family.
+        only: the name of the one model to compute; None for all.
+
+    Raises:
+        UserError: `only` is not among the models.
+    """
     given = config.families[family].transfer
     models = plans.only(given.models, only)
     chains = {

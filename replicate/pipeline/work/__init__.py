@@ -1,1 +1,1 @@
-"""What compute stages run: units of work, and which of them params.yaml asks for."""
+"""Defines the units of work that compute stages run, and lists those that params.yaml defines."""

@@ -1,4 +1,4 @@
-"""The units that params.yaml asks for: compute stages run them, `collect` expects them."""
+"""Lists the units that params.yaml defines. Compute stages run them; `collect` expects them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from replicate.pipeline.work.units import BaselineUnit, ChainUnit
 from replicate.sampling import SamplerConfig, SamplingConfig
 
 WINDOWS = "windows.safetensors"
-PADDED = "original.safetensors"  # reviews by characters, padded, as the protocol of 2023 has them
-MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # what chains move
+PADDED = "original.safetensors"  # the padded windows of the protocol of 2023
+MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # the restriction of the chains
 
 
 def task_config(
@@ -31,7 +31,15 @@ def task_config(
     weights: str | None = None,
     restriction: tuple[str, ...] | None = None,
 ) -> TaskConfig:
-    """Returns a model of params.yaml as its family has it, or in another format or restriction."""
+    """Returns the task of a model in params.yaml.
+
+    Args:
+        config: all parameters.
+        model: the name of the model.
+        file: the name of the file of windows.
+        weights: the format of the weights; None for the family's.
+        restriction: the parameters that chains move; None for the family's.
+    """
     name = config.family_of(model)
     family = config.families[name]
     folder, text = config.paths.models(name) / model, config.paths.windows(name) / file
@@ -52,7 +60,7 @@ def task_config(
 
 
 def baseline_unit(config: Config, task: TaskConfig, stage: str = "baseline") -> BaselineUnit:
-    """Returns the examination of w* of one task."""
+    """Returns the unit that computes a task's losses and gradient at w*."""
     family = config.families[task.family]
     return BaselineUnit(
         root=config.paths.cache,
@@ -67,10 +75,10 @@ def baseline_unit(config: Config, task: TaskConfig, stage: str = "baseline") -> 
 
 
 def chosen(config: Config, family: str) -> SamplerConfig:
-    """Returns the sampler settings that stage `search` chose for a family.
+    """Returns the sampler that stage `search` chose for a family.
 
     Raises:
-        UserError: its file is missing or damaged.
+        UserError: the file of the chosen sampler is missing or damaged.
     """
     file = config.paths.search(family) / "chosen.json"
     try:
@@ -80,11 +88,14 @@ def chosen(config: Config, family: str) -> SamplerConfig:
 
 
 def sampling(config: Config, family: str, part: object, stretch: float = 1.0) -> SamplingConfig:
-    """Returns the family's temperature and batches, in the shape of a part of params.yaml.
+    """Returns nβ and the batch size of a family, with the chains and steps of one experiment.
 
     Args:
-        part: has burn_in, draws, chains and, unless it is a search, shuffles.
-        stretch: how many times longer the chains are.
+        config: all parameters.
+        family: the name of the family.
+        part: the experiment's block in params.yaml, with burn_in, draws, chains and, unless it is a
+            search, shuffles.
+        stretch: the factor by which chains are longer than the block says.
     """
     own = config.families[family].sampling
     return SamplingConfig(
@@ -103,7 +114,7 @@ def baseline_file(config: Config, model: str) -> Path:
     """Returns the file of a model's losses at w*.
 
     Raises:
-        UserError: the baseline was computed from other windows than there are now.
+        UserError: the baseline was computed from other windows than the present ones.
     """
     family = config.family_of(model)
     folder = config.paths.baselines(family) / model
@@ -118,7 +129,7 @@ def baseline_file(config: Config, model: str) -> Path:
 
 
 def baseline_loss(config: Config, model: str) -> dict[str, Any]:
-    """Returns a model's mean loss at w* over all examples, and the hash of their windows."""
+    """Returns a model's mean loss (nats) at w* over all examples, and the hash of the windows."""
     file = baseline_file(config, model)
     losses_N = tensors.load(file)["losses"]
     found = json_io.read_json(file.parent / "baseline.json")
@@ -133,8 +144,10 @@ def chains(
     plan: SamplingConfig,
     losses: Path | None,
 ) -> list[ChainUnit]:
-    """Returns the chains of one model at one setting: a unit for each group of chains that are
-    computed together.
+    """Returns the units that run the chains of one model with one sampler.
+
+    Chains that are computed side by side are one unit. `losses` is the file of the losses at w*; if
+    it is None, the units compute those that they need.
     """
     family = config.families[task.family]
     loss = None if losses is None else tensors.load(losses)
@@ -158,7 +171,7 @@ def chains(
 
 
 def estimate(config: Config, model: str) -> list[ChainUnit]:
-    """Returns the chains of one model at the setting that its family's search chose."""
+    """Returns the chains of one model with the sampler that its family's search chose."""
     family = config.family_of(model)
     plan = sampling(config, family, config.families[family].sampling)
     losses = baseline_file(config, model)
@@ -169,7 +182,7 @@ def estimate(config: Config, model: str) -> list[ChainUnit]:
 def transfer(config: Config, model: str, factor: float) -> list[ChainUnit]:
     """Returns the chains of one model at the chosen step size times a factor."""
     family = config.family_of(model)
-    stretch = max(1.0, 1 / factor)  # a smaller step takes as many more of them to go as far
+    stretch = max(1.0, 1 / factor)  # half the step size needs twice the steps to go as far
     plan = sampling(config, family, config.families[family].transfer, stretch)
     found = chosen(config, family)
     sampler = replace(found, lr=found.lr * factor)
@@ -201,29 +214,32 @@ def original(config: Config, model: str) -> list[ChainUnit]:
 
 
 def format_task(config: Config, model: str, moved: str, weights: str) -> TaskConfig:
-    """Returns one model in one weight format, moving what a comparison of formats moves."""
+    """Returns the task of one model in one weight format; `moved` is a key of `MOVED`."""
     return task_config(config, model, weights=weights, restriction=MOVED[moved])
 
 
 def formats(
-    config: Config, study: str, task: TaskConfig, asked_only: bool = False
+    config: Config, study: str, task: TaskConfig, described: bool = False
 ) -> list[ChainUnit]:
     """Returns the chains of one model in one weight format.
 
     Args:
-        asked_only: whether the units are only to be asked what they are, and not to be run; then
-            the baseline of the format need not be in the cache.
+        config: all parameters.
+        study: the name of the study.
+        task: the model in its weight format.
+        described: whether the units only describe the chains and are not run. If so, the cache may
+            lack the baseline of the format.
     """
-    losses = None if asked_only else baseline_unit(config, task, "quantisation").file
+    losses = None if described else baseline_unit(config, task, "quantisation").file
     plan = sampling(config, task.family, config.studies[study].quantisation)
     return chains(config, "quantisation", task, chosen(config, task.family), plan, losses)
 
 
 def only(names: Iterable[str], one: str | None) -> list[str]:
-    """Returns the names, or the one that `--only` gives.
+    """Returns all names, or only the one that `--only` gives.
 
     Raises:
-        UserError: it is not among them.
+        UserError: that one is not among the names.
     """
     found = list(names)
     if one is None:

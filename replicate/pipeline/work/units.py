@@ -1,7 +1,7 @@
-"""The units of work that stages share: a chain, and the examination of w*.
+"""Defines the units of work that several stages use: chains, and the baseline at w*.
 
-A unit holds all that its result depends on, so that its key in the cache can be computed without
-loading anything: torch is imported where a unit runs. It writes one file and returns nothing (see
+The attributes of a unit determine its result, so its key in the cache is computed without loading a
+model; torch is imported only when a unit runs. A unit writes one file and returns nothing (see
 `replicate.pipeline.parallel`).
 """
 
@@ -28,14 +28,14 @@ from replicate.seeds import derive
 if TYPE_CHECKING:
     from replicate.models.task import TextTask
 
-Piece = tuple[tuple[int, int], ...]  # (shuffle, chain) of chains that follow one another
+Piece = tuple[tuple[int, int], ...]  # (shuffle, chain): one chain, or successive chains
 
 
 _loaded: dict[TaskConfig, TextTask] = {}
 
 
 def load(config: TaskConfig) -> TextTask:
-    """Loads a task. A process keeps the last one, and drops it before it loads another."""
+    """Returns a task. The process has one in memory, and frees it before it loads another."""
     from replicate.models import task
 
     if config not in _loaded:
@@ -46,30 +46,30 @@ def load(config: TaskConfig) -> TextTask:
 
 @dataclass(frozen=True)
 class CachedUnit:
-    """What all units have in common. `root`: the cache's folder; `stage`: in dvc.yaml."""
+    """A unit of `stage`, as dvc.yaml names it, whose file is in the cache's folder `root`."""
 
     root: Path
     stage: str
 
     def settings(self) -> dict[str, Any]:
-        """Returns all that the result depends on, besides code."""
+        """Returns everything that the result depends on, except code."""
         raise NotImplementedError
 
     @property
     def file(self) -> Path:
-        """The unit's place in the cache."""
+        """The path of the unit's file in the cache."""
         found = cache.key(code=cache.code_hash(self.stage), **self.settings())
         return self.root / self.stage / found
 
     def done(self) -> bool:
-        """Returns whether the result is in the cache, whole."""
+        """Returns whether the cache has the complete result."""
         return cache.read(self.file) is not None
 
     def read(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Returns the arrays and notes of a finished unit.
 
         Raises:
-            UserError: its file was removed or damaged since it was written.
+            UserError: the unit's file is missing or damaged.
         """
         found = cache.read(self.file)
         if found is None:
@@ -77,16 +77,16 @@ class CachedUnit:
         return found
 
     def write(self, arrays: dict[str, NDArray[Any]], **notes: Any) -> None:
-        """Writes the result, with the code and the machine that it was computed by."""
+        """Writes the result, with the code's hash and the machine that computed it."""
         notes |= {"code": cache.code_hash(self.stage), "machine": environment.sampling()}
         cache.write(self.file, arrays, **notes)
 
 
 @dataclass(frozen=True)
 class BaselineUnit(CachedUnit):
-    """The loss of every example at w*, and the gradient there.
+    """A unit that computes the loss of every example at w*, and the gradient at w*.
 
-    `gradient_examples` are taken for the gradient, `gradient_batch` at a time.
+    The gradient is that of `gradient_examples` examples; a backward pass has `gradient_batch`.
     """
 
     task: TaskConfig
@@ -125,14 +125,16 @@ class BaselineUnit(CachedUnit):
 
 @dataclass(frozen=True)
 class ChainUnit(CachedUnit):
-    """One chain; or chains that belong together: because they are computed side by side, because
-    each starts where the one before ended (`restart: false`), or as one trial of a search.
+    """A unit that runs one chain, or chains that belong together.
+
+    Chains belong together if they are computed side by side, if each starts where the last one
+    ended (`restart: false`), or if they are one trial of a search.
 
     Attributes:
-        pieces: each a chain, or chains that follow one another.
-        baseline: the file of the losses at w*; None to compute those that the chains meet.
-        baseline_hash: of these losses.
-        search: whether batches and noise are those of the family's search.
+        pieces: each is one chain, or chains that each start where the last one ended.
+        baseline: the file of the losses at w*; None to compute those that the chains need.
+        baseline_hash: the hash of the losses in that file.
+        search: whether the unit uses the batches and noise of the family's search.
     """
 
     task: TaskConfig
@@ -156,7 +158,10 @@ class ChainUnit(CachedUnit):
         return sum(map(len, self.pieces)) * self.sampling.steps
 
     def settings(self) -> dict[str, Any]:
-        """The numbers of shuffles and of chains do not count: more of them keep those there are."""
+        """Leaves out the number of shuffles and, if all chains start at w*, that of chains.
+
+        More of them then recompute no chain that is in the cache.
+        """
         sampling = asdict(self.sampling) | {"shuffles": None}
         if self.sampling.restart:
             sampling |= {"chains": None}
@@ -172,12 +177,12 @@ class ChainUnit(CachedUnit):
         }
 
     def order(self, examples: int, shuffle: int) -> NDArray[np.int64]:
-        """Returns the order of the examples in a shuffle."""
+        """Returns the order (N,) of the examples in a shuffle."""
         name = "search" if self.search else shuffle
         return models.order(self.seed, self.task.family, examples, name)
 
     def noise(self, shuffle: int, chain: int) -> int:
-        """Returns the seed of a chain's noise: the same at every setting of a model."""
+        """Returns the seed of a chain's noise, which is the same for all samplers of a model."""
         if self.search:
             return derive(self.seed, "noise", "search", self.task.model, chain)
         return derive(self.seed, "noise", self.task.model, shuffle, chain)
@@ -205,7 +210,7 @@ class ChainUnit(CachedUnit):
         self.write(stacked, task=task.identity())
 
     def _losses(self, task: TextTask) -> NDArray[np.float32]:
-        """Returns the losses at w* (N,) of all examples, or NaN of those that no chain meets."""
+        """Returns the losses (N,) at w*; an example that no chain reads may have NaN."""
         if self.baseline is not None:
             return read_losses(self.baseline, task.examples)
         from replicate.models import baseline
@@ -226,8 +231,8 @@ class ChainUnit(CachedUnit):
         keys = [key for piece in self.pieces for key in piece]
         return {key: Chain(*(arrays[f][i] for f in FIELDS)) for i, key in enumerate(keys)}
 
-    def asked(self) -> dict[str, Any]:
-        """Returns what a trace's attributes must say if it is the one that is asked for."""
+    def planned(self) -> dict[str, Any]:
+        """Returns the attributes that a trace of this unit must have."""
         return {
             "stage": self.stage,
             "family": self.task.family,
@@ -243,18 +248,21 @@ FIELDS = ("loss", "init_loss", "seconds")
 
 
 def meets(sampling: SamplingConfig, order_N: NDArray[np.int64], chain: int) -> NDArray[np.int64]:
-    """Returns the examples that a chain meets in a shuffle, in their order."""
+    """Returns the examples (steps × batch_size,) that a chain of a shuffle reads, in order."""
     length = sampling.steps * sampling.batch_size
     return order_N[np.arange(chain * length, (chain + 1) * length) % len(order_N)]
 
 
 def trace(units: Sequence[ChainUnit], baseline: dict[str, Any] | None = None) -> xr.Dataset:
-    """Gathers finished chains of one model at one setting, with all that made them as attributes.
+    """Gathers the finished chains of one model and sampler in one dataset.
 
     Args:
-        units: of all chains of the setting.
-        baseline: `loss`, the mean loss at w* over all examples, and `windows`, their hash; None
-            for the mean over what the chains met.
+        units: the units of all these chains.
+        baseline: `loss`, the mean loss (nats) at w* over all examples, and `windows`, their hash;
+            None to use the mean loss at w* over the minibatches of the chains.
+
+    Returns:
+        The losses (shuffle, chain, draw) in nats; the attributes say how they were computed.
     """
     chains = {key: chain for unit in units for key, chain in unit.chains().items()}
     notes = [unit.read()[1] for unit in units]
@@ -265,7 +273,7 @@ def trace(units: Sequence[ChainUnit], baseline: dict[str, Any] | None = None) ->
     if baseline is None:
         baseline = {"loss": float(found.init_loss.mean()), "windows": first.task.hashes[0]}
     return found.assign_attrs(
-        first.asked()
+        first.planned()
         | {
             "task": notes[0]["task"],
             "baseline": baseline,
@@ -276,10 +284,10 @@ def trace(units: Sequence[ChainUnit], baseline: dict[str, Any] | None = None) ->
 
 
 def read_losses(path: Path, examples: int) -> NDArray[np.float32]:
-    """Reads the losses at w* (N,) of all windows.
+    """Reads the losses (N,) in nats of all windows at w*.
 
     Raises:
-        UserError: the file holds something else, or losses of another number of windows.
+        UserError: the file has no losses, or losses of another number of windows.
     """
     found = tensors.load(path).get("losses")
     if found is None or found.shape != (examples,):

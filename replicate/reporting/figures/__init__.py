@@ -1,1 +1,1 @@
-"""One figure a file, named as its LaTeX label: a study's records in, a matplotlib figure out."""
+"""Draws figures from records. Each module but `style` has the name of its figure's LaTeX label."""

@@ -1,4 +1,4 @@
-"""What the chains of one model did, and whether to believe them."""
+"""Draws the chains of one model and their diagnostics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOUR, SECOND = LOOKS[0][0], LOOKS[1][0]
 
 @style()
 def diagnostics(row: ThinnedTrace, estimate: Estimate) -> Figure:
-    """Draws the loss of every chain, the running λ̂ with its interval, and λ̂ of the chains."""
+    """Draws every chain's loss, the running λ̂ with its interval, and a histogram of chains' λ̂."""
     figure = plt.figure(figsize=(WIDTH, 3.5), layout="constrained")
     advice = [f"→ {line}" for line in row.advice] or ["→ nothing wrong found"]
     headline = "\n".join([f"{row.model}: {health(estimate)}", *advice])
@@ -48,7 +48,7 @@ def _losses(axes: Axes, row: ThinnedTrace) -> None:
 
 
 def _running(axes: Axes, row: ThinnedTrace, estimate: Estimate) -> None:
-    """Draws λ̂ of the draws so far, with Student's interval over shuffles."""
+    """Draws the running λ̂, estimated from the draws so far, with Student's interval."""
     step, mean, error = np.array(row.step), known(row.running), known(row.running_error)
     half = 1.96 * error
     if estimate.interval is not None and estimate.llc is not None and estimate.standard_error:

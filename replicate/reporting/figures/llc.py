@@ -1,4 +1,4 @@
-"""λ̂ against the number of parameters."""
+"""Draws λ̂ against the number of parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from replicate.reporting.results import Study
 from replicate.study.published import Family
 from replicate.study.records import Estimate
 
-Shuffles = Sequence[Sequence[float | None]]  # of each model
+Shuffles = Sequence[Sequence[float | None]]  # model, shuffle → λ̂
 
 
 @style()

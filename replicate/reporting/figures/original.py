@@ -1,4 +1,4 @@
-"""The flaw of the protocol of 2023: its λ̂ is the error of one minibatch's baseline."""
+"""Draws the flaw of the 2023 protocol: its λ̂ is mostly the error of a one-minibatch baseline."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from replicate.study.records import OriginalProtocol
 
 @style()
 def original(study: Study, published: Family) -> Figure:
-    """Draws the published λ̂ by shuffle; the same protocol on this study's models against the error
-    of the baseline; and the spread over shuffles by the number of baseline minibatches.
+    """Draws three panels: the published λ̂ by shuffle, this study's λ̂ by the same protocol against
+    the error of its baseline, and the spread over shuffles by the number of baseline minibatches.
     """
     figure, (theirs, ours, spread) = panels(3, 2.35)
     for (colour, marker), (model, values) in zip(LOOKS, published.models.items(), strict=False):
@@ -49,7 +49,7 @@ def original(study: Study, published: Family) -> Figure:
 
 
 def _against_baseline(axes: Axes, rows: list[OriginalProtocol]) -> None:
-    """Draws a point for each shuffle and model; on the diagonal λ̂ is the baseline's error alone."""
+    """Draws a point for each shuffle and model. On the diagonal, λ̂ equals the baseline's error."""
     for (colour, marker), row in zip(LOOKS, rows, strict=False):
         errors, found = known(row.baseline_errors), known(row.shuffles)
         axes.plot(errors, found, marker, color=colour, label=row.model)
@@ -62,8 +62,8 @@ def _against_baseline(axes: Axes, rows: list[OriginalProtocol]) -> None:
 
 
 def _spread(axes: Axes, rows: list[OriginalProtocol]) -> None:
-    """Draws how the spread falls with the root of the number of minibatches; at the end stands
-    `controlled`, whose baseline is exact, in the same unit.
+    """Draws the spread against the number of baseline minibatches, with a line of slope 1/√k. Open
+    marks at the right show `controlled`, whose baseline is exact, scaled to the factor n/ln n.
     """
     batches = np.array(rows[0].batches)
     for (colour, marker), row in zip(LOOKS, rows, strict=False):

@@ -1,4 +1,4 @@
-"""What loading in fewer bits does to w* and to λ̂."""
+"""Draws how loading in fewer bits changes the loss at w* and λ̂."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SHOWN = {"nf4": "NF4", "dequantised": "NF4 →\nbfloat16", "dequantised-float32"
 
 @style()
 def quantisation(rows: list[Quantised], level: float) -> Figure:
-    """Draws the rise of the loss at w* against float32, and λ̂ over float32's with the same
-    parameters moving, by weight format and model.
+    """Draws, by weight format and model, the rise of the loss at w* from float32, and the ratio of
+    λ̂ to that of float32 with the same parameters moving.
 
-    Intervals are of 1 − `level`. Filled marks: chains move what NF4 leaves unquantised; open marks:
-    they move everything.
+    Intervals have confidence 1 − `level`. Filled marks are chains that move only what NF4 leaves
+    unquantised; open marks are chains that move all parameters.
     """
     figure, (left, right) = panels(2, 2.3)
     rows = [row for row in rows if row.rise is not None and row.weights != "float32"]

@@ -1,4 +1,4 @@
-"""The search for sampler settings: every setting of the grids, and what explains λ̂ there."""
+"""Draws the search for sampler settings: stability, efficiency and importance."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from replicate.study.records import Importance, Trial
 
 @style()
 def search(trials: list[Trial], importances: list[Importance], family: str) -> Figure:
-    """Draws the stability of λ̂ at the grids' settings (mean over standard deviation across chains,
-    crossed out where a chain diverged), effective draws per gradient of every trial, and how much
-    of λ̂'s variance over the grid each hyperparameter explains.
+    """Draws the stability of λ̂ (mean over standard deviation across chains; a cross if unknown) at
+    each setting of the grids, the effective draws per gradient of every trial, and the share of
+    λ̂'s variance over the grid that each hyperparameter explains.
     """
     grids: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.sampler):
@@ -41,7 +41,7 @@ def search(trials: list[Trial], importances: list[Importance], family: str) -> F
 
 
 def _conditions(trial: Trial) -> str:
-    """Returns all but the step size, as a row's label."""
+    """Returns the label of a row: all hyperparameters but the step size."""
     box = "no box" if trial.bounding_box is None else f"box {trial.bounding_box:g}"
     if trial.sampler == "sgnht":
         return f"A {trial.diffusion:g}, {box}"

@@ -1,4 +1,4 @@
-"""What all figures share: fonts, colours, and how they are saved with the same bytes each time."""
+"""Sets what all figures share: fonts, colours, and files with the same bytes on every run."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ RC: dict[Any, Any] = {
     "lines.markersize": 3.5,
     "figure.dpi": 150,
     "pdf.fonttype": 42,
-    "svg.fonttype": "none",  # text stays text: small, searched, in the reader's own fonts
+    "svg.fonttype": "none",  # text is not drawn as paths: small, searchable files
     "svg.hashsalt": "replicate",
 }
-# Okabe and Ito's colours, which differ in grey and to colour-blind eyes, each with its marker.
+# Okabe and Ito's colours differ in grey and to colour-blind eyes. Each has its own marker.
 LOOKS = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
@@ -53,7 +53,7 @@ LOOKS = (
 WIDTH = 6.3  # inches, the text width
 FAINT = {"color": "0.6", "linewidth": 0.6, "zorder": 0}  # lines that only guide the eye
 DASHED: dict[str, Any] = {"color": "0.2", "linewidth": 0.8, "linestyle": (0, (4, 2)), "zorder": 0}
-UNDATED = {  # by file format: no date, no versions
+UNDATED = {  # file format → metadata without dates and versions
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
 }
@@ -76,22 +76,22 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
-    """Returns a figure with panels side by side."""
+    """Returns a figure of the text's width with panels side by side; `height` is in inches."""
     return plt.subplots(1, count, figsize=(WIDTH, height), layout="constrained")
 
 
 def title(axes: Axes, letter: str, text: str) -> None:
-    """Says what one of several panels shows; the caption names it by its letter."""
+    """Sets the title of a panel. The caption refers to the panel by its letter."""
     axes.set_title(rf"$\bf{{{letter}}}$   {text}")
 
 
 def known(values: Sequence[float | None]) -> NDArray[np.float64]:
-    """Returns the values with NaN for None."""
+    """Returns the values as an array, with NaN for None."""
     return np.array([np.nan if value is None else value for value in values], float)
 
 
 def not_run(axes: Axes, what: str) -> None:
-    """Leaves a panel empty but for the words *not run*."""
+    """Writes that `what` was not run in a panel that is otherwise empty."""
     axes.set_axis_off()
     place = {"ha": "center", "va": "center", "transform": axes.transAxes}
     axes.text(0.5, 0.5, f"{what}: {NOT_RUN}", color="0.4", **place)

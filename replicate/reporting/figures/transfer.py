@@ -1,4 +1,4 @@
-"""Whether the step size that was chosen on one model carries over to every size."""
+"""Draws whether the step size that was chosen on one model also suits the other sizes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from replicate.study.records import Transferred
 
 @style()
 def transfer(rows: list[Transferred], limit: float) -> Figure:
-    """Draws λ̂ at each step size over λ̂ at the chosen one, with the 95 % interval over the paired
-    shuffles, and R-hat beside its limit.
+    """Draws the ratio of λ̂ at each step size to λ̂ at the chosen one, with its 95 % interval over
+    paired shuffles, and R-hat with its limit.
     """
     figure, (left, right) = panels(2, 2.2)
     if not rows:

@@ -1,1 +1,1 @@
-"""The report: one HTML file that needs nothing else."""
+"""Renders the report, one HTML file that needs no other file."""

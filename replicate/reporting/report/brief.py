@@ -1,5 +1,5 @@
-"""The first page: what was found, how far it can be trusted, and what was not run, in sentences
-that are made from the records alone.
+"""Writes the first page from the records alone: what was found, how far it can be trusted, and
+what was not run.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from replicate.study.records import JudgedClaim
 
 
 def cited(claim: JudgedClaim) -> bool:
-    """Returns whether a verdict rests on what others wrote, and on no test."""
+    """Returns whether all evidence for a verdict is cited from the literature, without a test."""
     return bool(claim.evidence) and all(each.file.endswith(".bib") for each in claim.evidence)
 
 
 def tally(claims: Sequence[JudgedClaim]) -> str:
-    """Returns how many claims have each verdict."""
+    """Returns a text on how many claims have each verdict."""
     counts = Counter(row.verdict + " by citation" * cited(row) for row in claims)
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
 
 def found(studies: Sequence[Study], reference: Reference) -> list[str]:
-    """Returns what moved the published figures, and what is left without it."""
+    """Returns sentences on what caused the published λ̂, and on λ̂ with an exact baseline."""
     lines = [
         f"As published, {percent(row.shuffle)} of the variance of λ̂ of {row.family} lies between "
         f"shuffles of the text and {percent(row.model)} between models: the baseline was one "
@@ -52,7 +52,7 @@ def found(studies: Sequence[Study], reference: Reference) -> list[str]:
 
 
 def trust(studies: Sequence[Study], reference: Reference) -> list[str]:
-    """Returns what speaks for the numbers."""
+    """Returns sentences on calibration, coverage, negative controls and health of chains."""
     verdicts = Counter(row.verdict for row in reference.calibration)
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     wrong = [row for row in reference.controls if row.control != "none"]
@@ -79,7 +79,7 @@ def trust(studies: Sequence[Study], reference: Reference) -> list[str]:
 
 
 def missing(study: Study) -> str:
-    """Returns what the study asks for and has not run, in a sentence."""
+    """Returns a sentence on the planned models that have not run."""
     if not study.missing:
         return f"{study.name}: everything that it asks for has run."
     claims = [claim.id for claim in study.claims if claim.verdict == "not run"]

@@ -1,4 +1,4 @@
-"""The page. Its template decides what is shown, in which order, and calls the tables."""
+"""Renders the page. Its template decides what is shown, in which order, and calls the tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = {  # verdict → style
     "inconclusive": "open",
     "not run": "unrun",
 }
-FIGURES = {  # claim → figure of each study; {}: its full-precision family
+FIGURES = {  # claim → figure of each study; {} becomes the name of its full-precision family
     "C1": "llc",
     "C2": "llc",
     "C3": "search-{}",
@@ -38,13 +38,13 @@ Figures = Mapping[str, Mapping[str, str]]  # study, or `reference` → figure �
 
 
 def render(studies: Sequence[Study], known: Reference, figures: Figures, rules: Rules) -> str:
-    """Returns the whole file.
+    """Returns the whole HTML file.
 
     Args:
-        studies: in the order of the page.
-        known: what belongs to no study.
-        figures: the drawn figures of each study, and `calibration` of `reference`.
-        rules: by which the claims were judged.
+        studies: the studies in the order of the page.
+        known: the results that belong to no study.
+        figures: the SVG figures of each study, and the figure `calibration` of `reference`.
+        rules: the rules by which the claims were judged.
     """
     environment = Environment(
         loader=PackageLoader("replicate.reporting.report", ""),
@@ -58,13 +58,13 @@ def render(studies: Sequence[Study], known: Reference, figures: Figures, rules: 
     }
     environment.filters |= {"cited": brief.cited, "kind": KINDS.__getitem__}
     environment.globals |= {"models": models, "experiments": experiments, "tables": reference}
-    sides = {PUBLISHED: known.claims} | {study.name: study.claims for study in studies}
+    judged = {PUBLISHED: known.claims} | {study.name: study.claims for study in studies}
     return environment.get_template("page.html.j2").render(
         studies=studies,
         reference=known,
         rules=rules,
         brief=brief,
-        sides={name: {claim.id: claim for claim in claims} for name, claims in sides.items()},
+        judged={name: {claim.id: claim for claim in claims} for name, claims in judged.items()},
         tests={claim.id: claim.rule for claim in CLAIMS},
         shown={
             study.name: {key: name.format(study.plan.full.name) for key, name in FIGURES.items()}
@@ -75,7 +75,7 @@ def render(studies: Sequence[Study], known: Reference, figures: Figures, rules: 
 
 
 def inlined(svg: str, name: str) -> Markup:
-    """Returns a figure as part of a page: its ids start with `name`, its size is the page's."""
+    """Returns a figure for an `<svg` tag that the page opened. Its ids start with `name`."""
     box = re.findall(r'viewBox="([^"]*)"', svg)[0]
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     body = re.sub("<style.*?</style>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

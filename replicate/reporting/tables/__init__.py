@@ -1,1 +1,1 @@
-"""Every table of the paper, the report and the terminal, said once: records and plan to Table."""
+"""Makes every table of the paper, the report and the terminal from plans and records."""

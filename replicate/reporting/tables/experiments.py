@@ -29,21 +29,21 @@ from replicate.study.reproduction import Comparison, Outcome, compared, judge
 
 
 def settings(study: Study) -> Table:
-    """The settings that the rules choose among all that were tried."""
+    """Tabulates the sampler settings that the rules choose among all that were tried."""
     found = {
         (trial.family, ", ".join([*trial.chosen_by, *["used"] * trial.chosen])): trial
         for trial in study.search
         if trial.chosen_by
     }
     searched = {trial.family for trial in study.search}
-    asked: list[tuple[str, ...]] = []
+    planned: list[tuple[str, ...]] = []
     for family in study.plan.families:
         mine = [key for key in found if key[0] == family.name]
-        asked += mine if family.name in searched else [(family.name,)]
+        planned += mine if family.name in searched else [(family.name,)]
     return tabulate(
         f"Settings that the rules choose, {study.name} study",
         ["family", "rule"],
-        asked,
+        planned,
         found,
         [
             Column("sampler", lambda trial: trial.sampler.upper()),
@@ -66,7 +66,7 @@ def _or_word(value: float | str) -> str:
 
 
 def importances(study: Study) -> Table:
-    """Which hyperparameter matters to λ̂."""
+    """Tabulates how important each hyperparameter is for λ̂."""
     found = {(row.family, row.sampler, row.hyperparameter): row for row in study.importances}
     return tabulate(
         f"Which hyperparameter matters, {study.name} study",
@@ -82,7 +82,7 @@ def importances(study: Study) -> Table:
 
 
 def transfer(study: Study) -> Table:
-    """λ̂ of every model at multiples of the chosen step size."""
+    """Tabulates λ̂ of every model at multiples of the chosen step size."""
     return tabulate(
         f"The chosen step size on every model, {study.name} study",
         ["model", Column("step size", format=lambda factor: f"× {number(factor, 2)}")],
@@ -99,7 +99,7 @@ def transfer(study: Study) -> Table:
 
 
 def quantisation(study: Study) -> Table:
-    """Each model in every weight format."""
+    """Tabulates the loss at w* and λ̂ of each model in every weight format."""
     return tabulate(
         f"Weight formats, {study.name} study",
         ["model", "moved", "weights"],
@@ -131,7 +131,7 @@ def _change(row: Quantised) -> float | None:
 
 
 def original(study: Study) -> Table:
-    """λ̂ by the protocol of 2023, and how much of it is the error of its baseline."""
+    """Tabulates λ̂ by the 2023 protocol, and how much of it the error of its baseline explains."""
     most = max((row.batches[-1] for row in study.original), default=32)
     return tabulate(
         f"The protocol of 2023, to the letter, {study.name} study",
@@ -154,7 +154,7 @@ def original(study: Study) -> Table:
 
 
 def anova(analyses: Mapping[str, Analysis | None]) -> Table:
-    """Where the variance of λ̂ lies, in the shuffles or in the models."""
+    """Tabulates the shares of the variance of λ̂ that shuffles and models explain."""
     return tabulate(
         "Where the variance of λ̂ lies: in the shuffles of the text, or in the models",
         ["λ̂ of"],
@@ -174,8 +174,8 @@ def anova(analyses: Mapping[str, Analysis | None]) -> Table:
 
 
 def analyses(studies: Sequence[Study], reference: Reference) -> dict[str, Analysis | None]:
-    """Returns the analysis of variance of the published figures, and of each family of the studies
-    by either protocol; None: not run.
+    """Returns the analyses of variance of the published figures, and of each family of the studies
+    by both protocols. None stands for an analysis that was not run.
     """
     found: dict[str, Analysis | None] = {f"published, {r.family}": r for r in reference.anova}
     for study, family in [(each, family) for each in studies for family in each.plan.families]:
@@ -196,7 +196,7 @@ def analyses(studies: Sequence[Study], reference: Reference) -> dict[str, Analys
 
 
 def replicated(study: Study, reference: Reference, level: float) -> Table:
-    """The means over all shuffles by the protocol of 2023, published and here."""
+    """Compares the means of λ̂ over all shuffles by the 2023 protocol, published and replicated."""
     ours = {row.model: _mean(row.shuffles) for row in study.original}
     theirs = {
         model: _mean(figures.mean)

@@ -1,4 +1,4 @@
-"""Tables of a study's models: λ̂, the minimum w*, training, text, cost and provenance."""
+"""Tables of a study's models: λ̂, w*, training, text, cost and provenance."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from replicate.reporting.table import Column, Table, tabulate
 from replicate.study.published import Figures
 from replicate.study.records import Estimate, Provenance
 
-SHOWN = 12  # digits of a hash
+SHOWN = 12  # digits of a hash that a table shows
 LLC = Column("λ̂ ± s.e.", "llc standard_error", with_error)
 RHAT = Column("R-hat", "rhat", fixed)
 DIVERGED = Column("diverged chains", "diverged_chains chains", out_of)
 
 
 def estimates(study: Study, figures: Figures) -> Table:
-    """λ̂ of each model by the estimator that claims are judged by, beside the published one."""
+    """Tabulates λ̂ of each model by the estimator that claims are judged by, and the published λ̂."""
     published = {
         model: row.reported for models in figures.models.values() for model, row in models.items()
     }
-    asked = [(model, published.get(model)) for model in study.plan.models]
+    planned = [(model, published.get(model)) for model in study.plan.models]
     return tabulate(
         f"λ̂ of each model, {study.name} study, estimator {ESTIMATOR}",
         ["model", Column("published", format=partial(number, digits=6))],
-        asked,
-        {key: study.default.get(key[0]) for key in asked},
+        planned,
+        {key: study.default.get(key[0]) for key in planned},
         [
             Column("parameters", "parameters", whole),
             Column("sampled", "sampled_parameters", whole),
@@ -54,7 +54,7 @@ def estimates(study: Study, figures: Figures) -> Table:
 
 
 def health(row: Estimate) -> str:
-    """Returns λ̂ and the health of its chains in a line."""
+    """Returns λ̂ and the health of its chains in one line of text."""
     value = with_error((row.llc, row.standard_error))
     diverged = out_of((row.diverged_chains, row.chains))
     return (
@@ -64,7 +64,7 @@ def health(row: Estimate) -> str:
 
 
 def by_estimator(study: Study) -> dict[str, dict[str, Estimate]]:
-    """Returns model → estimator → λ̂ of every model that was run."""
+    """Returns the estimates of every model that was run, as model → estimator → λ̂."""
     found: dict[str, dict[str, Estimate]] = {}
     for row in study.estimates:
         found.setdefault(row.model, {})[row.estimator] = row
@@ -72,7 +72,7 @@ def by_estimator(study: Study) -> dict[str, dict[str, Estimate]]:
 
 
 def estimators(study: Study) -> Table:
-    """λ̂ by every estimator."""
+    """Tabulates λ̂ of each model by every estimator."""
     return tabulate(
         f"λ̂ ± s.e. by estimator, {study.name} study",
         ["model"],
@@ -85,7 +85,7 @@ def estimators(study: Study) -> Table:
 
 
 def efficiency(study: Study) -> Table:
-    """What each estimator costs."""
+    """Tabulates the variance of each estimator and the gradient evaluations that it needs."""
     kinds = (("variance", "variance_ratio"), ("gradients", "evaluations"))
     columns = [
         Column(
@@ -108,11 +108,12 @@ def efficiency(study: Study) -> Table:
 
 
 def locality(study: Study) -> dict[str, tuple[float, float | None]]:
-    """Returns how far from w* each model's chains are.
+    """Measures how far from w* each model's chains are.
 
     Returns:
-        By model: the mean loss of its chains, L(w*) + λ̂/nβ (nats per label), and the share that
-        λ̂/nβ is of the way from w* to guessing all tokens alike, where the vocabulary is known.
+        For each model, the mean loss of its chains, L(w*) + λ̂/nβ (nats per label), and λ̂/nβ as a
+        share of the rise from L(w*) to the loss of guessing all tokens alike (None if the
+        vocabulary is unknown).
     """
     vocabulary = {row.family: row.vocabulary for row in study.windows}
     found: dict[str, tuple[float, float | None]] = {}
@@ -126,7 +127,7 @@ def locality(study: Study) -> dict[str, tuple[float, float | None]]:
 
 
 def minimum(study: Study) -> Table:
-    """What is known of w*, and how far from it the chains are."""
+    """Tabulates the loss and its gradient at w*, and how far from w* the chains are."""
     far = locality(study)
     floors = {row.model: row.label_floor for row in study.training}
     return tabulate(
@@ -158,7 +159,7 @@ def minimum(study: Study) -> Table:
 
 
 def training(study: Study) -> Table:
-    """How far the training of the control models got."""
+    """Tabulates how far the training of the control models got."""
     trained = [model for model, family in study.plan.models.items() if not family.repositories]
     return tabulate(
         f"Training of the control models, {study.name} study",
@@ -177,7 +178,7 @@ def training(study: Study) -> Table:
 
 
 def text(studies: Sequence[Study]) -> Table:
-    """What each family's rule kept of its corpus."""
+    """Tabulates the reviews that each family selects, its vocabulary, and its windows' length."""
     return tabulate(
         "The text",
         ["family"],
@@ -195,7 +196,7 @@ def text(studies: Sequence[Study]) -> Table:
 
 
 def cost(study: Study) -> Table:
-    """Gradients of a minibatch that the chains of each part took."""
+    """Tabulates the chains of each experiment and their gradients of a minibatch."""
     parts = {
         "search": study.search,
         "estimate": study.default.values(),
@@ -210,7 +211,7 @@ def cost(study: Study) -> Table:
             steps = row.chains * row.steps
             found[part, row.family] = chains + row.chains, gradients + steps
     compared = {study.plan.models[model].name for model, _, _ in study.plan.formats}
-    asked = [
+    planned = [
         (part, family.name)
         for family in study.plan.families
         for part in parts
@@ -220,7 +221,7 @@ def cost(study: Study) -> Table:
     return tabulate(
         f"Gradient evaluations, {study.name} study",
         ["part", "family"],
-        asked,
+        planned,
         found,
         [
             Column("chains", lambda counts: counts[0], whole),
@@ -231,7 +232,7 @@ def cost(study: Study) -> Table:
 
 
 def provenance(study: Study) -> Table:
-    """What each model's chains came from."""
+    """Tabulates the weights, windows, traces and device of each model's chains."""
     return tabulate(
         f"What each result is from, {study.name} study",
         ["model"],

@@ -26,11 +26,11 @@ EFFECT = (
     Column("95 % interval", "interval", effects),
     Column("p", "p_value", probability),
 )
-JUDGED = ("claim", "measure", "effect", "95 % interval", "p")  # of the paper's table
+JUDGED = ("claim", "measure", "effect", "95 % interval", "p")  # columns of the paper's table
 
 
 def claims(study: str, rows: list[JudgedClaim]) -> Table:
-    """The verdict on every claim."""
+    """Tabulates the verdict on every claim."""
     return tabulate(
         f"The write-up's claims, {study}",
         ["claim"],
@@ -46,7 +46,7 @@ def claims(study: str, rows: list[JudgedClaim]) -> Table:
 
 
 def parts(study: str, claim: JudgedClaim) -> Table:
-    """The pieces of evidence of one claim."""
+    """Tabulates the pieces of evidence of one claim."""
     return tabulate(
         f"Parts of {claim.id}, {study}",
         ["part"],
@@ -57,7 +57,7 @@ def parts(study: str, claim: JudgedClaim) -> Table:
 
 
 def aggregates(reference: Reference) -> Table:
-    """The published averages, beside the same from the published shuffles."""
+    """Compares the published averages with those recomputed from the published shuffles."""
     every = {
         model: sum(figures.mean) / len(figures.mean)
         for models in reference.figures.models.values()
@@ -83,7 +83,7 @@ def aggregates(reference: Reference) -> Table:
 
 
 def calibration(reference: Reference) -> Table:
-    """λ̂ of the models whose λ is known."""
+    """Tabulates λ̂ of the models whose λ is known."""
     return tabulate(
         "Models whose λ is known",
         ["target"],
@@ -111,7 +111,7 @@ def _exact(row: Calibrated) -> str:
 
 
 def coverage(reference: Reference) -> Table:
-    """How often the intervals hold the truth."""
+    """Tabulates how often the 95 % intervals contain the true value."""
     return tabulate(
         "How often the 95 % interval holds the truth",
         ["target"],
@@ -127,7 +127,7 @@ def coverage(reference: Reference) -> Table:
 
 
 def controls(reference: Reference) -> Table:
-    """Whether samplers that are wrong on purpose are caught."""
+    """Tabulates whether samplers that are wrong on purpose are caught."""
     found = {(row.control, row.target): row for row in reference.controls}
     return tabulate(
         "Samplers that are wrong on purpose",

@@ -1,4 +1,4 @@
-"""The samplers by name. A new one needs its module and one line in `replicate.sampling.config`."""
+"""Finds samplers by name. A new one needs a module and a line in `replicate.sampling.config`."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ def sampler(
     implementation: Implementation = "replicate",
     **options: Any,
 ) -> Sampler:
-    """Makes the sampler that a configuration names.
+    """Creates the sampler that a configuration names.
 
     Args:
         parameters: the tensors to move.
         anchor: w*, for each parameter.
-        config: the sampler and its knobs.
-        implementation: whose sampler; devinterp has no RMSprop, which is always this package's.
-        **options: the further arguments of `Sampler`.
+        config: the sampler and its hyperparameters.
+        implementation: the package whose sampler is used. RMSprop is always this package's, because
+            devinterp has none.
+        **options: the other arguments of `Sampler`.
 
     Raises:
-        UserError: RMSprop without a burn-in.
+        UserError: RMSprop has no burn-in.
     """
     kind = SAMPLERS[config.sampler]
     if implementation == "devinterp" and kind is not RMSpropSGLD:

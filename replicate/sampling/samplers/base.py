@@ -1,4 +1,4 @@
-"""What all samplers share: hooks that move each parameter as soon as its gradient is complete."""
+"""Defines the base of all samplers: hooks that move parameters when gradients are complete."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ NO_MASK = np.empty(0, np.float32)
 
 
 class Sampler:
-    """Moves parameters by their gradients and by noise. A subclass is one equation.
+    """Moves parameters by their gradients and by noise. Each subclass implements one equation.
 
-    Weights in bfloat16 are moved in float32 and rounded stochastically; see
-    `replicate.sampling.storage`, also for anchors in 4 bits.
+    Steps of bfloat16 weights are computed in float32 and rounded stochastically.
+    `replicate.sampling.storage` describes this, and anchors in 4 bits.
 
     Attributes:
-        update: the equation, which `samplers.equation` decorates. It takes a weight, its gradient,
-            its anchor, a standard normal number, its memory (None without) and the tuple that
-            `coefficients` returns, and returns by how much the weight changes.
-        has_momentum: whether the memory is the last change; see `samplers.step`.
-        knobs: the fields of `SamplerConfig` that the equation has, beside `lr`.
-        memory_bytes: what the sampler stores for each weight.
-        holds_gradients: whether all gradients of a step exist at once.
+        update: the equation, decorated with `samplers.equation`. It takes a weight, its gradient,
+            its anchor, a standard normal number, its memory (or None) and the tuple that
+            `coefficients` returns. It returns the change of the weight.
+        has_momentum: whether the memory holds the last change; see `samplers.step`.
+        knobs: the fields of `SamplerConfig` that the equation uses, besides `lr`.
+        memory_bytes: the number of bytes that the sampler stores for each weight.
+        holds_gradients: whether all gradients of a step are in memory at the same time.
 
     Args:
         parameters: the tensors to move.
-        anchor: w*, for each parameter; never changed.
-        config: the knobs.
+        anchor: w*, for each parameter; it is never changed.
+        config: the hyperparameters.
         nbeta: nβ, the inverse temperature times the number of examples.
-        seed: of the noise.
-        burn_in: the steps in which a sampler may adapt.
-        masks: for each parameter a tensor of its shape, 0 where a weight must not move, or None.
+        seed: the seed of the noise.
+        burn_in: the number of steps in which a sampler may adapt.
+        masks: for each parameter, a tensor of its shape that is 0 where a weight must not move, or
+            None.
     """
 
     update: ClassVar[Callable[..., Any]]
@@ -69,24 +70,24 @@ class Sampler:
             for p, mask in zip(parameters, masks or [None] * len(anchor), strict=True)
         ]
         self.box = float("inf") if config.bounding_box is None else config.bounding_box
-        self.gradients_complete = True  # whether a backward pass is the last one of its step
-        self.noise_step = 0  # the step's number in the noise
+        self.gradients_complete = True  # whether the backward pass is the step's last
+        self.noise_step = 0  # the step number in the noise's counter
         self.memory: list[Tensor | None] = [None] * len(self.parameters)
-        self.squares: dict[int, float | Tensor] = {}  # ΣΔ² of parameters that momentum moved
+        self.squares: dict[int, float | Tensor] = {}  # ΣΔ² of each moved parameter
         self._places: dict[int, Tensor] = {}
         self._numbers: dict[torch.device, tuple[tuple[float, ...], Tensor]] = {}
         self.begin()
 
     def begin(self) -> None:
-        """Prepares what a sampler needs beyond that."""
+        """Initialises what a subclass needs in addition."""
 
     def coefficients(self) -> tuple[float, ...]:
-        """Returns what the equation needs besides the weight; a float32 number stays float32."""
+        """Returns the equation's coefficients; NumPy float32 ones stay float32 on CPUs."""
         raise NotImplementedError
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Lets every backward pass move the parameters, as long as the context lasts."""
+        """Makes every backward pass in this context move the parameters."""
         hooks = [
             p.register_post_accumulate_grad_hook(partial(self.on_gradient, index))
             for index, p in enumerate(self.parameters)
@@ -108,17 +109,17 @@ class Sampler:
         with torch.no_grad():
             if has_cpu_kernel(parameter):
                 self.update_cpu(index)
-                increment_version(parameter)  # autograd cannot see what was written to memory
+                increment_version(parameter)  # autograd does not see the loop's writes
             else:
                 self.update_torch(index)
         parameter.grad = None
 
     def step(self) -> None:
-        """Ends a step, after its last backward pass."""
+        """Ends a step. It is called after the last backward pass of the step."""
         self.noise_step += 1
 
     def update_cpu(self, index: int) -> None:
-        """Moves a parameter by the compiled loop."""
+        """Moves a parameter with the compiled loop for CPUs."""
         w, memory, mask = self.parameters[index], self.memory[index], self.masks[index]
         number = np.float64 if w.dtype == torch.float64 else np.float32
         blocks = -(-w.numel() // noise.BLOCK)
@@ -141,7 +142,7 @@ class Sampler:
         self.squares[index] = float(squares.sum())
 
     def update_torch(self, index: int) -> None:
-        """Moves a parameter on any device."""
+        """Moves a parameter with torch, on any device."""
         w, anchor = self.parameters[index], self.anchor[index]
         square = compilation.fused(torch_step(type(self).update, self.has_momentum))(
             w.data,
@@ -157,7 +158,7 @@ class Sampler:
             self.squares[index] = square
 
     def gradient(self, index: int) -> Tensor:
-        """Returns a parameter's gradient, which must be there."""
+        """Returns a parameter's gradient, which must exist."""
         gradient = self.parameters[index].grad
         assert gradient is not None
         return gradient
@@ -170,7 +171,7 @@ class Sampler:
         return self._places[index]
 
     def _on_device(self, device: torch.device, numbers: tuple[float, ...]) -> Tensor:
-        """Puts numbers into a tensor, so that other numbers need no other kernel."""
+        """Returns numbers as a tensor, so that other numbers do not need another kernel."""
         if device not in self._numbers or self._numbers[device][0] != numbers:
             on_device = torch.tensor(numbers, dtype=torch.float64, device=device)
             self._numbers[device] = numbers, on_device
@@ -178,7 +179,7 @@ class Sampler:
 
 
 def has_cpu_kernel(tensor: Tensor) -> bool:
-    """Tells whether the compiled loop can move a tensor."""
+    """Returns whether the compiled loop for CPUs can move a tensor."""
     return (
         tensor.device.type == "cpu"
         and tensor.dtype in (torch.float32, torch.float64, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Arithmetic that is written once and used by numba, for one weight, and by torch, for a tensor."""
+"""Makes one equation usable by numba, for a single weight, and by torch, for a tensor."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from numba.extending import overload, register_jitable
 
 equation = register_jitable(inline="always")
-"""Decorates a function of arithmetic on numbers or tensors, so that numba can inline it.
+"""Decorates a function that computes with numbers or tensors, so that numba can inline it.
 
-In numba an integer makes float32 float64: equations add a number to itself instead of doubling it.
+In numba, 2 * x is float64 if x is float32, so equations write x + x instead.
 """
 
 

@@ -1,5 +1,5 @@
-"""SGLD in a metric G that RMSprop learns in the burn-in and that is constant afterwards (Li et al.
-2016, arXiv 1512.07666).
+"""SGLD with a metric G, which RMSprop estimates during the burn-in and which is constant afterwards
+(Li et al. 2016, arXiv 1512.07666).
 
     w ← w − (ε/2)·G⊙[nβ·∇L_B(w) + γ·(w − w*) + μ·w] + σ·√(ε·G)⊙N(0, I),    G = 2m/(√v + m)
 
@@ -9,14 +9,15 @@
 The other symbols are those of SGLD. Hitchcock & Hoogland (2025, arXiv 2507.21449) found that among
 several samplers this one represents the local posterior best.
 
-Li et al. have G = 1/(√v + λ) with a constant λ. The gradients of a language model are so small that
-this is a constant, which only changes the step size. With λ = m, times 2m, the weight of median
-gradient moves as under SGLD with the same ε, steeper ones move more slowly, none moves more than
-twice as fast, and the scale of the loss has no influence.
+Li et al. use G = 1/(√v + λ) with a constant λ. The gradients of a language model are so small that
+this G is almost constant and only changes the step size. Here λ is m, and G is multiplied by 2m.
+The weight with the median gradient then moves as under SGLD with the same ε. Weights with larger
+gradients move more slowly, none moves more than twice as fast, and the scale of the loss has no
+influence.
 
-If G followed the chain, it would need Li et al.'s correction Γ = Σⱼ ∂Gᵢⱼ/∂wⱼ, or the chain would
-sample another posterior. A constant G has Γ = 0: the chain is exactly SGLD in the coordinates w/√G,
-and its posterior is SGLD's.
+If G changed along the chain, the update would need Li et al.'s correction Γ = Σⱼ ∂Gᵢⱼ/∂wⱼ; without
+it, the chain would sample another posterior. For a constant G, Γ is 0: the chain is exactly SGLD in
+the coordinates w/√G, and samples the same posterior as SGLD.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ from replicate.errors import UserError
 from replicate.sampling.samplers.equation import equation, sqrt, where
 from replicate.sampling.samplers.sgld import SGLD
 
-DECAY = 0.99  # of the running mean, as in Li et al.
-MEDIAN_OF = 2**20  # weights, evenly spread: enough for a median
+DECAY = 0.99  # decay of the running mean v, as in Li et al.
+MEDIAN_OF = 2**20  # the median uses about this many evenly spaced weights
 
 
 class RMSpropSGLD(SGLD):
-    """Samples what SGLD samples. In the burn-in it holds all gradients of a step until the last
-    one, because the median is over all of them.
+    """Samples the same posterior as SGLD.
+
+    During the burn-in, all gradients of a step stay in memory until the last one is complete,
+    because the median is over all of them.
 
     Raises:
         UserError: there is no burn-in.
@@ -61,16 +64,16 @@ class RMSpropSGLD(SGLD):
 
     @property
     def adapting(self) -> bool:
-        """Whether the burn-in lasts."""
+        """Whether the chain is still in the burn-in."""
         return self.noise_step < self.burn_in
 
     def on_gradient(self, index: int, parameter: nn.Parameter) -> None:
-        """Moves a parameter at once, but not while G is learnt."""
+        """Moves a parameter after the burn-in; during it, `step` moves all parameters."""
         if not self.adapting:
             super().on_gradient(index, parameter)
 
     def step(self) -> None:
-        """Ends a step; in the burn-in it learns from all gradients and then moves."""
+        """Ends a step; during the burn-in, it updates v and m and moves all parameters."""
         if self.adapting:
             moved = [index for index, p in enumerate(self.parameters) if p.grad is not None]
             with torch.no_grad():
@@ -80,7 +83,7 @@ class RMSpropSGLD(SGLD):
         super().step()
 
     def _learn(self, moved: Sequence[int]) -> None:
-        # the weight is 1 at first: v is a mean from the start, not one that grows out of 0
+        # The first weight is 1, so v is a mean from the start and is not biased towards 0.
         weight = (1 - DECAY) / (1 - DECAY ** (self.noise_step + 1))
         squares = [self.squared_gradients[index] for index in moved]
         for index, square in zip(moved, squares, strict=True):
@@ -107,11 +110,12 @@ class RMSpropSGLD(SGLD):
 
 
 def positive_median(tensors: Sequence[Tensor]) -> Tensor:
-    """Returns the median of the positive numbers in the tensors together, 0 if there are none.
+    """Returns the median of the positive numbers in all tensors together; 0 if there are none.
 
-    A weight that never had a gradient, as of a token that did not occur, does not count.
+    Zeros do not count. They belong to weights that have never had a gradient, such as those of
+    tokens that did not occur. Of many numbers, about `MEDIAN_OF` are used.
     """
-    # an odd stride is never in step with the columns of a matrix
+    # Most matrices have an even width: an even stride would visit only some of their columns.
     stride = -(-sum(tensor.numel() for tensor in tensors) // MEDIAN_OF) | 1
     pooled = torch.cat([tensor.flatten()[::stride] for tensor in tensors])
     positive = pooled[pooled > 0]

@@ -8,7 +8,7 @@ arXiv 2308.12108).
     L_B                 mean loss of a minibatch, nats per label
     γ    localization   pull towards w*
     μ    weight_decay   pull towards 0
-    σ    noise_level    1 for a posterior
+    σ    noise_level    scale of the noise; 1 samples the posterior
 """
 
 from __future__ import annotations

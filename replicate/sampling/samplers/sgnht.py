@@ -5,7 +5,7 @@ discretisation.
     w ← w + p
     ξ ← ξ + mean(p²) − ε                                   ξ₀ = A
 
-    p                   momentum; reversed for a weight that meets the box
+    p                   momentum; its sign is reversed if the weight reaches the box
     ξ                   friction; the mean of p² is over all weights that were moved
     ε    lr             step size
     nβ   nbeta          inverse temperature times the number of examples
@@ -22,14 +22,18 @@ from replicate.sampling.storage import compute_dtype
 
 
 class SGNHT(Sampler):
-    """Samples exp(−nβ·L(w)) inside the box, with a momentum for each weight and one friction."""
+    """Samples exp(−nβ·L(w)) inside the box, with one momentum per weight and one friction."""
 
     has_momentum = True
     knobs = ("diffusion", "noise_diffusion", "bounding_box")
     memory_bytes = 4
 
     def begin(self) -> None:
-        """Draws the first momenta, from the noise of step 0."""
+        """Draws the initial momenta from the noise of step 0.
+
+        Raises:
+            ValueError: there is no diffusion factor.
+        """
         lr, diffusion = self.config.lr, self.config.diffusion
         if diffusion is None:
             raise ValueError("SGNHT needs a diffusion factor")
@@ -43,7 +47,7 @@ class SGNHT(Sampler):
         self.noise_step = 1
 
     def step(self) -> None:
-        """Ends a step: the friction follows the kinetic energy."""
+        """Ends a step: updates the friction ξ from the mean of p²."""
         if self.squares:
             moved = sum(self.parameters[index].numel() for index in self.squares)
             square = sum(float(self.squares[index]) for index in sorted(self.squares))
@@ -58,6 +62,6 @@ class SGNHT(Sampler):
     @staticmethod
     @equation
     def update(w, gradient, anchor, noise, memory, coefficients):
-        """Returns a weight's new momentum, by which it moves."""
+        """Returns a weight's new momentum, which is also the change of the weight."""
         force, keep, spread = coefficients
         return keep * (memory - force * gradient) + spread * noise

@@ -1,10 +1,10 @@
-"""One step of a tensor of weights, by any sampler's equation: noise, number formats, mask and box.
+"""Applies any sampler's equation to a tensor of weights, with noise, formats, mask and box.
 
     Δ = equation(w, gradient, anchor, noise, memory), 0 where the mask is 0
     w ← w + Δ, clipped to |w − anchor| ≤ box
 
 If the equation has momentum, its memory is the momentum: Δ is stored there, with the opposite sign
-where the weight met the box, and the step returns ΣΔ².
+if the weight reached the box, and the step also computes ΣΔ².
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Equation = Callable[..., Any]
 
 @cache
 def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
-    """Makes the loop over blocks that `compilation.sweep` calls, one pass over the memory.
+    """Returns the compiled loop for `compilation.sweep`, which reads each weight only once.
 
     The loop takes views of w, the gradient and the anchor (see `storage.flat`); the memory, (n,)
-    floats or None; the mask, (n,) floats or empty; room for each block's ΣΔ², float64; seed, step
-    and the tensor's number; the box; the equation's coefficients.
+    floats or None; the mask, (n,) floats or empty; a float64 array for each block's ΣΔ²; the seed,
+    the step and the tensor's number; the box; the equation's coefficients; the range of blocks.
     """
 
     @compiled
@@ -79,7 +79,7 @@ def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
 
 @cache
 def torch_step(equation: Equation, has_momentum: bool) -> Callable[..., Tensor | None]:
-    """Makes the same step in torch, for any device and dtype; on a GPU it becomes one kernel."""
+    """Returns the same step in torch, for any device and dtype, to be compiled for GPUs."""
 
     def step(
         w: Tensor,

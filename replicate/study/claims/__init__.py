@@ -1,21 +1,20 @@
-"""The claims of the write-up, each with the test that judges it: what a study obtained goes in, one
-record a claim comes out.
+"""Judges the claims of the write-up: a study's evidence goes in, one record per claim comes out.
 
-The rules are fixed before the data are seen, and are the same for every study and for the published
-figures. A claim is
+The rules are fixed before the data are seen. They are the same for every study and for the
+published figures. A claim is
 
-*supported*      if the one-sided test in its direction is significant, and the interval of the
-                 effect lies on that side; where it says that something does not matter, if the
-                 interval lies within the margin below which it does not;
-*not supported*  if the same holds of the opposite direction, or the whole interval lies beyond the
-                 margin;
-*inconclusive*   if neither holds: the sentence `why` says what would decide it;
+*supported*      if the one-sided test in its direction is significant and the interval of the
+                 effect lies on that side; a claim that an effect is negligible, if the interval
+                 lies within the margin;
+*not supported*  if the same holds in the opposite direction, or if the whole interval lies outside
+                 the margin;
+*inconclusive*   if neither holds; the sentence `why` says what would decide it;
 *not run*        if the study has not obtained what the claim needs.
 
-A claim about every model is supported where it holds for all of them, and not supported where it
-fails for one. Verdicts over shuffles rest on Student's intervals, because a percentile bootstrap of
-three or four values covers far too little (`replicate.estimation.statistics`). A shuffle in which
-all chains of a model diverged is left out for all models, and `why` says so.
+A claim about every model is supported if it holds for all of them, and not supported if it fails
+for one. Verdicts over shuffles use Student's intervals, because percentile bootstrap intervals of
+three or four values are far too narrow (`replicate.estimation.statistics`). If all chains of a
+model diverged in a shuffle, the shuffle is left out for all models, and `why` says so.
 """
 
 from __future__ import annotations
@@ -64,5 +63,13 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def judge(evidence: Evidence, rules: Rules) -> list[JudgedClaim]:
-    """Judges every claim, in the order of `CLAIMS`."""
+    """Judges every claim.
+
+    Args:
+        evidence: the results of one study, or the published figures.
+        rules: the levels and margins of the tests.
+
+    Returns:
+        One record for each claim, in the order of `CLAIMS`.
+    """
     return [claim.record(evidence, rules) for claim in CLAIMS]

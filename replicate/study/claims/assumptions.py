@@ -1,4 +1,4 @@
-"""A1, A2: what the write-up takes for granted."""
+"""Claims A1 and A2: the assumptions of the write-up."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class AtAMinimum(Claim):
 
 
 def _fall(name: str, llc_S: Array, descent: tuple[float, float] | None, rules: Rules) -> Part:
-    """Judges one model. The fall is a mean over hundreds of texts, so its interval is normal."""
+    """Judges one model. Its interval is normal, as the fall is a mean over hundreds of texts."""
     below = statistics.mean(llc_S, rules.level).interval if len(llc_S) else None
     negative = below is not None and below[1] < 0
     verdict: Verdict = "not supported" if negative else "inconclusive"

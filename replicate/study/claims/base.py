@@ -1,4 +1,4 @@
-"""What a claim is, and what its test returns."""
+"""Defines a claim of the write-up, and the finding that its test returns."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from replicate.study.records import JudgedClaim, Part, Source, Verdict
 
 @dataclass(frozen=True)
 class Finding:
-    """What a claim's test found.
+    """The result of a claim's test.
 
     Attributes:
-        why: the verdict in a sentence; where it is open, what would decide it.
-        p_value: of the one-sided test in the claim's direction.
-        parts: the pieces of the evidence, those that the verdict rests on first.
+        why: a sentence on the verdict; if it is inconclusive, also on what would decide it.
+        effect: the claim's `measure`.
+        interval: the interval of the effect, of confidence 1 − `Rules.level`.
+        p_value: p value of the one-sided test in the claim's direction.
+        parts: the pieces of the evidence, judged or only reported.
     """
 
     verdict: Verdict
@@ -31,21 +33,21 @@ class Finding:
 
     @classmethod
     def on(cls, part: Part, why: str, parts: Sequence[Part] = ()) -> Finding:
-        """Returns the finding that has the verdict and the numbers of one judged part."""
+        """Makes a finding with the verdict, effect, interval and p value of one judged part."""
         assert part.verdict is not None
         return cls(part.verdict, why, part.effect, part.interval, part.p_value, parts)
 
 
 class Claim(ABC):
-    """One claim of the write-up: what it says, how it is judged, and where its evidence stands.
+    """One claim of the write-up: what it says, how it is judged, and where its evidence is stored.
 
     Attributes:
-        rule: when the claim is supported and when it is not, in words.
-        measure: what the effect is.
+        rule: says in words when the claim is supported and when it is not.
+        measure: what the effect is, with its unit if it has one.
         needs: what a study must have obtained before the claim can be judged.
-        sources: file of results/<study> and what of it is used; `{full}` and `{quantised}` stand
-            for the names of the study's families.
-        published_source: the key of data/published.yaml; empty where nothing was published.
+        sources: pairs of a file in results/<study> and the fields that are used; `{full}` and
+            `{quantised}` are replaced by the names of the study's families.
+        published_source: the key in data/published.yaml; empty if nothing was published.
     """
 
     id: ClassVar[str]
@@ -58,10 +60,10 @@ class Claim(ABC):
 
     @abstractmethod
     def judge(self, evidence: Evidence, rules: Rules) -> Finding | None:
-        """Judges the claim; returns None where the evidence does not hold what it needs."""
+        """Judges the claim; returns None if the evidence lacks what the claim needs."""
 
     def cite(self, evidence: Evidence) -> list[Source]:
-        """Returns where the evidence for this claim stands."""
+        """Returns the files, and the keys in them, that hold the evidence for this claim."""
         place = evidence.place
         if place is None:
             return []
@@ -73,7 +75,7 @@ class Claim(ABC):
         ]
 
     def record(self, evidence: Evidence, rules: Rules) -> JudgedClaim:
-        """Judges the claim and returns the record that is published."""
+        """Judges the claim and returns the record that is published in claims.json."""
         found = self.judge(evidence, rules) or Finding("not run", f"It needs {self.needs}.")
         return JudgedClaim(
             id=self.id,

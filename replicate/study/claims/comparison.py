@@ -1,4 +1,4 @@
-"""C10, C11: λ̂ across weight formats and across families."""
+"""Claims C10 and C11: λ̂ across weight formats and across families."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def _format(row: Quantised) -> str:
 
 
 def _moved(row: Quantised, decides: bool, rules: Rules) -> list[Part]:
-    """Returns the rise of the loss and the change of λ̂ in one format; empty for float32, or where
-    there is nothing to compare with.
+    """Returns two parts, the rise of the loss and the change of λ̂ from float32 to one format. There
+    are none for float32 itself, or if float32 was not run.
     """
     if row.rise is None or row.rise_error is None or row.weights == "float32":
         return []
     half = float(stats.norm.ppf(1 - rules.level / 2)) * row.rise_error
     rise = (row.rise - half, row.rise + half)
-    # If a shuffle diverged, its change is NaN, and so is the mean: there is no verdict then.
+    # If a shuffle diverged, its change and the mean are NaN, and the part is inconclusive.
     change = statistics.mean(np.array(row.changes, float), rules.level)
     interval, value = change.interval, change.value if np.isfinite(change.value) else None
     if interval is not None and not np.isfinite(interval).all():
@@ -82,7 +82,7 @@ def _moved(row: Quantised, decides: bool, rules: Rules) -> list[Part]:
 
 
 def _beyond(interval: Interval | None, margin: float) -> Verdict:
-    """Judges the claim that there is an effect: is the interval wholly outside ± `margin`?"""
+    """Judges the claim that there is an effect: the interval must lie wholly outside ± `margin`."""
     opposite: dict[Verdict, Verdict] = {"supported": "not supported", "not supported": "supported"}
     verdict = equivalent(interval, margin)
     return opposite.get(verdict, verdict)
@@ -125,7 +125,7 @@ class FamiliesCompare(Claim):
 def _likeness(
     full: Family, quantised: Family, f: int, q: int, rules: Rules
 ) -> tuple[Verdict, str, list[Part]]:
-    """Judges whether λ̂ of the families is of one kind, and then whether one law fits both."""
+    """Judges whether λ̂ of the families is the same quantity, and then whether one law fits both."""
     unlike, besides = _differences(full, quantised, f, q)
     if unlike:
         why = f"λ̂ of the two families is not of one kind: {'; '.join(unlike + besides)}."
@@ -147,7 +147,7 @@ def _likeness(
 
 
 def _differences(full: Family, quantised: Family, f: int, q: int) -> tuple[list[str], list[str]]:
-    """Says what makes λ̂ of the families another quantity, and what only makes it differ."""
+    """Returns what makes λ̂ of the families different quantities, and what only changes it."""
     share_f, share_q = (
         family.sampled_M[i] / family.parameters_M[i] for family, i in ((full, f), (quantised, q))
     )
@@ -168,8 +168,8 @@ def _differences(full: Family, quantised: Family, f: int, q: int) -> tuple[list[
 
 
 def _ratio(a_S: Array, b_S: Array, level: float) -> tuple[float | None, Interval | None]:
-    """Returns the mean of a over the mean of b, with Welch's interval of its logarithm (delta
-    method); there is no interval where a mean may be 0.
+    """Returns mean(a)/mean(b) and Welch's interval of it on the log scale (delta method). The
+    interval is None unless the t intervals of both means lie above 0.
     """
     a_S, b_S = a_S[np.isfinite(a_S)], b_S[np.isfinite(b_S)]
     if not len(a_S) or not len(b_S) or not np.mean(b_S):
@@ -188,8 +188,8 @@ def _ratio(a_S: Array, b_S: Array, level: float) -> tuple[float | None, Interval
 
 
 def _against_law(full: Family, quantised: Family, rules: Rules) -> list[Part]:
-    """Compares λ̂ of each quantised model with what log λ̂ ~ log sampled parameters of the full
-    family predicts; empty where that cannot be fitted.
+    """Compares λ̂ of each quantised model with the full family's power law, which is fitted to log λ̂
+    against log sampled parameters. Returns no part if the law cannot be fitted.
     """
     known = all(np.isfinite(family.llc_SxM).any(0).all() for family in (full, quantised))
     if len(full.models) < 3 or not known:

@@ -1,4 +1,4 @@
-"""What claims are judged from, and the rules that judge them."""
+"""Defines the evidence from which claims are judged, and passes on the rules."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Family:
     """The models of a family that were run, the smallest first.
 
     Attributes:
-        parameters_M: of the whole model.
-        sampled_M: parameters that its chains move.
-        loss_M: at w* (nats per label); NaN where it is unknown.
-        estimator: the one that claims are judged by.
-        llc_SxM: λ̂ by that estimator (shuffle, model); NaN where all chains of a shuffle diverged.
-        nbeta, localization, tokenizer: what λ̂ depends on besides the model.
-        others: λ̂ by other estimators, with shuffles of their own.
+        parameters_M: number of parameters of each whole model.
+        sampled_M: number of parameters that its chains move.
+        loss_M: mean loss at w* (nats per label); NaN if it is unknown.
+        estimator: the name of the estimator that claims are judged by.
+        llc_SxM: λ̂ by that estimator (shuffle, model); NaN if all chains of a shuffle diverged.
+        nbeta, localization, tokenizer: settings that change λ̂ besides the model.
+        others: λ̂ (shuffle, model) by other estimators, whose shuffles may be different ones.
         missing: models of the family that were not run.
     """
 
@@ -48,19 +48,19 @@ class Family:
 
     @property
     def estimates(self) -> dict[str, Array]:
-        """λ̂ by every estimator, the one that claims are judged by first."""
+        """λ̂ (shuffle, model) by every estimator. The one that claims are judged by comes first."""
         return {self.estimator: self.llc_SxM, **self.others}
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What the components of the variance of λ̂ are computed from.
+    """The numbers from which the components of the variance of λ̂ are computed.
 
     Attributes:
         llc_S: λ̂ of each shuffle.
-        within: variance across the chains of a shuffle.
-        chains: of each shuffle.
-        draws: the part of `within` that the chains' own draws explain; None where it is unknown.
+        within: variance of λ̂ across the chains of a shuffle, averaged over shuffles.
+        chains: number of chains per shuffle.
+        draws: the part of `within` that the chains' own draws explain; None if it is unknown.
     """
 
     llc_S: Array
@@ -71,27 +71,28 @@ class Spread:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a study obtained, or what was published; a field is None or empty where there is
-    nothing.
+    """The results of a study, or the published figures. A field without data is None or empty.
 
     Attributes:
+        full: the family at full precision.
+        quantised: the quantised family.
         descents: model → fall of the held-out loss along minus the gradient at w*, and its standard
             error (nats).
         gradients: model → unbiased squared gradient norm at w*.
-        provenance: family → a sentence on what its models were trained on; None where nobody says.
-        cited: keys of the bibliography that this rests on.
-        trials: of the search on the full-precision family.
-        medians: sampler → median stability by step size, where no more was published.
-        diffusion_BxA: SGNHT's λ̂ by ascending diffusion factor, one row a setting, where no more was
-            published.
+        provenance: family → a sentence on its models' training data; None if no source is known.
+        cited: keys of the bibliography for these sentences.
+        trials: all trials of the search on the full-precision family.
+        medians: sampler → median stability by step size, if only medians were published.
+        diffusion_BxA: SGNHT's published λ̂ (setting, ascending diffusion factor); None if `trials`
+            are used instead.
         noise_follows: whether SGNHT's noise followed its diffusion factor.
-        transfer_missing: models of which not every planned step size was run.
-        clipping: model → relative change of each shuffle's λ̂ by clipping; NaN where a chain
-            diverged.
-        spreads: model and estimator → what components of variance are computed from.
-        quantisation: models in several weight formats.
-        published: the published figures, where the evidence is they alone.
-        place: their file, or the folder of the study's results.
+        transfer_missing: models that lack a planned step size.
+        clipping: model → relative change of λ̂ of each shuffle by clipping (S,); NaN if a chain of
+            the shuffle diverged.
+        spreads: "model, estimator" → the spread of that λ̂.
+        quantisation: one record for each model and weight format.
+        published: the published figures, if they are the only evidence.
+        place: the file of the published figures, or the folder of the study's results.
         names: the names of the families `full` and `quantised`.
     """
 

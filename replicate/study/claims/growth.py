@@ -1,4 +1,4 @@
-"""C1, C2, C9: how λ̂ changes with model size."""
+"""Claims C1, C2 and C9: how λ̂ changes with model size."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class GrowsWithSize(Claim):
 
 
 def _only_in_order(family: Family, llc_SxM: Array) -> str:
-    """Says why the order of the models is significant and the size of the differences is not."""
+    """Explains how the models' order can be significant when their differences are not."""
     shared = ", where the models share the baseline minibatch,"
     return (
         ". Page's test uses only the order within a shuffle"
@@ -77,7 +77,7 @@ def _only_in_order(family: Family, llc_SxM: Array) -> str:
 
 
 def _by_estimator(family: Family) -> Iterator[tuple[str, Array, Array]]:
-    """Yields the estimators with enough data, with λ̂ (shuffle, model) and the models' sizes."""
+    """Yields each estimator with enough data, its λ̂ (shuffle, model) and the models' sizes (M,)."""
     for estimator, llc_SxM in family.estimates.items():
         rows, sizes_M = complete(llc_SxM, family.parameters_M)
         if too_few(rows, 3) is None:
@@ -85,7 +85,7 @@ def _by_estimator(family: Family) -> Iterator[tuple[str, Array, Array]]:
 
 
 def _trend(llc_SxM: Array, sizes_M: Array, rules: Rules) -> Effect:
-    """Returns λ̂ per doubling of size with its t interval, and Page's tests instead of Student's."""
+    """Returns the change of λ̂ per doubling of size, its t interval, and Page's p values."""
     slope = statistics.mean(statistics.slopes(llc_SxM, np.log2(sizes_M)), rules.level)
     rises, falls = statistics.page(llc_SxM), statistics.page(llc_SxM[:, ::-1])
     return Effect(slope.value, slope.interval, rises, falls)
@@ -199,11 +199,11 @@ class LargerHasMore(Claim):
 
 
 def _difference(name: str, pair_Sx2: Array, rules: Rules) -> Part:
-    """Judges whether λ̂ of the second model is the greater."""
+    """Judges whether λ̂ of the second model of a pair is greater than that of the first."""
     return directed_part(name, statistics.mean(np.diff(pair_Sx2)[:, 0], rules.level), rules.level)
 
 
 def _paired(llc_SxM: Array, i: int) -> Array:
-    """Returns the shuffles of model `i` and the one before it (shuffle, 2) that have both."""
+    """Returns λ̂ of models `i` − 1 and `i` (shuffle, 2) in the shuffles that have both."""
     both = llc_SxM[:, i - 1 : i + 1]
     return both[np.isfinite(both).all(1)]

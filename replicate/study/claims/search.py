@@ -1,4 +1,4 @@
-"""C3, C4, C5: what the search over sampler settings shows."""
+"""Claims C3, C4 and C5: what the search over sampler settings shows."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def _of_medians(differences_P: Array, rules: Rules) -> Finding:
 
 
 def _compare(trials: Sequence[Trial], measure: str, rules: Rules) -> Effect:
-    """Estimates P(a setting of SGLD's has more of `measure` than one of SGNHT's); what is unknown
-    or negative ranks last.
+    """Estimates the probability that `measure` is greater at a setting of SGLD than at one of
+    SGNHT. Unknown and negative values count as 0.
     """
     a, b = (
         np.array([max(getattr(t, measure) or 0.0, 0.0) for t in trials if t.sampler == sampler])
@@ -89,8 +89,8 @@ def _compare(trials: Sequence[Trial], measure: str, rules: Rules) -> Effect:
 
 
 def distinct(trials: Sequence[Trial]) -> list[Trial]:
-    """Returns each setting of the grids once: where a box never bound, its chains are those without
-    a box, and λ̂ is the same to the last digit.
+    """Returns the trials of the grids without duplicates. If no chain reaches the bounding box, the
+    chains are those without a box, and λ̂ is the same to the last digit.
     """
     seen: dict[tuple[object, ...], Trial] = {}
     for i, trial in enumerate(trial for trial in trials if trial.proposed_by == "grid"):
@@ -149,7 +149,7 @@ class LearningRateMatters(Claim):
 def _margin(
     lr: Importance, others: Sequence[Importance], rules: Rules
 ) -> tuple[Importance, Effect]:
-    """Returns the most important other hyperparameter, and by how much the learning rate leads."""
+    """Returns the most important other hyperparameter, and the learning rate's lead over it."""
     runner = max(others, key=lambda row: row.importance)
     margin_R = np.array(lr.resamples) - np.max([row.resamples for row in others], axis=0)
     low, high = np.quantile(margin_R, (rules.level / 2, 1 - rules.level / 2))
@@ -206,9 +206,9 @@ class DiffusionLowers(Claim):
 def diffusion_blocks(trials: Sequence[Trial]) -> Array:
     """Returns SGNHT's λ̂ (block, diffusion factor), by ascending factor.
 
-    The settings of a block are alike but for the factor; where a box never bound, a block counts
-    once. Blocks whose every trial is healthy are taken; where there are fewer than two, those in
-    which no chain diverged.
+    The trials of a block differ only in the diffusion factor. Blocks with the same λ̂ count once,
+    because a bounding box that no chain reaches changes nothing. Only blocks whose trials are all
+    healthy are used. If there are fewer than two, all blocks without a diverged chain are used.
     """
     blocks: dict[tuple[object, ...], dict[float, Trial]] = {}
     for trial in trials:

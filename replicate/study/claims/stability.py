@@ -1,4 +1,4 @@
-"""C6, C7, C8: whether λ̂ of one model holds still."""
+"""Claims C6, C7 and C8: how stable λ̂ of one model is."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class StableOverShuffles(Claim):
 
 
 def _components(name: str, spread: Spread) -> Part:
-    """Returns the shuffles' share of the variance, and says what the rest is due to."""
+    """Returns the shuffles' share of the variance; the part's name gives the other shares."""
     shuffle, chain, draw = statistics.components(
         spread.llc_S, spread.within, spread.chains, spread.draws or 0.0
     )
@@ -182,7 +182,7 @@ class CarriesOver(Claim):
 
 
 def _sentence(chief: Part, sick: Sequence[str], rules: Rules) -> str:
-    """Says what the verdict on C8 rests on."""
+    """Explains the verdict on C8 in a sentence."""
     if chief.verdict == "not supported" and sick:
         return f"Chains are not healthy at the chosen step size: {', '.join(sick)}."
     margin, model = f"± {rules.negligible:.0%}", chief.name.split(":")[0]
@@ -199,8 +199,8 @@ def _sentence(chief: Part, sick: Sequence[str], rules: Rules) -> str:
 
 
 def _change(row: Transferred, one: Transferred, rules: Rules, health: Verdict | None) -> Part:
-    """Returns the change of λ̂ from the chosen step size, paired over shuffles. It is judged where
-    the `health` of the chains at the chosen step size is given.
+    """Returns the relative change of λ̂ from the chosen step size, paired over shuffles. It is
+    judged only if `health`, the verdict on the chains at the chosen step size, is given.
     """
     pairs = zip(row.shuffles, one.shuffles, strict=True)
     change_S = np.array([a / b - 1 for a, b in pairs if a is not None and b])

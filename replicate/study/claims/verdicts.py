@@ -1,4 +1,4 @@
-"""How an effect becomes a verdict, and a verdict a sentence."""
+"""Turns effects into verdicts, and verdicts into sentences."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from replicate.study.records import Part, Verdict
 
 
 def directed(effect: Effect, level: float, null: float = 0.0, below: bool = False) -> Verdict:
-    """Judges the claim that an effect is above `null` (or below it). The one-sided test and the
-    interval must agree, for either verdict.
+    """Judges the claim that an effect is above `null`. Either verdict needs both the one-sided test
+    and the interval.
+
+    Args:
+        effect: the effect, its interval and its one-sided p values.
+        level: the significance level of the tests.
+        null: the value that the effect is compared with.
+        below: whether the claim is that the effect is below `null`.
     """
     if effect.interval is None or effect.above is None or effect.below is None:
         return "inconclusive"
@@ -27,8 +33,8 @@ def directed(effect: Effect, level: float, null: float = 0.0, below: bool = Fals
 
 
 def equivalent(interval: Interval | None, margin: float) -> Verdict:
-    """Judges the claim that there is no effect: is the interval within ± `margin`, or wholly
-    outside?
+    """Judges the claim that there is no effect. It is supported if the interval lies within
+    ± `margin`, and not supported if the interval lies wholly outside.
     """
     if interval is None:
         return "inconclusive"
@@ -39,8 +45,8 @@ def equivalent(interval: Interval | None, margin: float) -> Verdict:
 
 
 def together(verdicts: Sequence[Verdict | None]) -> Verdict:
-    """Judges a claim about every model: it is supported where it holds for all of them, and not
-    supported where it fails for one. None does not count.
+    """Judges a claim about every model. It is supported if it holds for all of them, and not
+    supported if it fails for one. Verdicts of None do not count.
     """
     counted = {verdict for verdict in verdicts if verdict is not None}
     if "not supported" in counted:
@@ -49,8 +55,8 @@ def together(verdicts: Sequence[Verdict | None]) -> Verdict:
 
 
 def deciding(parts: Sequence[Part]) -> Part:
-    """Returns the part that the verdict on every model rests on: of those that have the verdict,
-    the one with the greatest effect in size.
+    """Returns the part that decides a claim about every model: among the parts that have the common
+    verdict, the one with the greatest absolute effect.
     """
     verdict = together([part.verdict for part in parts])
     same = (part for part in parts if part.verdict == verdict)
@@ -78,14 +84,14 @@ def directed_part(
 
 
 def complete(llc_SxM: Array, sizes_M: Array) -> tuple[Array, Array]:
-    """Drops the models without any λ̂, and then the shuffles that lack a model."""
+    """Drops the models without any λ̂, and then the shuffles that lack λ̂ of a model."""
     some = np.isfinite(llc_SxM).any(0)
     rows = llc_SxM[:, some]
     return rows[np.isfinite(rows).all(1)], sizes_M[some]
 
 
 def too_few(llc_SxM: Array, models: int) -> Finding | None:
-    """Returns an open finding where a test over shuffles has too little data."""
+    """Returns an inconclusive finding if there are fewer than two shuffles or `models` models."""
     shuffles, found = llc_SxM.shape
     if shuffles >= 2 and found >= models:
         return None
@@ -94,7 +100,7 @@ def too_few(llc_SxM: Array, models: int) -> Finding | None:
 
 
 def words(verdict: Verdict | None, *, supported: str, against: str, undecided: str) -> str:
-    """Returns the words for a verdict that was reached."""
+    """Returns the words for a verdict: `supported`, `against` or, for any other, `undecided`."""
     return {"supported": supported, "not supported": against}.get(str(verdict), undecided)
 
 
@@ -112,7 +118,7 @@ def probability(p: float | None) -> str:
 
 
 def span(interval: Interval | None, rules: Rules) -> str:
-    """Writes an interval with its level."""
+    """Writes an interval and its confidence for a sentence."""
     between = "unknown" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
     return f"{100 * (1 - rules.level):g} % interval {between}"
 
@@ -130,7 +136,7 @@ def more_shuffles(values_S: Array, rules: Rules) -> str:
 
 
 def left_out(family: Family) -> str:
-    """Says which shuffles and models are not in the evidence; empty where all are."""
+    """Says how many shuffles were left out and which models were not run; empty if none."""
     shuffles = len(family.llc_SxM)
     lost = shuffles - len(complete(family.llc_SxM, family.parameters_M)[0])
     where = "where all chains of a model diverged"
@@ -139,10 +145,10 @@ def left_out(family: Family) -> str:
 
 
 def not_run(*families: Family) -> str:
-    """Says which models were not run; empty where all were."""
+    """Says which models were not run; empty if all were."""
     return names_not_run([name for family in families for name in family.missing])
 
 
 def names_not_run(names: Sequence[str]) -> str:
-    """Says that these models were not run; empty where there are none."""
+    """Says that these models were not run; empty if there are none."""
     return f" Not run: {', '.join(names)}." if names else ""

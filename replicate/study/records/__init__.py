@@ -1,4 +1,4 @@
-"""What the artifact publishes: the records of results/<study>/*.json, with their JSON Schemas."""
+"""Defines the records that are published in results/<study>/*.json, and their JSON Schemas."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a published record is, and how lists of records are written, read and described by a schema.
+"""Defines a published record; writes and reads lists of records, and makes their JSON Schemas.
 
-Results hold only what was run. What a study asks for and did not run is in no file: readers compare
-the records with the study's plan (`replicate.study.plan`) and say *not run*.
+Results hold only what was run. No file says what was planned and not run: tables and figures
+compare the records with the study's plan (`replicate.study.plan`) and say *not run*.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write(path: Path, records: Sequence[Record]) -> None:
 
 
 def read(path: Path, kind: type[R]) -> list[R]:
-    """Reads the records of one kind in `path`.
+    """Reads a file with a list of records of one kind.
 
     Raises:
         UserError: the file is missing, or is not such a list.
@@ -61,7 +61,7 @@ def parse(text: bytes, kind: type[R]) -> list[R]:
 
 
 def _refuse(constant: str) -> None:
-    """Python reads NaN and Infinity, which JSON does not have."""
+    """Rejects NaN and Infinity, which Python's reader accepts and JSON does not have."""
     raise ValueError(constant)
 
 
