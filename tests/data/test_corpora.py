@@ -59,7 +59,7 @@ WHOLE = parquet_of(TEXTS)
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.txt", b"x", "unknown format"),
+        ("a.doc", b"x", "unknown format"),
         ("no ending", b"x", "unknown format"),
         ("a.jsonl", b'{"review": "x"}\n', "row 1 has no text"),
         ("a.jsonl", b'{"text": "x"}\n{"text": null}\n', "row 2 has no text"),

@@ -182,7 +182,7 @@ def test_a_family_that_needs_a_gpu_says_so(project: Path) -> None:
 
 
 SOURCES = [
-    ({"corpora__films": {"source": "local", "path": "own.txt"}}, "own.txt: unknown format"),
+    ({"corpora__films": {"source": "local", "path": "own.doc"}}, "own.doc: unknown format"),
     ({"corpora__films": {"source": "local", "path": "own.csv"}}, "own.csv: "),
     ({"tokenizers__films": {"source": "local", "path": "own.txt"}}, "own.txt: not a tokenizer"),
     ({"tokenizers__films": {"source": "local", "path": "none"}}, "none: no tokenizer.json, nor"),
