@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from replicate.pipeline import parallel
+from replicate.pipeline import parallel, processes
 from replicate.pipeline.config import Config
 from replicate.reporting import latex, values
 from replicate.reporting.figures.diagnostics import diagnostics
@@ -35,7 +36,8 @@ def run(config: Config, name: str) -> None:
     write(folder / "claims.json", judge(evidence.of_results(plan, folder), rules))
     study = Study.read(plan, folder)
     drawn = drawings(study, figures, rules)
-    with ProcessPoolExecutor(parallel.count(config.machine.workers)) as pool:
+    workers = parallel.count(config.machine.workers)
+    with ProcessPoolExecutor(workers, None, processes.begin, (os.getpid(),)) as pool:
         list(pool.map(draw, drawn.values(), (out / "figures" / name for name in drawn)))
     named = values.of_study(study) | values.settings(blocks(config, study))
     latex.write(tables(study, figures) | {"values": latex.values(name, named)}, out / "tables")
