@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from replicate import SGLD, SGNHT, RMSpropSGLD, baseline, calibrate, llc, sample
 from replicate.errors import ArgumentError
@@ -22,6 +21,7 @@ from replicate.sampling import SamplerConfig
 from replicate.sampling.samplers.base import Sampler
 from replicate.validation import theory
 from tests.models import small_task
+from tests.models.small_modules import Bowl, Lens, Vision, bowl_loss, classify
 
 ROOT = Path(__file__).parents[1]
 TOKENS = torch.randint(12, (40, 9), generator=torch.Generator().manual_seed(1))
@@ -39,49 +39,6 @@ SHORT: dict[str, Any] = {
 
 def short(**other: Any) -> dict[str, Any]:
     return SHORT | other
-
-
-class Bowl(nn.Module):
-    """½·Σ hᵢwᵢ² at its minimum."""
-
-    def __init__(self, h: tuple[float, ...]) -> None:
-        super().__init__()
-        self.w, self.h = nn.Parameter(torch.zeros(len(h))), torch.tensor(h)
-
-
-def bowl_loss(model: Bowl, x_B: Tensor) -> Tensor:
-    return 0.5 * (model.h * model.w.square()).sum() + 0.0 * x_B
-
-
-class Lens(nn.Module):
-    """Logits as a tensor, as TransformerLens returns them, from one tied matrix."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(12, 6)
-        self.unembed = nn.Linear(6, 12, bias=False)
-        self.unembed.weight = self.embed.weight
-        self.cfg = type("Config", (), {"d_vocab": 12})()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.unembed(self.embed(tokens))
-
-
-class Vision(nn.Module):
-    """A classifier of 6 × 6 images with batch normalisation and dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Dropout(0.5), nn.Linear(48, 4)
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
-
-
-def classify(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    return cross_entropy(model(images), labels, reduction="none")
 
 
 def state(model: nn.Module) -> list[Any]:
@@ -226,6 +183,13 @@ def test_an_estimate_is_printed_and_drawn() -> None:
     assert json.loads(estimate.to_json())["llc"] == estimate.llc
 
 
+def test_an_estimate_that_cannot_be_judged_says_so() -> None:
+    alone = str(llc(small_task.build(), TOKENS, **short(chains=1)))
+    assert "One chain has no standard error: run two or more." in alone
+    brief = str(llc(small_task.build(), TOKENS, **short(draws=2)))
+    assert "Too few draws to judge the chains: draw 4 or more." in brief
+
+
 def test_calibrate_finds_a_known_coefficient() -> None:
     (found,) = calibrate(["quadratic"], show_progress=False)
     assert found.exact is not None
@@ -254,8 +218,9 @@ def mean(model: Any, tokens: Tensor) -> Tensor:
 BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "token": (small_task.build, TOKENS + 5, {}, "tokens: 16 is not in the model's vocabulary"),
     "negative token": (small_task.build, TOKENS - 1, {}, "tokens: -1 is not in"),
-    "one window": (small_task.build, TOKENS[:1], {}, "tokens: 1 windows; at least two"),
+    "one window": (small_task.build, TOKENS[:1], {}, "tokens: at least two windows"),
     "one token": (small_task.build, TOKENS[:, :1], {}, "tokens: must be whole numbers"),
+    "long": (small_task.build, TOKENS.repeat(1, 2), {}, "tokens: the model takes 9 of 18 tokens"),
     "floats": (small_task.build, TOKENS.float(), {}, "tokens: must be whole numbers"),
     "nan": (broken, TOKENS, {}, "the loss at w* is not finite, first for example 0"),
     "frozen": (frozen, TOKENS, {}, "no parameter of the model requires a gradient"),

@@ -87,7 +87,12 @@ class Estimate:
         burn_in = int((self.trace.draw < 0).sum())
         guess = self.trace.attrs.get("guess", float("nan"))
         draws_NxD = self.values.values.reshape(self.result.chains, -1)
-        return diagnostics.advise(
+        found = []
+        if self.result.chains - self.result.diverged_chains == 1:
+            found.append("one chain has no standard error: run two or more")
+        if self.values.sizes["draw"] < 4:
+            found.append("too few draws to judge the chains: draw 4 or more")
+        return found + diagnostics.advise(
             loss_NxT,
             burn_in,
             draws_NxD[np.isfinite(draws_NxD).all(axis=1)],

@@ -103,7 +103,8 @@ def examples(
             tokens; or `loss` is unknown.
     """
     if loss_fn is not None:
-        parts = [data] if isinstance(data, Tensor) else [torch.as_tensor(part) for part in data]
+        parts = data if isinstance(data, list | tuple) else [data]
+        parts = [torch.as_tensor(part) for part in parts]
         if not parts or any(part.dim() == 0 or len(part) != len(parts[0]) for part in parts):
             raise ArgumentError("data: every tensor must have one entry for each of the N examples")
         if len(parts[0]) < 2:
@@ -116,11 +117,15 @@ def examples(
         kind = f"{tokens_NxL.dtype} {tuple(tokens_NxL.shape)}"
         raise ArgumentError(f"tokens: must be whole numbers (N, L), L at least 2; they are {kind}")
     if len(tokens_NxL) < 2:
-        raise ArgumentError(f"tokens: {len(tokens_NxL)} windows; at least two are needed for λ̂")
+        raise ArgumentError(f"tokens: at least two windows are needed for λ̂, not {len(tokens_NxL)}")
     low, high, known = int(tokens_NxL.min()), int(tokens_NxL.max()), vocabulary(model)
     if low < 0 or (known is not None and high >= known):
         wrong = low if low < 0 else high
         raise ArgumentError(f"tokens: {wrong} is not in the model's vocabulary of {known} tokens")
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if positions is not None and tokens_NxL.shape[1] - 1 > positions:
+        length = tokens_NxL.shape[1]
+        raise ArgumentError(f"tokens: the model takes {positions} of {length} tokens; shorten them")
     labels = tokens_NxL[:, 1:] if loss == "tokens" else tokens_NxL[:, -1]
     share_V = labels.unique(return_counts=True)[1].double() / labels.numel()
     guess = math.log(known) if known else float(-(share_V * share_V.log()).sum())

@@ -37,7 +37,7 @@ def logged(log: Path, benchmarks: Path, stage: str, argument: str | None) -> Ite
     with suppress(UserError):
         commit, changed = git.state(CODE)
     if "DVC_STAGE" in os.environ:
-        with suppress(OSError, json.JSONDecodeError):
+        with suppress(OSError, json.JSONDecodeError, psutil.Error):
             done = _done_by(psutil.Process(os.getppid()), log)
             outlook.announce(benchmarks, log.with_name("speed"), done, stage, argument)
     try:
