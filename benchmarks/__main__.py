@@ -86,7 +86,7 @@ def main(
     here = [work for work in works if work.name not in lacks]
     if (load := os.getloadavg()[0]) > BUSY:
         print(f"this machine does other work (load {load:.1f}): timings are off", file=sys.stderr)
-    rates = rounds.rates(sorted({work.compute_dtype for work in works}))
+    rates = rounds.rates(sorted({work.compute_dtype for work in here}))
     machine = describe()
     reports = results.read(out / "results.json")
     print(f"{machine.name}; the limit is that of {rates}")

@@ -82,8 +82,9 @@ def limit(work: Work, rates: Rates) -> float:
 
 
 def measure(dtype: torch.dtype) -> Rates:
-    """Measures the rates of this machine."""
-    shapes = {shape for work in WORKS.values() for shape in products(work)}
+    """Measures the rates of this machine, by the products of the works that can run here."""
+    here = [work for work in WORKS.values() if not work.cuda or torch.cuda.is_available()]
+    shapes = {shape for work in here for shape in products(work)}
     return Rates(max(matrix_rate(*shape, dtype) for shape in shapes), memory_rate())
 
 
@@ -99,7 +100,8 @@ def matrix_rate(rows: int, inner: int, outer: int, dtype: torch.dtype) -> float:
         torch.randn(outer, inner, device=device(), dtype=dtype),
     )
     calls: list[Callable[[], object]] = [lambda: torch.mm(x, w.t())]
-    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    onednn = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if onednn and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         # oneDNN, which is twice MKL where the processor is AMD's.
         calls.append(lambda: torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], ""))
     return 2 * rows * inner * outer / min(fastest(call) for call in calls)

@@ -5,6 +5,7 @@ side; a single one on all cores.
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import cache
 from multiprocessing import get_context
 
@@ -15,16 +16,19 @@ from transformers import PreTrainedModel
 
 from benchmarks.work import LOCALIZATION, LR, NBETA, Work, autocast, tokens
 from replicate.models import last_token, loading, stacked
+from replicate.models.cpu_kernels import fast_cpu
 from replicate.pipeline import parallel, processes
 from replicate.progress import silent
 from replicate.sampling import SamplerConfig, SamplingConfig, Task, run_pieces
 
 TOGETHER = 4  # as in the demo study
+KERNELS = ExitStack()  # keeps the fast products
 
 
 @cache
 def model(work: Work) -> PreTrainedModel:
-    """Loads the saved model as the stages do."""
+    """Loads the saved model as the stages do, in a process that has fast products until its end."""
+    KERNELS.enter_context(fast_cpu())
     assert work.folder is not None
     network = loading.load(work.folder, "float32", loading.device("any", work.name))
     last_token.focus(network)

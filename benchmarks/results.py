@@ -28,7 +28,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
-def row(work: Work, lack: str | None, timings: dict[str, Runs], rates: Rates) -> dict[str, Any]:
+def row(
+    work: Work, lack: str | None, timings: dict[str, Runs], rates: dict[str, Rates]
+) -> dict[str, Any]:
     """Returns the results of one work; `lack` says why it was not run.
 
     Ratios are a peer's value over ours, taken within a round; above 1, ours is the better.
@@ -42,10 +44,10 @@ def row(work: Work, lack: str | None, timings: dict[str, Runs], rates: Rates) ->
         "peers_logits": work.logits,
         "operations": needed(work),
         "bytes": moved(work),
-        "limit": limit(work, rates),
     }
     if lack is not None:
         return about | {"status": "not run", "lack": lack}
+    least = limit(work, rates[work.compute_dtype])
     ours = timings["ours"]
     if not ours.rounds:
         return about | {"status": "not run", "lack": ours.lack or "the time was over"}
@@ -53,9 +55,8 @@ def row(work: Work, lack: str | None, timings: dict[str, Runs], rates: Rates) ->
         "status": "run",
         "commit": git.state()[0],
         "steps": work.steps,
-        "measured": {
-            name: entry(runs, ours.rounds, about["limit"]) for name, runs in timings.items()
-        },
+        "limit": least,
+        "measured": {name: entry(runs, ours.rounds, least) for name, runs in timings.items()},
         "versions": {name: version(name) for name in timings if name != "ours"},
     }
 
@@ -95,9 +96,7 @@ def report(
         "machine": asdict(machine),
         "rates": {dtype: asdict(rate) for dtype, rate in rates.items()},
         "works": {
-            work.name: row(
-                work, lacks.get(work.name), timings.get(work.name, {}), rates[work.compute_dtype]
-            )
+            work.name: row(work, lacks.get(work.name), timings.get(work.name, {}), rates)
             for work in works
         },
     }

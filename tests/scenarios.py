@@ -126,7 +126,7 @@ def trace(
 def _fill(out, seed, step, tensor, first, last):
     x = np.empty((4, noise.LANES), np.float32)
     for block in range(first, last):
-        noise.normals(x, x.view(np.int32), seed, step, tensor, block)
+        noise.normals(x, x.view(np.int32), seed, step, tensor, block, noise.BLOCK)
         start = block * noise.BLOCK
         for i in range(min(noise.BLOCK, out.size - start)):
             out[start + i] = x.reshape(-1)[i]

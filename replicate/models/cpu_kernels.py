@@ -1,11 +1,11 @@
 """Makes torch faster on a CPU, inside `with fast_cpu():` only.
 
-oneDNN computes matrix products instead of MKL, which leaves half of the vector unit idle on
-processors that are not Intel's. On an AMD EPYC with AVX-512, oneDNN reaches 210 GFLOP/s per core in
-float32, and MKL 98. Both compute in IEEE single precision. torch's own kernels still compute the
-products that oneDNN does not support or computes slowly. On a processor without bfloat16
-instructions, products in bfloat16 are computed in float32 and rounded. This is several times faster
-there. The result differs from that of such instructions only by the order of summation.
+On AMD's processors with AVX-512, oneDNN computes matrix products instead of MKL, which leaves half
+of the vector unit idle there: 210 GFLOP/s per core in float32 instead of 98 on an AMD EPYC. Both
+compute in IEEE single precision. Elsewhere MKL is the faster one, up to twice as fast with AVX2.
+On a processor without bfloat16 instructions, products in bfloat16 are computed in float32 and
+rounded. This is several times faster there. The result differs from that of such instructions only
+by the order of summation.
 
 The process reuses freed memory in the next step. Otherwise the C library returns large blocks to
 the system and requests them again page by page, which takes a tenth to a third of a step's time.
@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import llvmlite.binding as llvm
 import torch
 from torch import Tensor
 
@@ -28,8 +29,8 @@ LEAST = 64 * 64 * 64  # multiplications of the smallest product that is faster b
 
 @contextmanager
 def fast_cpu() -> Iterator[None]:
-    """Uses oneDNN for matrix products and reuses freed memory; undoes both at the end."""
-    library = _use_onednn()
+    """Uses the fastest matrix products and reuses freed memory; undoes both at the end."""
+    library = _replace_products()
     _set_malloc(mmap_max=0, trim_threshold=2**31 - 1, top_pad=2**26)
     try:
         yield
@@ -62,30 +63,38 @@ def has_onednn() -> bool:
     return hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
 
 
-def _use_onednn() -> torch.library.Library | None:
-    """Replaces torch's products until the returned library is destroyed; None without oneDNN."""
-    if not has_onednn():
-        return None
-    linear = torch.ops.mkldnn._linear_pointwise.default
+def prefers_onednn() -> bool:
+    """Tells whether oneDNN is faster than MKL here: on AMD's processors with AVX-512."""
+    amd = llvm.get_host_cpu_name().startswith("znver")
+    return amd and torch.backends.cpu.get_cpu_capability() == "AVX512" and has_onednn()
+
+
+def _replace_products() -> torch.library.Library | None:
+    """Replaces torch's products until the returned library is destroyed; None if they are best."""
+    onednn = prefers_onednn()
     widens = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    if not onednn and not widens:
+        return None
+    linear = torch.ops.mkldnn._linear_pointwise.default if onednn else None
     plain_mm = torch.library.get_kernel("aten::mm", "CPU")
     plain_addmm = torch.library.get_kernel("aten::addmm", "CPU")
 
     def mm(keys: Any, a: Tensor, b: Tensor) -> Tensor:
         if widens and suited(a, b, torch.bfloat16):
-            return linear(a.float(), dense(b).t().float(), None, "none", [], "").bfloat16()
-        if not suited(a, b):
+            return plain_mm.call_boxed(keys, a.float(), b.float()).bfloat16()
+        if linear is None or not suited(a, b):
             return plain_mm.call_boxed(keys, a, b)
         return linear(a, dense(b).t(), None, "none", [], "")
 
     def addmm(
         keys: Any, bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1
     ) -> Tensor:
-        simple = bias.dim() == 1 and beta == 1 and alpha == 1
-        if widens and simple and suited(a, b, torch.bfloat16):
-            return linear(a.float(), dense(b).t().float(), bias.float(), "none", [], "").bfloat16()
-        if not simple or not suited(a, b):
-            return plain_addmm.call_boxed(keys, bias, a, b, beta=beta, alpha=alpha)
+        scales = {"beta": beta, "alpha": alpha}
+        if widens and suited(a, b, torch.bfloat16):
+            wide = plain_addmm.call_boxed(keys, bias.float(), a.float(), b.float(), **scales)
+            return wide.bfloat16()
+        if linear is None or bias.dim() != 1 or beta != 1 or alpha != 1 or not suited(a, b):
+            return plain_addmm.call_boxed(keys, bias, a, b, **scales)
         return linear(a, dense(b).t(), bias, "none", [], "")
 
     library = torch.library.Library("aten", "IMPL")

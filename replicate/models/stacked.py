@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.functional import (
     cross_entropy,
     embedding,
-    gelu,
     layer_norm,
     rms_norm,
     scaled_dot_product_attention,
@@ -25,6 +24,7 @@ from torch.nn.functional import (
 from transformers import PreTrainedModel
 
 from replicate.models import quantised
+from replicate.models.gelu import gelu
 from replicate.sampling.task import StackedLoss
 
 LARGEST = 2**21  # the most weights of a model for which one call for all chains saves time
@@ -121,7 +121,7 @@ def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
             q, k, v = linear(h, f"{block}.attn.c_attn").chunk(3, -1)
         x = x + linear(attend(q, k, v, C * B, config.n_head), f"{block}.attn.c_proj")
         h = linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
-        x = x + linear(gelu(h, approximate="tanh"), f"{block}.mlp.c_proj")
+        x = x + linear(gelu(h), f"{block}.mlp.c_proj")
     logits = torch.bmm(norm(x, "transformer.ln_f"), wte.transpose(1, 2))
     return losses(logits, tokens_CxBxL)
 

@@ -51,20 +51,21 @@ def words(lane, block, step, tensor, seed):
 
 
 @inlined
-def normals(x, bits, seed, step, tensor, block):
-    """Fills x, (4, LANES) float32, with the normal numbers of a block.
+def normals(x, bits, seed, step, tensor, block, size):
+    """Fills x, (4, LANES) float32, with the first `size` normal numbers of a block, or more.
 
     `bits` must be x viewed as int32.
     """
-    for i in range(LANES):
+    lanes = min(LANES, size)
+    for i in range(lanes):
         c0, c1, c2, c3 = words(i, block, step, tensor, seed)
         bits[0, i], bits[1, i], bits[2, i], bits[3, i] = int32(c0), int32(c1), int32(c2), int32(c3)
-    for row in range(0, 4, 2):
-        for i in range(LANES):  # u in (0, 1), never 0
+    for row in range(0, 4 if size > 2 * LANES else 2, 2):
+        for i in range(lanes):  # u in (0, 1), never 0
             x[row, i] = (
                 single(int32((bits[row, i] >> int32(8)) & int32(0xFFFFFF))) + single(0.5)
             ) * single(2.0**-24)
-        for i in range(LANES):
+        for i in range(lanes):
             # ln u: the bits of u give u = 2ᵉ·m with m in [√½, √2), and fdlibm's odd series in
             # s = f/(2 + f) gives ln m = ln(1 + f)
             exponent = (bits[row, i] - _SQRT_HALF) >> int32(23)

@@ -1,4 +1,4 @@
-"""oneDNN's products are those of single precision; other products are torch's as before."""
+"""The products are those of single precision, by either library; others are torch's as before."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import Tensor
 from replicate.models import cpu_kernels
 
 
-@pytest.fixture(autouse=True)
-def onednn() -> Iterator[None]:
-    if not cpu_kernels.has_onednn():
+@pytest.fixture(autouse=True, params=["oneDNN", "MKL"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.param == "oneDNN" and not cpu_kernels.has_onednn():
         pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(cpu_kernels, "prefers_onednn", lambda: request.param == "oneDNN")
     with cpu_kernels.fast_cpu():
         yield
 

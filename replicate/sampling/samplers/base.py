@@ -74,6 +74,7 @@ class Sampler:
         self.noise_step = 0  # the step number in the noise's counter
         self.memory: list[Tensor | None] = [None] * len(self.parameters)
         self.squares: dict[int, float | Tensor] = {}  # ΣΔ² of each moved parameter
+        self._arrays: dict[int, tuple[Any, ...]] = {}  # of the parameters that moved before
         self._places: dict[int, Tensor] = {}
         self._numbers: dict[torch.device, tuple[tuple[float, ...], Tensor]] = {}
         self.begin()
@@ -120,18 +121,17 @@ class Sampler:
 
     def update_cpu(self, index: int) -> None:
         """Moves a parameter with the compiled loop for CPUs."""
-        w, memory, mask = self.parameters[index], self.memory[index], self.masks[index]
-        number = np.float64 if w.dtype == torch.float64 else np.float32
-        blocks = -(-w.numel() // noise.BLOCK)
-        squares = np.zeros(blocks)
+        if index not in self._arrays:
+            self._arrays[index] = self._flat(index)
+        number, squares, w, anchor, memory, mask = self._arrays[index]
         compilation.sweep(
             cpu_step(type(self).update, self.has_momentum),
-            blocks,
-            flat(w),
+            len(squares),
+            w,
             flat(self.gradient(index)),
-            flat(self.anchor[index]),
-            None if memory is None else flat(memory),
-            NO_MASK if mask is None else flat(mask),
+            anchor,
+            memory,
+            mask,
             squares,
             self.seed,
             self.noise_step,
@@ -139,7 +139,20 @@ class Sampler:
             number(self.box),
             tuple(c if type(c) is np.float32 else number(c) for c in self.coefficients()),
         )
-        self.squares[index] = float(squares.sum())
+        if self.has_momentum:
+            self.squares[index] = float(squares.sum())
+
+    def _flat(self, index: int) -> tuple[Any, ...]:
+        """Returns what the compiled loop reads and writes in every step of a parameter."""
+        w, memory, mask = self.parameters[index], self.memory[index], self.masks[index]
+        return (
+            np.float64 if w.dtype == torch.float64 else np.float32,
+            np.zeros(-(-w.numel() // noise.BLOCK)),
+            flat(w),
+            flat(self.anchor[index]),
+            None if memory is None else flat(memory),
+            NO_MASK if mask is None else flat(mask),
+        )
 
     def update_torch(self, index: int) -> None:
         """Moves a parameter with torch, on any device."""

@@ -52,9 +52,9 @@ def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
         x, buffers = np.empty((4, noise.LANES), np.float32), np.empty((3, noise.BLOCK), np.float32)
         bits, normals = x.view(np.int32), x.reshape(-1)
         for block in range(first, last):
-            noise.normals(x, bits, seed, step, tensor, block)
             start = block * noise.BLOCK
             size = min(noise.BLOCK, w.size - start)
+            noise.normals(x, bits, seed, step, tensor, block, size)
             here = widen(w, start, size, buffers[0])
             slope = widen(gradient, start, size, buffers[1])
             origin = widen(anchor, start, size, buffers[2])
