@@ -81,7 +81,7 @@ def _exponentiate(x, bits, size):
     powers = bits.view(np.float32)
     for i in range(size):
         z = min(max(x[i], single(-87)), single(87))
-        biased = int32(z * LOG2E + single(127.5))
+        biased = int32(z * LOG2E + single(127.5))  # pyright: ignore
         bits[i] = int32(biased << int32(23))
         n = single(int32(biased - int32(127)))  # pyright: ignore
         r = z - n * LN2_HIGH - n * LN2_LOW
