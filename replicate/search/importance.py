@@ -74,9 +74,8 @@ def explain(trials: Sequence[Trial], seed: int) -> list[Importance]:
         ]
         for name in columns:
             resamples = [found[name] for found in again]
-            low, high = np.quantile(resamples, [0.025, 0.975])
-            interval = float(low), float(high)
-            rows.append(Importance(sampler, name, shares[name], interval, resamples))
+            low, high = np.quantile(resamples, [0.025, 0.975]).tolist()
+            rows.append(Importance(sampler, name, shares[name], (low, high), resamples))
     return rows
 
 
@@ -96,9 +95,9 @@ def fanova(
         name: IntDistribution(0, max(int(level_N.max()), 1)) for name, level_N in levels.items()
     }
     study = optuna.create_study()
-    for i, value in enumerate(values_N):
+    for i, value in enumerate(values_N.tolist()):
         params = {name: int(level_N[i]) for name, level_N in levels.items()}
-        study.add_trial(create_trial(params=params, distributions=space, value=float(value)))
+        study.add_trial(create_trial(params=params, distributions=space, value=value))
     forest = FanovaImportanceEvaluator(n_trees=TREES, seed=seed % 2**32)
     with warnings.catch_warnings():
         # Optuna calls shares that need not add up to 1 an experimental feature

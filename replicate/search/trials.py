@@ -26,7 +26,7 @@ import numpy as np
 import optuna
 import xarray as xr
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.samplers import TPESampler
 from scipy import stats
 
 from replicate.estimation import diagnostics, estimators
@@ -103,10 +103,9 @@ def posterior(
 
     SGNHT has neither localization nor weight decay, so only the box applies to it.
     """
-    pull = {"localization": localization, "weight_decay": weight_decay}
     if sampler == "sgnht":
-        pull = {}
-    return SamplerConfig(sampler, 0.0, bounding_box=bounding_box, **pull)
+        return SamplerConfig(sampler, 0.0, bounding_box=bounding_box)
+    return SamplerConfig(sampler, 0.0, weight_decay, localization, bounding_box)
 
 
 def outcome(
@@ -132,19 +131,11 @@ def outcome(
         return Outcome(mean, spread, NAN, NAN, NAN, NAN, penalty, diverged)
     ess, rhat = diagnostics.ess(draws_CxD), diagnostics.rhat(draws_CxD)
     p = diagnostics.drift(draws_CxD)[1]
-    # a diagnostic that is NaN counts as the worst
-    mixing = 0.0 if rhat < rhat_below else 1 - rhat_below / rhat if rhat > rhat_below else 1.0
-    drifting = 0.0 if p >= drift_above else 1 - p / drift_above if p < drift_above else 1.0
-    return Outcome(
-        mean=mean,
-        standard_deviation=spread,
-        efficiency=ess / (len(draws_CxD) * trace.sizes["draw"]),
-        noise=float(draws_CxD.std() / np.sqrt(ess) / abs(mean)),
-        rhat=rhat,
-        drift_p=p,
-        penalty=(mixing + drifting) / 2,
-        diverged_chains=0,
-    )
+    # 0 within the limits; a diagnostic that is NaN counts as the worst
+    excess = np.nan_to_num([1 - rhat_below / rhat, 1 - p / drift_above], nan=1.0).clip(min=0)
+    efficiency = ess / (len(draws_CxD) * trace.sizes["draw"])
+    noise = float(draws_CxD.std() / np.sqrt(ess) / abs(mean))
+    return Outcome(mean, spread, efficiency, noise, rhat, p, float(excess.mean()), 0)
 
 
 def step_biases(trials: Sequence[Trial]) -> list[float]:
@@ -255,19 +246,13 @@ def propose(
         first, last = len(done), min(len(done) + batch, trials)
         for number in range(first, last):
             if number < len(even):
-                point = {
-                    knob: low * (high / low) ** u
-                    for (knob, (low, high)), u in zip(ranges.items(), even[number], strict=True)
-                }
-                study.add_trial(
-                    create_trial(state=TrialState.RUNNING, params=point, distributions=space)
+                pairs = zip(ranges.items(), even[number], strict=True)
+                study.enqueue_trial(
+                    {knob: low * (high / low) ** u for (knob, (low, high)), u in pairs}
                 )
-            else:
-                own = derive(seed, "tpe", template.sampler, number) % 2**32
-                study.sampler = optuna.samplers.TPESampler(
-                    n_startup_trials=1, constant_liar=True, seed=own
-                )
-                study.ask(space)
+            own = derive(seed, "tpe", template.sampler, number) % 2**32
+            study.sampler = TPESampler(n_startup_trials=1, constant_liar=True, seed=own)
+            study.ask(space)
         samplers = [replace(template, **trial.params) for trial in study.trials[first:last]]
         outcomes = evaluate(samplers)
         done += [Trial("tpe", *pair) for pair in zip(samplers, outcomes, strict=True)]

@@ -19,22 +19,19 @@ from numpy.typing import NDArray
 from replicate.data.json_io import finite
 from replicate.estimation import diagnostics, estimators
 from replicate.estimation.estimators import Result
-from replicate.study import protocol_2023
 from replicate.study.records import (
     Estimate,
     Metric,
-    OriginalProtocol,
     Provenance,
     Quantised,
-    Record,
     ThinnedTrace,
     Transferred,
 )
+from replicate.study.records.base import ModelRecord
 
 POINTS = 100  # the most that a thinned trace may have
 
-R = TypeVar("R", bound=Record)
-Format = tuple[xr.Dataset, NDArray[np.floating], Mapping[str, Any]]
+R = TypeVar("R", bound=ModelRecord)
 
 
 def estimates(trace: xr.Dataset, quantile: float) -> list[Estimate]:
@@ -47,37 +44,35 @@ def estimates(trace: xr.Dataset, quantile: float) -> list[Estimate]:
     Returns:
         One record for each estimator.
     """
-    task, nbeta, loss = trace.attrs["task"], _nbeta(trace), _baseline(trace)
+    nbeta, loss, examples = nbeta_of(trace), baseline_of(trace), trace.attrs["task"]["examples"]
     results = estimators.estimates(
-        trace, nbeta=nbeta, examples=task["examples"], baseline=loss, quantile=quantile
+        trace, nbeta=nbeta, examples=examples, baseline=loss, quantile=quantile
     )
     coefficients = {"controlled": estimators.coefficient(trace, loss), "paired": 1.0, "plain": 0.0}
     least = estimators.variance(results["controlled"])
     clipped = estimators.clipping(trace, nbeta, loss, quantile)
-    explained = estimators.explained(trace, loss)
     rows = []
     for name, result in results.items():
         decides = name == "controlled"
         values = {
-            "nbeta": nbeta,
-            "localization": trace.attrs["sampler"]["localization"],
             "estimator": name,
             "coefficient": coefficients.get(name),
-            "explained": explained if decides else None,
+            "explained": estimators.explained(trace, loss) if decides else None,
             "clipped": clipped if decides else [],
             "variance_ratio": estimators.variance(result) / least if least > 0 else None,
         }
-        rows.append(_record(Estimate, trace, task, vars(result), values))
+        rows.append(record(Estimate, trace, vars(result), values))
     return rows
 
 
 def transferred(trace: xr.Dataset, factor: float) -> Transferred:
     """Estimates λ̂ by `controlled` from chains at `factor` times the chosen step size."""
-    values = {"factor": factor, "lr": trace.attrs["sampler"]["lr"]}
-    return _record(Transferred, trace, vars(_controlled(trace)), values)
+    return record(Transferred, trace, vars(_controlled(trace)), {"factor": factor})
 
 
-def quantised(moved: str, formats: Sequence[Format]) -> list[Quantised]:
+def quantised(
+    moved: str, formats: Sequence[tuple[xr.Dataset, NDArray[np.floating], Mapping[str, Any]]]
+) -> list[Quantised]:
     """Compares one model's weight formats with float32.
 
     Args:
@@ -88,38 +83,23 @@ def quantised(moved: str, formats: Sequence[Format]) -> list[Quantised]:
     Returns:
         One record for each format. It has no rise and no changes if float32 is not in `formats`.
     """
-    results = [_controlled(trace) for trace, _, _ in formats]
-    names = [trace.attrs["task"]["weights"] for trace, _, _ in formats]
-    reference = names.index("float32") if "float32" in names else None
+    found = {trace.attrs["task"]["weights"]: _controlled(trace) for trace, _, _ in formats}
+    losses = {trace.attrs["task"]["weights"]: losses_N for trace, losses_N, _ in formats}
     rows = []
-    for (trace, losses_N, report), result, weights in zip(formats, results, names, strict=True):
-        values: dict[str, Any] = {"weights": weights, "moved": moved}
-        values |= {"rise": None, "rise_error": None, "changes": []}
-        if reference is not None:
-            rise_N = losses_N.astype(float) - formats[reference][1].astype(float)
-            values |= {
+    for trace, losses_N, report in formats:
+        weights = trace.attrs["task"]["weights"]
+        against: dict[str, Any] = {"rise": None, "rise_error": None, "changes": []}
+        if "float32" in found:
+            rise_N = losses_N.astype(float) - losses["float32"].astype(float)
+            against = {
                 "rise": float(rise_N.mean()),
                 "rise_error": float(rise_N.std() / len(rise_N) ** 0.5),
-                "changes": result.shuffles / results[reference].shuffles - 1,
+                "changes": found[weights].shuffles / found["float32"].shuffles - 1,
             }
-        rows.append(_record(Quantised, trace, report, vars(result), values))
+        rows.append(
+            record(Quantised, trace, report, vars(found[weights]), against | {"moved": moved})
+        )
     return rows
-
-
-def original(trace: xr.Dataset, quantile: float) -> OriginalProtocol:
-    """Analyses chains of the 2023 protocol. Each chain is clipped at its own `quantile`."""
-    nbeta, texts = _nbeta(trace), trace.attrs["texts"]
-    found = protocol_2023.analyse(
-        trace, nbeta=nbeta, texts=texts, loss=_baseline(trace), quantile=quantile
-    )
-    values = {
-        "nbeta": nbeta,
-        "factor": protocol_2023.factor(texts),
-        "batches": list(protocol_2023.BATCHES),
-        "padded_labels": trace.attrs["padded_labels"],
-        "chains": trace.diverged.size,
-    }
-    return _record(OriginalProtocol, trace, vars(found), values)
 
 
 def thinned(
@@ -136,8 +116,8 @@ def thinned(
         drift: the least p value of the drift test of healthy chains.
         local: the greatest rise of the loss of local chains, as a share of the rise to ln V.
     """
-    loss, steps, burn_in = _baseline(trace), trace.sizes["draw"], int((trace.draw < 0).sum())
-    values = estimators.controlled(trace, _nbeta(trace), loss)
+    loss, steps, burn_in = baseline_of(trace), trace.sizes["draw"], int((trace.draw < 0).sum())
+    values = estimators.controlled(trace, nbeta_of(trace), loss)
     chains_CxT = trace.loss.stack(chains=("shuffle", "chain")).transpose("chains", "draw")
     alive_CxD = values.stack(chains=("shuffle", "chain")).transpose("chains", "draw")
     width = -(-steps // POINTS)
@@ -166,7 +146,7 @@ def thinned(
         "chain_llc": values.mean("draw").values.ravel(),
         "advice": advice,
     }
-    return _record(ThinnedTrace, trace, columns)
+    return record(ThinnedTrace, trace, columns)
 
 
 def provenance(
@@ -186,28 +166,20 @@ def provenance(
         repository: the model's repository on the hub; None for a model that was trained here.
         revision: the commit in that repository.
     """
-    attributes = trace.attrs
     losses = (trace[name].values.astype("<f4").tobytes() for name in ("loss", "init_loss"))
-    known = {
-        "seed": attributes["seed"],
-        "parameters": dict(parameters),
-        "windows": attributes["task"]["windows"],
-        "repository": repository,
-        "revision": revision,
-        "weights": None if weights is None else dict(weights),
-        "traces": hashlib.sha256(b"".join(losses)).hexdigest(),
-        "code": attributes["code"],
-    }
-    return _record(Provenance, trace, attributes["machine"], known)
+    origin: dict[str, Any] = {"parameters": parameters, "weights": weights}
+    origin |= {"repository": repository, "revision": revision}
+    origin["traces"] = hashlib.sha256(b"".join(losses)).hexdigest()
+    return record(Provenance, trace, origin)
 
 
 def hashes(parts: Mapping[str, Any]) -> dict[str, str]:
     """Returns the SHA-256 of the canonical JSON of each part. Parts hold plain JSON values."""
-    texts = {
-        name: json.dumps(part, sort_keys=True, separators=(",", ":"))
-        for name, part in parts.items()
-    }
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    found = {}
+    for name, part in parts.items():
+        text = json.dumps(part, sort_keys=True, separators=(",", ":"))
+        found[name] = hashlib.sha256(text.encode()).hexdigest()
+    return found
 
 
 def metrics(rows: Sequence[Estimate]) -> dict[str, dict[str, Any]]:
@@ -219,32 +191,38 @@ def metrics(rows: Sequence[Estimate]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _nbeta(trace: xr.Dataset) -> float:
+def nbeta_of(trace: xr.Dataset) -> float:
+    """Returns nβ of the chains."""
     return trace.attrs["sampling"]["nbeta"]
 
 
-def _baseline(trace: xr.Dataset) -> float:
+def baseline_of(trace: xr.Dataset) -> float:
     """Returns the mean loss at w* over all examples (nats per label)."""
     return trace.attrs["baseline"]["loss"]
 
 
 def _controlled(trace: xr.Dataset) -> Result:
-    return estimators.summarise(estimators.controlled(trace, _nbeta(trace), _baseline(trace)))
+    values = estimators.controlled(trace, nbeta_of(trace), baseline_of(trace))
+    return estimators.summarise(values)
 
 
-def _record(kind: type[R], trace: xr.Dataset, *sources: Mapping[str, Any]) -> R:
-    """Builds a record of a trace's model from the fields that the sources hold. If two sources
-    hold the same field, the later one is used.
+def record(kind: type[R], trace: xr.Dataset, *sources: Mapping[str, Any]) -> R:
+    """Builds a record of a trace's model.
+
+    Its fields are taken from the trace's attributes (on sampling, sampler, task and machine, then
+    all others) and from the sources. If two of them hold the same field, the later one is used.
     """
-    values: dict[str, Any] = {"steps": trace.sizes["draw"]}
-    for source in sources:
+    attributes = trace.attrs
+    blocks = [attributes[name] for name in ("sampling", "sampler", "task", "machine")]
+    values: dict[str, Any] = {}
+    for source in (*blocks, attributes, *sources):
         values |= source
-    values |= {name: trace.attrs[name] for name in ("family", "model")}
-    values = {
+    values["steps"] = trace.sizes["draw"]
+    fields = {
         name: finite(value.tolist() if isinstance(value, np.ndarray) else value)
         for name, value in values.items()
         if name in kind.model_fields
     }
-    if None in (values.get("interval") or ()):
-        values["interval"] = None
-    return kind.model_validate(values)
+    if None in (fields.get("interval") or ()):
+        fields["interval"] = None
+    return kind.model_validate(fields)

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from replicate.data.json_io import rounded
-from replicate.study.claims import Array, Evidence, Family, Spread
+from replicate.estimation import statistics
+from replicate.study.claims.base import part
+from replicate.study.claims.evidence import Array, Evidence, Family
 from replicate.study.plan import FamilyPlan, StudyPlan
 from replicate.study.published import ORIGINAL, Figures
 from replicate.study.records import (
@@ -24,6 +26,7 @@ from replicate.study.records import (
     Trial,
     read,
 )
+from replicate.study.records.verdicts import Part
 
 DEFAULT = "controlled"  # the estimator that claims are judged by
 BESIDE = ("devinterp", "published")
@@ -37,55 +40,43 @@ def of_results(plan: StudyPlan, folder: Path) -> Evidence:
     """Reads the evidence that a study obtained.
 
     Args:
-        plan: what the study asks for.
+        plan: the plan of the study.
         folder: results/<study>, which holds the study's records.
 
     Raises:
         UserError: a file of records is missing or damaged.
     """
-    baselines = {row.model: row for row in read(folder / "baselines.json", Baseline)}
+    full, quantised = plan.full, plan.quantised or plan.full
     estimates = read(folder / "estimates.json", Estimate)
     original = read(folder / "original.json", OriginalProtocol)
     transfer = read(folder / "transfer.json", Transferred)
-    trials = [t for t in read(folder / "search.json", Trial) if t.family == plan.full.name]
-    importances = read(folder / "importances.json", Importance)
-    traces = {row.model: row for row in read(folder / "traces.json", ThinnedTrace)}
+    traces = read(folder / "traces.json", ThinnedTrace)
     training = read(folder / "training.json", Training)
-    windows = {row.family: row for row in read(folder / "windows.json", Extraction)}
-    families = {each.name: _family(each, estimates, original, baselines) for each in plan.families}
-    chosen = {row.model: row for row in estimates if row.estimator == DEFAULT}
-    repositories = [name for family in plan.families for name in family.repositories]
+    windows = read(folder / "windows.json", Extraction)
+    default = {row.model: row for row in estimates if row.estimator == DEFAULT}
+    found = {family.name: _family(family, estimates, original) for family in plan.families}
+    importances = read(folder / "importances.json", Importance)
+    told = [_trained_on(family, training, windows) for family in plan.families]
+    sources = [_source(name) for family in plan.families for name in family.repositories]
+    run = {(row.model, row.factor) for row in transfer}
+    planned = [pair for family in plan.families for pair in family.transfer]
+    missing = [model for model, factor in planned if (model, rounded(factor)) not in run]
     return Evidence(
-        full=families[plan.full.name],
-        quantised=families[plan.quantised.name] if plan.quantised else None,
-        descents={
-            name: (row.descent, row.descent_error)
-            for name, row in baselines.items()
-            if row.descent is not None and row.descent_error is not None
-        },
-        gradients={
-            name: row.gradient_norm_squared
-            for name, row in baselines.items()
-            if row.gradient_norm_squared is not None
-        },
-        provenance=dict(
-            pair for family in plan.families for pair in _trained_on(family, training, windows)
-        ),
-        cited=[
-            key
-            for start, (_, key) in CITED.items()
-            if any(name.startswith(start) for name in repositories)
-        ],
-        trials=trials,
-        noise_follows=all(t.noise_diffusion is None for t in trials if t.proposed_by == "grid"),
-        importances=[row for row in importances if row.family == plan.full.name],
-        transfer=[_with_health(row, chosen.get(row.model)) for row in transfer],
-        transfer_missing=_missing(plan, transfer),
-        clipping={model: _numbers(row.clipped) for model, row in chosen.items()},
-        spreads=dict([*_spreads(chosen, traces), *_original_spreads(original)]),
+        full=found[full.name],
+        quantised=found[quantised.name] if plan.quantised else None,
+        baselines={row.model: row for row in read(folder / "baselines.json", Baseline)},
+        estimates=default,
+        shares=[*_shares(default, traces), *_original_shares(original)],
+        trials=[t for t in read(folder / "search.json", Trial) if t.family == full.name],
+        importances=[row for row in importances if row.family == full.name],
+        transfer=transfer,
+        transfer_missing=list(dict.fromkeys(missing)),
         quantisation=read(folder / "quantisation.json", Quantised),
+        provenance={name: text for each in told for name, text in each.items()},
+        cited=list(dict.fromkeys(source[1] for source in sources if source)),
         place=folder,
-        names={"full": plan.full.name, "quantised": (plan.quantised or plan.full).name},
+        full_name=full.name,
+        quantised_name=quantised.name,
     )
 
 
@@ -100,36 +91,27 @@ def of_figures(figures: Figures, file: Path) -> Evidence:
         Family(
             name=name,
             models=tuple(given.models),
-            parameters_M=given.sizes_M,
+            parameters_M=_numbers([model.parameters for model in given.models.values()]),
             sampled_M=_numbers([model.sampled for model in given.models.values()]),
-            loss_M=np.full(len(given.models), np.nan),
-            estimator=ORIGINAL,
-            llc_SxM=given.llc_SxM,
+            estimates={ORIGINAL: given.llc_SxM},
             nbeta=given.nbeta,
             localization=given.localization,
             tokenizer=given.tokenizer,
         )
         for name, given in figures.families.items()
     )
-    cited = " and ".join(who for who, _ in CITED.values())
-    same = f"The models of each family saw the same data according to {cited}; the study did not "
-    search = figures.search
+    authors = " and ".join(who for who, _ in CITED.values())
+    same = f"The models of each family saw the same data according to {authors}; the study did not "
     return Evidence(
         full=full,
         quantised=quantised,
-        provenance={"both": f"{same}test it."},
-        cited=[key for _, key in CITED.values()],
-        medians={
-            name: np.array(found.stability)
-            for name, found in (("sgld", search.sgld), ("sgnht", search.sgnht))
-        },
-        diffusion_BxA=np.array([search.diffusion.llc]),
-        noise_follows=False,
-        spreads={
-            f"{name}, {ORIGINAL}": _spread(model.mean, model.deviation, given.chains)
+        shares=[
+            _original_share(name, model.mean, model.deviation, given.chains)
             for given in figures.families.values()
             for name, model in given.models.items()
-        },
+        ],
+        provenance={"both": f"{same}test it."},
+        cited=[key for _, key in CITED.values()],
         published=figures,
         place=file,
     )
@@ -141,112 +123,101 @@ def _numbers(values: Sequence[float | None]) -> Array:
 
 
 def _family(
-    plan: FamilyPlan,
-    estimates: Sequence[Estimate],
-    original: Sequence[OriginalProtocol],
-    baselines: Mapping[str, Baseline],
+    plan: FamilyPlan, estimates: Sequence[Estimate], original: Sequence[OriginalProtocol]
 ) -> Family | None:
     """Returns the evidence on a family's models that were run; None if none was run."""
-    rows = {(row.model, row.estimator): row for row in estimates if row.family == plan.name}
-    chosen = [row for row in rows.values() if row.estimator == DEFAULT]
-    chosen.sort(key=lambda row: row.parameters)
-    if not chosen:
+    rows = [row for row in estimates if row.family == plan.name and row.estimator == DEFAULT]
+    if not rows:
         return None
-    models = tuple(row.model for row in chosen)
-    others = {
-        estimator: np.stack([_numbers(rows[model, estimator].shuffles) for model in models], axis=1)
-        for estimator in BESIDE
-    }
-    again = {row.model: _numbers(row.shuffles) for row in original if row.family == plan.name}
-    if again:
-        nothing = np.full(len(next(iter(again.values()))), np.nan)
-        others[ORIGINAL] = np.stack([again.get(model, nothing) for model in models], axis=1)
-    losses = [baselines[model].loss if model in baselines else None for model in models]
+    rows.sort(key=lambda row: row.parameters)
+    models = tuple(row.model for row in rows)
+    shuffles = {ORIGINAL: {row.model: row.shuffles for row in original if row.model in models}}
+    for row in estimates:
+        shuffles.setdefault(row.estimator, {})[row.model] = row.shuffles
     return Family(
         name=plan.name,
         models=models,
-        parameters_M=_numbers([row.parameters for row in chosen]),
-        sampled_M=_numbers([row.sampled_parameters for row in chosen]),
-        loss_M=_numbers(losses),
-        estimator=DEFAULT,
-        llc_SxM=np.stack([_numbers(row.shuffles) for row in chosen], axis=1),
-        nbeta=chosen[0].nbeta,
-        localization=chosen[0].localization,
+        parameters_M=_numbers([row.parameters for row in rows]),
+        sampled_M=_numbers([row.sampled_parameters for row in rows]),
+        estimates={
+            name: _table(shuffles[name], models)
+            for name in (DEFAULT, *BESIDE, ORIGINAL)
+            if shuffles.get(name)
+        },
+        nbeta=rows[0].nbeta,
+        localization=rows[0].localization,
         tokenizer=plan.tokenizer,
-        others=others,
         missing=tuple(model for model in plan.models if model not in models),
     )
 
 
+def _table(shuffles: Mapping[str, Sequence[float | None]], models: Sequence[str]) -> Array:
+    """Returns λ̂ (shuffle, model); NaN for a model that was not run."""
+    nothing = [None] * len(next(iter(shuffles.values())))
+    return np.stack([_numbers(shuffles.get(model, nothing)) for model in models], axis=1)
+
+
+def _source(repository: str) -> tuple[str, str] | None:
+    """Returns who describes the training data of a model, and their key in the bibliography."""
+    return next((cited for start, cited in CITED.items() if repository.startswith(start)), None)
+
+
 def _trained_on(
-    plan: FamilyPlan, training: Sequence[Training], windows: Mapping[str, Extraction]
-) -> Iterator[tuple[str, str | None]]:
-    """Yields the family's name and a sentence on its training data (None if no source is known).
-    If its models are trained here, it yields nothing until all of them are trained.
+    plan: FamilyPlan, training: Sequence[Training], windows: Sequence[Extraction]
+) -> dict[str, str | None]:
+    """Returns the family's name and a sentence on its training data (None if no source is known).
+    If its models are trained here, it returns nothing until all of them are trained.
     """
     if plan.repositories:
-        said = (
-            who
-            for start, (who, _) in CITED.items()
-            if all(name.startswith(start) for name in plan.repositories)
-        )
-        who = next(said, None)
-        same = f"The models of {plan.name} saw the same data according to {who}; this was not "
-        yield plan.name, f"{same}tested here." if who else None
-        return
+        sources = {_source(name) for name in plan.repositories}
+        source = sources.pop()
+        if source is None or sources:
+            return {plan.name: None}
+        same = f"The models of {plan.name} saw the same data according to {source[0]}; "
+        return {plan.name: f"{same}this was not tested here."}
     epochs = [row.epochs for row in training if row.family == plan.name]
-    if plan.name in windows and len(epochs) == len(plan.models):
-        kept = windows[plan.name].kept
-        same = f"The models of {plan.name} were trained here on the same {kept:,} windows, "
-        yield plan.name, f"{same}for {min(epochs):.1f} to {max(epochs):.1f} epochs."
+    counts = [row.kept for row in windows if row.family == plan.name]
+    if not counts or len(epochs) < len(plan.models):
+        return {}
+    same = f"The models of {plan.name} were trained here on the same {counts[0]:,} windows, "
+    return {plan.name: f"{same}for {min(epochs):.1f} to {max(epochs):.1f} epochs."}
 
 
-def _with_health(row: Transferred, longer: Estimate | None) -> Transferred:
-    """Replaces the health of chains at the chosen step size by that of the longer chains of the
-    main estimate, which have the same sampler settings.
-    """
-    if row.factor != 1.0 or longer is None:
-        return row
-    health = ("rhat", "drift_p", "diverged_chains")
-    return row.model_copy(update={key: getattr(longer, key) for key in health})
-
-
-def _missing(plan: StudyPlan, transfer: Sequence[Transferred]) -> list[str]:
-    """Returns the models that lack a planned step size."""
-    run = {(row.model, row.factor) for row in transfer}
-    planned = [pair for family in plan.families for pair in family.transfer]
-    missing = [model for model, factor in planned if (model, rounded(factor)) not in run]
-    return list(dict.fromkeys(missing))
-
-
-def _spreads(
-    chosen: Mapping[str, Estimate], traces: Mapping[str, ThinnedTrace]
-) -> Iterator[tuple[str, Spread]]:
-    """Yields each model's spread of λ̂ by the default estimator, computed from its chains."""
-    for model, row in chosen.items():
-        if model not in traces or row.monte_carlo_error is None:
+def _shares(default: Mapping[str, Estimate], traces: Sequence[ThinnedTrace]) -> Iterator[Part]:
+    """Yields the shuffles' share of the variance of λ̂ by the default estimator, of each model."""
+    chain_llc = {row.model: row.chain_llc for row in traces}
+    for model, row in default.items():
+        if model not in chain_llc or row.monte_carlo_error is None:
             continue
-        llc_SxC = _numbers(traces[model].chain_llc).reshape(len(row.shuffles), -1)
+        llc_SxC = _numbers(chain_llc[model]).reshape(len(row.shuffles), -1)
         llc_SxC = llc_SxC[np.isfinite(llc_SxC).all(1)]
-        shuffles, chains = llc_SxC.shape
-        if shuffles > 1 and chains > 1:
+        if min(llc_SxC.shape) > 1:
             within = float(llc_SxC.var(1, ddof=1).mean())
             draws = row.monte_carlo_error**2 * (row.chains - row.diverged_chains)
-            yield f"{model}, {DEFAULT}", Spread(llc_SxC.mean(1), within, chains, draws)
+            means_S, chains = llc_SxC.mean(1), llc_SxC.shape[1]
+            share, of_chain, of_draw = statistics.components(means_S, within, chains, draws)
+            others = f"chains {of_chain:.0%}, draws {of_draw:.0%}"
+            yield _share(f"{model}, {DEFAULT}", share, others)
 
 
-def _original_spreads(original: Sequence[OriginalProtocol]) -> Iterator[tuple[str, Spread]]:
-    """Yields each model's spread of λ̂ by the 2023 protocol, from its deviations across chains."""
+def _original_shares(original: Sequence[OriginalProtocol]) -> Iterator[Part]:
+    """Yields the shuffles' share of the variance of λ̂ by the 2023 protocol, of each model."""
     for row in original:
         pairs = np.stack([_numbers(row.shuffles), _numbers(row.deviations)])
         llc_S, deviation_S = pairs[:, np.isfinite(pairs).all(0)]
         if len(llc_S) > 1:
-            chains = row.chains // len(row.shuffles)
-            yield f"{row.model}, {ORIGINAL}", _spread(llc_S, deviation_S, chains)
+            yield _original_share(row.model, llc_S, deviation_S, row.chains // len(row.shuffles))
 
 
-def _spread(
-    llc_S: Sequence[float] | Array, deviation_S: Sequence[float] | Array, chains: int
-) -> Spread:
-    """Returns the spread of λ̂ if only its standard deviation across chains is known."""
-    return Spread(np.array(llc_S), float(np.mean(np.square(deviation_S))), chains, None)
+def _original_share(
+    model: str, llc_S: Sequence[float] | Array, deviation_S: Sequence[float] | Array, chains: int
+) -> Part:
+    """Returns that share if only the standard deviation across the chains of a shuffle is known."""
+    within = float(np.mean(np.square(deviation_S)))
+    share, others, _ = statistics.components(np.array(llc_S), within, chains)
+    return _share(f"{model}, {ORIGINAL}", share, f"chains and draws {others:.0%}")
+
+
+def _share(name: str, share: float, others: str) -> Part:
+    title = f"{name}: shuffles' share of the variance of one chain's λ̂ ({others})"
+    return part(title, None, share)

@@ -7,43 +7,16 @@ the *baseline error* F·(L̄₀ − L₀(B₀)). The models of a family share B�
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from replicate.estimation import estimators
+from replicate.study.collecting import baseline_of, nbeta_of, record
+from replicate.study.records import OriginalProtocol
 
 Array = NDArray[np.float64]
 BATCHES = (1, 2, 4, 8, 16, 32)
-
-
-@dataclass(frozen=True)
-class Analysed:
-    """Results of the analysis of one model's traces.
-
-    Attributes:
-        shuffles: λ̂ of each shuffle by the 2023 protocol (S,).
-        deviations: standard deviation of that λ̂ across the chains of each shuffle (S,).
-        baseline_errors: F·(L̄₀ − L₀(B₀)) of each shuffle (S,).
-        controlled: λ̂ of the same draws by `controlled`, at the sampler's nβ (S,).
-        r_squared: squared correlation of `shuffles` and `baseline_errors`.
-        explained: ρ², the share of the draws' variance that the control variate removes.
-        spread: standard deviation of λ̂ over shuffles, for each number of baseline minibatches in
-            `BATCHES`.
-        padded_variance: squared correlation of a minibatch's loss at w* with its number of padded
-            labels; 0 if no label is padded.
-    """
-
-    shuffles: Array
-    deviations: Array
-    baseline_errors: Array
-    controlled: Array
-    r_squared: float
-    explained: float
-    spread: Array
-    padded_variance: float
 
 
 def factor(texts: int) -> float:
@@ -51,33 +24,35 @@ def factor(texts: int) -> float:
     return float(texts / np.log(texts))
 
 
-def analyse(
-    trace: xr.Dataset, *, nbeta: float, texts: int, loss: float, quantile: float
-) -> Analysed:
+def original(trace: xr.Dataset, quantile: float) -> OriginalProtocol:
     """Analyses the chains of one model.
 
     Args:
-        trace: chains with `padded`, the number of padded labels of each minibatch.
-        nbeta: nβ of the sampler.
-        texts: n, the number of texts.
-        loss: L̄₀, the mean loss at w* (nats per label).
+        trace: chains of the 2023 protocol, with their attributes, and with `padded`, the number of
+            padded labels of each minibatch.
         quantile: the quantile at which each chain's losses are clipped.
     """
+    texts, loss = trace.attrs["texts"], baseline_of(trace)
     draws = trace.where(~trace.diverged).sel(draw=slice(0, None))
     llc_SxC = estimators.published(trace, texts, quantile).mean("draw").values
+    controlled = estimators.controlled(trace, nbeta_of(trace), loss)
     shuffles = llc_SxC.mean(axis=1)
     errors = factor(texts) * (loss - draws.init_loss.isel(chain=0, draw=0).values)
     padded, init = trace.padded.values.ravel(), trace.init_loss.values.ravel()
-    return Analysed(
-        shuffles=shuffles,
-        deviations=llc_SxC.std(axis=1, ddof=1),
-        baseline_errors=errors,
-        controlled=estimators.controlled(trace, nbeta, loss).mean(("chain", "draw")).values,
-        r_squared=_squared_correlation(shuffles, errors),
-        explained=estimators.explained(trace, loss),
-        spread=_spread(draws, texts, quantile),
-        padded_variance=_squared_correlation(padded, init) if padded.any() else 0.0,
-    )
+    columns = {
+        "factor": factor(texts),
+        "shuffles": shuffles,
+        "deviations": llc_SxC.std(axis=1, ddof=1),
+        "baseline_errors": errors,
+        "controlled": controlled.mean(("chain", "draw")).values,
+        "r_squared": _squared_correlation(shuffles, errors),
+        "explained": estimators.explained(trace, loss),
+        "batches": list(BATCHES),
+        "spread": _spread(draws, texts, quantile),
+        "padded_variance": _squared_correlation(padded, init) if padded.any() else 0.0,
+        "chains": trace.diverged.size,
+    }
+    return record(OriginalProtocol, trace, columns)
 
 
 def _spread(draws: xr.Dataset, texts: int, quantile: float) -> Array:

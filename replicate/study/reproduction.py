@@ -119,7 +119,7 @@ def compare(study: str, a: Records, b: Records, planned: Collection[str] = ()) -
     """
     found: list[Comparison] = []
     for kind, file in KINDS.items():
-        mine, theirs = (_outcomes(side.get(file, ())) for side in (a, b))
+        mine, theirs = _outcomes(a.get(file, ())), _outcomes(b.get(file, ()))
         keys = list(dict.fromkeys([*theirs, *mine]))
         if kind == LLC:
             keys += [(model, "controlled") for model in planned if model not in dict(keys)]
@@ -144,25 +144,23 @@ def compared(pair: Comparison) -> Comparison:
         return replace(pair, status="differs" if opposite else "changed")
     if None in (a.value, a.error, a.freedom, b.value, b.error, b.freedom):
         return replace(pair, status="changed", notes=("without a standard error",))
-    apart, _, p = welch(a, b)
+    apart, p = _welch(a, b)
     return replace(pair, status="reproduced", apart=apart, p_value=p)
 
 
-def welch(a: Outcome, b: Outcome) -> tuple[float, float, float]:
-    """Compares two numbers with errors by Welch's t test.
-
-    Returns:
-        The difference in standard errors, its degrees of freedom, and the two-sided p value.
+def _welch(a: Outcome, b: Outcome) -> tuple[float, float]:
+    """Compares two numbers with errors by Welch's t test. Returns the difference in standard errors
+    and its two-sided p value.
     """
     assert isinstance(a.value, float | int) and isinstance(b.value, float | int)
-    squares = [((side.error or 0.0) ** 2, side.freedom or 1.0) for side in (a, b)]
+    squares = [((each.error or 0.0) ** 2, each.freedom or 1.0) for each in (a, b)]
     total = sum(square for square, _ in squares)
     if total == 0:
-        return inf, inf, 0.0
+        return inf, 0.0
     apart = abs(a.value - b.value) / sqrt(total)
     spread = sum(square**2 / freedom for square, freedom in squares)
-    freedom = total**2 / spread if spread else inf
-    return apart, freedom, 2 * float(stdtr(min(freedom, 1e9), -apart))
+    freedom = min(total**2 / spread, 1e9) if spread else 1e9
+    return apart, 2 * float(stdtr(freedom, -apart))
 
 
 def judge(comparisons: Sequence[Comparison], level: float) -> list[Comparison]:
@@ -192,10 +190,10 @@ def answer(comparisons: Sequence[Comparison], a: str, b: str) -> str:
 
 def _outcomes(rows: Sequence[records.Record]) -> dict[tuple[str, str], Outcome | None]:
     """Returns what the records say, by name and part; None for a claim that was not run."""
-    return dict(_read(row) for row in rows if not isinstance(row, records.Trial) or row.chosen)
+    return dict(_outcome(row) for row in rows if not isinstance(row, records.Trial) or row.chosen)
 
 
-def _read(row: records.Record) -> tuple[tuple[str, str], Outcome | None]:
+def _outcome(row: records.Record) -> tuple[tuple[str, str], Outcome | None]:
     match row:
         case records.Trial():
             knobs = [f"{key} {value:.6g}" for key in SAMPLER if (value := getattr(row, key))]
@@ -236,7 +234,7 @@ def _of_model(pair: Comparison, a: Records, b: Records) -> Comparison:
     if pair.identical or pair.status == "not run":
         return pair
     notes = pair.notes + _changes(pair, a, b, NOTES)
-    x, y = (_field(side, "provenance", pair.name, "parameters") or {} for side in (a, b))
+    x, y = (_field(each, "provenance", pair.name, "parameters") or {} for each in (a, b))
     if parts := {part for part in x.keys() & y.keys() if x[part] != y[part]} - UNRELATED:
         notes += (f"other parameters: {', '.join(sorted(parts))}",)
     return replace(pair, notes=notes)
@@ -246,12 +244,12 @@ def _changes(pair: Comparison, a: Records, b: Records, fields: Sequence[Any]) ->
     """Returns the notes of those `fields` that both sets have and in which they differ."""
     found = []
     for kinds, file, field, words in fields:
-        x, y = (_field(side, file, pair.name, field) for side in (a, b))
+        x, y = _field(a, file, pair.name, field), _field(b, file, pair.name, field)
         if pair.kind in kinds and x is not None and y is not None and x != y:
             found.append(words.format(x, y))
     return tuple(dict.fromkeys(found))
 
 
-def _field(side: Records, file: str, model: str, field: str) -> Any:
-    rows = (row for row in side.get(file, ()) if row.model == model)
+def _field(found: Records, file: str, model: str, field: str) -> Any:
+    rows = (row for row in found.get(file, ()) if row.model == model)
     return getattr(next(rows, None), field, None)

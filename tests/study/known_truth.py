@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import types
-import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from replicate.study.claims import CLAIMS, ORIGINAL, Evidence, Family, Finding, Rules
-from replicate.study.records import Importance, Quantised, Record, Transferred, Trial
+from replicate.pipeline.config import load
+from replicate.study.claims import CLAIMS
+from replicate.study.claims.evidence import Evidence, Family
+from replicate.study.published import ORIGINAL
+from replicate.study.records import (
+    Baseline,
+    Estimate,
+    Importance,
+    JudgedClaim,
+    Quantised,
+    Transferred,
+    Trial,
+)
+from tests.conftest import ROOT
+from tests.study.small_results import make
 
-R = TypeVar("R", bound=Record)
 Draw = Callable[[np.random.Generator], Evidence]
 
-RULES = Rules(
-    level=0.05,
-    bootstrap=100,
-    descent=0.01,
-    negligible=0.1,
-    stable=0.25,
-    rhat=1.05,
-    drift=0.01,
-    local=0.25,
-    seed=1,
-)
+RULES = replace(load(ROOT / "params.yaml").rules, bootstrap=100, seed=1)
 SIZES = np.array([124e6, 355e6, 774e6, 1558e6])
 DOUBLINGS = np.log2(SIZES / SIZES[0])
 REPEATS = 300
@@ -36,14 +37,12 @@ STILL: list[float | None] = [0.01, -0.02, 0.0, 0.01]
 BY_ID = {claim.id: claim for claim in CLAIMS}
 
 
-def finding(claim: str, evidence: Evidence) -> Finding:
-    found = BY_ID[claim].judge(evidence, RULES)
-    assert found is not None
-    return found
+def judged(claim: str, evidence: Evidence) -> JudgedClaim:
+    return BY_ID[claim].record(evidence, RULES)
 
 
 def verdict(claim: str, evidence: Evidence) -> str:
-    return BY_ID[claim].record(evidence, RULES).verdict
+    return judged(claim, evidence).verdict
 
 
 def tally(claim: str, draw: Draw, repeats: int = REPEATS) -> Counter[str]:
@@ -52,28 +51,12 @@ def tally(claim: str, draw: Draw, repeats: int = REPEATS) -> Counter[str]:
     return Counter(verdict(claim, draw(generator)) for _ in range(repeats))
 
 
-def make(kind: type[R], **values: Any) -> R:
-    """A record with nothing in the fields that are not given."""
-    fields = {name: _nothing(field.annotation) for name, field in kind.model_fields.items()}
-    return kind.model_validate(fields | values)
-
-
-def _nothing(annotation: Any) -> Any:
-    kind = typing.get_origin(annotation) or annotation
-    if kind in (typing.Union, types.UnionType):
-        return None
-    if kind is typing.Literal:
-        return typing.get_args(annotation)[0]
-    return (0.0, 0.0) if kind is tuple else kind()
-
-
-def family(llc_SxM: np.ndarray, **changes: Any) -> Family:
+def family(llc_SxM: np.ndarray, *, estimator: str = "controlled", **changes: Any) -> Family:
     M = llc_SxM.shape[1]
-    sizes = SIZES[:M]
-    values = {"name": "f", "models": tuple(f"m{i}" for i in range(M)), "loss_M": np.ones(M)}
-    values |= {"parameters_M": sizes, "sampled_M": sizes, "tokenizer": "t"}
-    values |= {"estimator": "controlled", "nbeta": 30.0, "localization": 100.0}
-    return Family(llc_SxM=llc_SxM, **(values | changes))
+    values = {"name": "f", "models": tuple(f"m{i}" for i in range(M)), "tokenizer": "t"}
+    values |= {"parameters_M": SIZES[:M], "sampled_M": SIZES[:M]}
+    values |= {"nbeta": 30.0, "localization": 100.0, "estimates": {estimator: llc_SxM}}
+    return Family(**(values | changes))
 
 
 def both(values: np.ndarray) -> Evidence:
@@ -93,20 +76,26 @@ def shuffles(trend_M: Iterable[float], S: int = 4) -> Draw:
     return draw
 
 
+def baselines(*falls: float, error: float) -> dict[str, Baseline]:
+    """Models whose held-out loss falls by so much along minus the gradient."""
+    return {
+        f"m{i}": make(Baseline, descent=fall, descent_error=error) for i, fall in enumerate(falls)
+    }
+
+
 def falling(fall: float, error: float = 0.002, level: float = 50.0) -> Draw:
-    """The held-out loss falls by `fall` along minus the gradient, and λ̂ is about `level`."""
+    """The held-out loss of two models falls by `fall`, and λ̂ is about `level`."""
 
     def draw(generator: np.random.Generator) -> Evidence:
         values = level + generator.normal(size=(4, 2))
-        descents = {f"m{i}": (fall + error * generator.normal(), error) for i in range(2)}
-        return Evidence(full=family(values), descents=descents)
+        falls = fall + error * generator.normal(size=2)
+        return Evidence(full=family(values), baselines=baselines(*falls, error=error))
 
     return draw
 
 
 def trial(**changes: Any) -> Trial:
-    values = {"sampler": "sgld", "lr": 1e-5, "localization": 1.0, "healthy": True, "chains": 3}
-    return make(Trial, **(values | changes))
+    return make(Trial, **({"sampler": "sgld", "healthy": True} | changes))
 
 
 def search(sgld: np.ndarray, sgnht: np.ndarray) -> Evidence:
@@ -139,15 +128,29 @@ def importances(lr: float, other: float, error: float = 0.05) -> Draw:
     return draw
 
 
-def blocks(slope: float) -> Draw:
-    """SGNHT's λ̂ along three diffusion factors, in four settings."""
-    return lambda generator: Evidence(
-        diffusion_BxA=generator.normal(size=(4, 3)) + slope * np.arange(3)
+def diffusions(llc_BxA: np.ndarray, **changes: Any) -> Evidence:
+    """SGNHT's λ̂ in some settings (block) along diffusion factors."""
+    return Evidence(
+        trials=[
+            trial(sampler="sgnht", lr=1.0 + block, diffusion=1.0 + a, mean=llc, **changes)
+            for block, llc_A in enumerate(llc_BxA.tolist())
+            for a, llc in enumerate(llc_A)
+        ]
     )
 
 
+def blocks(slope: float) -> Draw:
+    return lambda generator: diffusions(generator.normal(size=(4, 3)) + slope * np.arange(3))
+
+
+def clippings(**changes: Iterable[float | None]) -> Evidence:
+    """Models whose λ̂ of each shuffle changes by so much if chains are clipped."""
+    rows = {model: make(Estimate, clipped=list(changes_S)) for model, changes_S in changes.items()}
+    return Evidence(estimates=rows)
+
+
 def clipped(truth: float, error: float) -> Draw:
-    return lambda generator: Evidence(clipping={"m": truth + error * generator.normal(size=4)})
+    return lambda generator: clippings(m=truth + error * generator.normal(size=4))
 
 
 def varying(cv: float, S: int = 8) -> Draw:
@@ -179,9 +182,9 @@ def power_law(factor: float, error: float) -> Draw:
     def of(generator: np.random.Generator, sizes: np.ndarray, factor: float) -> Family:
         M = len(sizes)
         mean = factor * sizes**0.4 * np.exp(error * generator.normal(size=M))
-        changes = {"models": tuple(map(str, range(M))), "loss_M": np.ones(M)}
-        changes |= {"parameters_M": sizes, "sampled_M": sizes}
-        return family(mean * (1 + 1e-3 * generator.normal(size=(4, M))), **changes)
+        values = mean * (1 + 1e-3 * generator.normal(size=(4, M)))
+        models = tuple(map(str, range(M)))
+        return family(values, models=models, parameters_M=sizes, sampled_M=sizes)
 
     return lambda generator: Evidence(
         full=of(generator, np.geomspace(1e4, 1e6, 8), 1.0),

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 from replicate.study import records
 from replicate.study.records import Record
 
+R = TypeVar("R", bound=Record)
 Results = dict[str, list[Any]]
 MODELS = {"small": (1_000, 5.0), "large": (10_000, 20.0)}  # parameters, λ̂
 
 
+def make(kind: type[R], **values: Any) -> R:
+    """A record with nothing in the fields that are not given."""
+    fields = {name: _nothing(field.annotation) for name, field in kind.model_fields.items()}
+    return kind.model_validate(fields | values)
+
+
+def _nothing(annotation: Any) -> Any:
+    kind = typing.get_origin(annotation) or annotation
+    if kind in (typing.Union, types.UnionType):
+        return None
+    if kind is typing.Literal:
+        return typing.get_args(annotation)[0]
+    return (0.0, 0.0) if kind is tuple else kind()
+
+
 def small_results() -> Results:
     """What `collect` and `read` write of it, as far as results are compared."""
-    found: Results = {"search": [trial("small", 1e-4, True), trial("small", 1e-3, False)]}
+    found: Results = {
+        "search": [trial("small", 1e-4, True), trial("small", 1e-3, False)],
+        "claims": [claim("C1", "supported"), claim("C2", "inconclusive")],
+    }
     for model, (parameters, llc) in MODELS.items():
         found.setdefault("baselines", []).append(baseline(model, parameters))
         found.setdefault("provenance", []).append(provenance(model))
         for estimator in ("controlled", "plain"):
             found.setdefault("estimates", []).append(estimate(model, estimator, parameters, llc))
-    found["claims"] = [claim("C1", "supported"), claim("C2", "inconclusive")]
     return found
 
 
@@ -40,58 +61,45 @@ def estimate(
     model: str, estimator: str, parameters: int, llc: float, error: float = 0.5
 ) -> records.Estimate:
     """An estimate from four shuffles: the 95 % interval is Student's of 3 degrees of freedom."""
-    blank: dict[str, Any] = dict.fromkeys(records.Estimate.model_fields)
-    blank |= {"family": "f", "model": model, "estimator": estimator, "weights": "float32"}
-    blank |= {"parameters": parameters, "sampled_parameters": parameters, "nbeta": 30.0}
-    blank |= {"localization": 500.0, "llc": llc, "standard_error": error}
-    blank |= {"interval": (llc - 3.18245 * error, llc + 3.18245 * error)}
-    blank |= {"chains": 8, "diverged_chains": 0, "steps": 180, "clipped": [], "shuffles": []}
-    return records.Estimate.model_validate(blank)
+    sizes = {"parameters": parameters, "sampled_parameters": parameters}
+    fixed = {"weights": "float32", "nbeta": 30.0, "localization": 500.0, "standard_error": error}
+    interval = (llc - 3.18245 * error, llc + 3.18245 * error)
+    found = {"model": model, "estimator": estimator, "llc": llc, "interval": interval}
+    return make(records.Estimate, **found, **sizes, **fixed)
 
 
 def baseline(model: str, parameters: int) -> records.Baseline:
     """A loss of 1 ± 0.01 nats."""
-    blank: dict[str, Any] = dict.fromkeys(records.Baseline.model_fields)
-    blank |= {"family": "f", "model": model, "loss": 1.0, "standard_error": 0.01}
-    blank |= {"parameters": parameters, "sampled_parameters": parameters}
-    blank |= {"sampled": {"w": parameters}, "windows": "text"}
-    return records.Baseline.model_validate(blank)
+    sizes = {"parameters": parameters, "sampled_parameters": parameters}
+    loss = {"loss": 1.0, "standard_error": 0.01, "windows": "text"}
+    return make(records.Baseline, model=model, sampled={"w": parameters}, **sizes, **loss)
 
 
 def provenance(model: str) -> records.Provenance:
     """Of a model that was trained on one machine."""
-    blank: dict[str, Any] = dict.fromkeys(records.Provenance.model_fields)
-    blank |= {"family": "f", "model": model, "seed": 1, "windows": "text", "traces": "t"}
-    blank |= {"parameters": {"sampling": "s", "transfer": "t"}, "code": "c", "device": "x86"}
-    return records.Provenance.model_validate(blank | {"weights": {"model.safetensors": "w"}})
+    known = {"model": model, "seed": 1, "code": "c", "device": "x86"}
+    known |= {"weights": {"model.safetensors": "w"}}
+    return make(records.Provenance, parameters={"sampling": "s", "transfer": "t"}, **known)
 
 
 def trial(model: str, lr: float, chosen: bool) -> records.Trial:
     """One setting of the search."""
-    blank: dict[str, Any] = dict.fromkeys(records.Trial.model_fields)
-    blank |= {"family": "f", "model": model, "proposed_by": "grid", "sampler": "sgld", "lr": lr}
-    blank |= {"weight_decay": 0.0, "localization": 500.0, "healthy": True, "diverged_chains": 0}
-    blank |= {"chains": 3, "steps": 120, "chosen_by": [], "chosen": chosen}
-    return records.Trial.model_validate(blank)
+    setting = {"sampler": "sgld", "lr": lr, "localization": 500.0}
+    return make(records.Trial, family="f", model=model, chosen=chosen, **setting)
 
 
 def claim(id: str, verdict: str) -> records.JudgedClaim:  # noqa: A002
     """A claim with no evidence."""
-    blank: dict[str, Any] = dict.fromkeys(records.JudgedClaim.model_fields)
-    blank |= {"id": id, "claim": "It holds", "verdict": verdict, "measure": "", "why": ""}
-    return records.JudgedClaim.model_validate(blank | {"parts": [], "evidence": []})
+    return make(records.JudgedClaim, id=id, verdict=verdict)
 
 
 def calibrated(llc: float) -> records.Calibrated:
     """λ̂ ± 0.2 of a target whose λ is 50."""
-    blank: dict[str, Any] = dict.fromkeys(records.Calibrated.model_fields)
-    blank |= {"target": "linear regression", "kind": "regular", "parameters": 100}
-    blank |= {"true_llc": 50.0, "multiplicity": 1, "llc": llc, "standard_error": 0.2}
-    blank |= {"interval": (llc - 0.4, llc + 0.4), "evaluations": 1, "ladder": []}
-    return records.Calibrated.model_validate(blank | {"verdict": "within 1 %"})
+    found = {"llc": llc, "standard_error": 0.2, "interval": (llc - 0.4, llc + 0.4)}
+    return make(records.Calibrated, target="linear regression", true_llc=50.0, **found)
 
 
-def write(folder: Any, results: dict[str, list[Record]]) -> None:
+def write(folder: Path, results: Mapping[str, Sequence[Record]]) -> None:
     """Writes records as a folder of results has them."""
     for name, rows in results.items():
         records.write(folder / f"{name}.json", rows)

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from replicate.study import protocol_2023
-from replicate.study.protocol_2023 import Analysed
+from replicate.study.records import OriginalProtocol
 
 TEXTS = 18_805
 LOSS = 3.0
@@ -25,22 +25,24 @@ def protocol(shuffles: int = 40, chain_noise: float = 0.0, padded: bool = False)
     pads = rng.binomial(5, 0.24, shape) if padded else np.zeros(shape, int)
     init = LOSS + error + 3.0 * (pads - (1.2 if padded else 0.0))
     loss = init + 0.01 + rng.normal(0, chain_noise, shape)
-    variables: dict[str, Any] = {
-        "loss": (dims, loss),
-        "init_loss": (dims, init),
-        "padded": (dims, pads),
-    }
-    variables["diverged"] = (dims[:2], np.zeros(shape[:2], bool))
-    return xr.Dataset(variables, {"draw": np.arange(40)})
+    variables: dict[str, Any] = {"loss": (dims, loss), "init_loss": (dims, init)}
+    variables |= {"padded": (dims, pads), "diverged": (dims[:2], np.zeros(shape[:2], bool))}
+    attrs = {"family": "f", "model": "m", "texts": TEXTS, "padded_labels": 0.24}
+    attrs |= {"sampling": {"nbeta": 457.0}, "baseline": {"loss": LOSS}}
+    attrs |= {"sampler": {}, "task": {}, "machine": {}}
+    return xr.Dataset(variables, {"draw": np.arange(40)}, attrs)
 
 
-def analyse(**options: Any) -> Analysed:
-    trace = protocol(**options)
-    return protocol_2023.analyse(trace, nbeta=457.0, texts=TEXTS, loss=LOSS, quantile=0.95)
+def analyse(**options: Any) -> OriginalProtocol:
+    return protocol_2023.original(protocol(**options), 0.95)
 
 
-def test_the_factor_is_n_over_log_n() -> None:
-    assert protocol_2023.factor(TEXTS) == pytest.approx(1910.7, abs=0.05)
+def test_the_original_protocol_has_two_temperatures() -> None:
+    """λ̂ has the factor n/ln n, and the sampler has nβ: 457 · 0.01 nats is 4.57."""
+    row = analyse()
+    assert (row.nbeta, row.factor) == (457.0, pytest.approx(1910.7, abs=0.05))
+    assert row.controlled == pytest.approx([4.57] * 40)
+    assert (row.chains, row.steps, row.padded_labels) == (200, 40, 0.24)
 
 
 def test_the_protocol_written_as_a_plain_loop_gives_the_same() -> None:
@@ -63,17 +65,19 @@ def test_the_baseline_error_explains_a_chain_that_hardly_moved() -> None:
     the scatter of 40 shuffles.
     """
     found = analyse()
+    assert found.r_squared is not None
     assert found.r_squared > 0.95
-    assert np.std(found.controlled) < 1e-6 * np.std(found.shuffles)
 
 
 def test_the_baseline_error_explains_little_where_the_chain_has_noise_of_its_own() -> None:
     """The noise of the chain is 20 times the baseline error."""
-    assert analyse(chain_noise=10.0).r_squared < 0.2
+    r_squared = analyse(chain_noise=10.0).r_squared
+    assert r_squared is not None
+    assert r_squared < 0.2
 
 
 def test_more_baseline_minibatches_shrink_the_spread_by_the_root_of_their_number() -> None:
-    spread = analyse(shuffles=200).spread
+    spread = np.array(analyse(shuffles=200).spread, float)
     np.testing.assert_allclose(spread[:4] / spread[0], 1 / np.sqrt([1, 2, 4, 8]), rtol=0.12)
 
 

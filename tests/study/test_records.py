@@ -8,7 +8,6 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from replicate.data.json_io import rounded, write_json
 from replicate.errors import UserError
 from replicate.study import records
 from replicate.study.records import Estimate, Quantised
@@ -42,13 +41,6 @@ def test_a_chain_in_bfloat16_around_4_bits_finds_the_llc_of_one_in_float32() -> 
         assert single.standard_error is not None
         assert brief.llc != single.llc
         assert abs(brief.llc - single.llc) < 0.25 * single.standard_error
-
-
-def test_numbers_are_rounded_sorted_and_never_nan(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"b": 1 / 3, "a": [float("nan"), float("inf"), 2]})
-    text = (tmp_path / "a.json").read_text()
-    assert text == '{\n "a": [\n  null,\n  null,\n  2\n ],\n "b": 0.333333\n}\n'
-    assert rounded(123456789.0) == 123457000.0
 
 
 @pytest.mark.parametrize("text", [None, "[", "[{}]", '[{"llc": NaN}]'])

@@ -19,7 +19,7 @@ from replicate.models.config import MANIFEST
 from replicate.pipeline.config import Config, TrainedModel
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import ChainUnit
-from replicate.study import collecting, records
+from replicate.study import collecting, protocol_2023, records
 from replicate.study.plan import FamilyPlan
 from replicate.study.records import Record, Refused
 
@@ -69,7 +69,7 @@ class Collection:
             path = paths.original(name) / model
             planned = self.planned(plans.original, self.config, model)
             if (trace := self.trace(path, planned, {"family": name, "model": model})) is not None:
-                rows["original"].append(collecting.original(trace, family.clip_quantile))
+                rows["original"].append(protocol_2023.original(trace, family.clip_quantile))
 
     def collect_formats(self) -> None:
         """Fills in the comparison of weight formats."""

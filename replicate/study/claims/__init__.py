@@ -20,9 +20,9 @@ model diverged in a shuffle, the shuffle is left out for all models, and `why` s
 from __future__ import annotations
 
 from replicate.study.claims.assumptions import AtAMinimum, SameData
-from replicate.study.claims.base import Claim, Finding
+from replicate.study.claims.base import Claim
 from replicate.study.claims.comparison import FamiliesCompare, QuantisationMoves
-from replicate.study.claims.evidence import ORIGINAL, Array, Evidence, Family, Rules, Spread
+from replicate.study.claims.evidence import Evidence
 from replicate.study.claims.growth import Diminishes, GrowsWithSize, LargerHasMore
 from replicate.study.claims.search import DiffusionLowers, LearningRateMatters, SteadierSampler
 from replicate.study.claims.stability import (
@@ -31,19 +31,7 @@ from replicate.study.claims.stability import (
     StableOverShuffles,
 )
 from replicate.study.records import JudgedClaim
-
-__all__ = [
-    "CLAIMS",
-    "ORIGINAL",
-    "Array",
-    "Claim",
-    "Evidence",
-    "Family",
-    "Finding",
-    "Rules",
-    "Spread",
-    "judge",
-]
+from replicate.study.rules import Rules
 
 CLAIMS: tuple[Claim, ...] = (
     AtAMinimum(),

@@ -7,9 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from replicate.estimation.statistics import Interval
-from replicate.study.claims.evidence import Evidence, Rules
-from replicate.study.records import JudgedClaim, Part, Source, Verdict
+from replicate.study.claims.evidence import Evidence
+from replicate.study.records import JudgedClaim
+from replicate.study.records.verdicts import Part, Source, Verdict
+from replicate.study.rules import Rules
+
+
+def part(
+    name: str,
+    verdict: Verdict | None = None,
+    effect: float | None = None,
+    interval: Interval | None = None,
+    p: float | None = None,
+) -> Part:
+    """Returns a piece of evidence; a verdict of None reports it without judging it.
+
+    An effect that is NaN becomes None, and so does an interval with an end that is not finite.
+    """
+    if effect is not None and np.isnan(effect):
+        effect = None
+    if interval is not None and not np.isfinite(interval).all():
+        interval = None
+    return Part(name=name, verdict=verdict, effect=effect, interval=interval, p_value=p)
 
 
 @dataclass(frozen=True)
@@ -17,32 +39,27 @@ class Finding:
     """The result of a claim's test.
 
     Attributes:
+        chief: the verdict, and the effect, interval and p value that it is based on.
         why: a sentence on the verdict; if it is inconclusive, also on what would decide it.
-        effect: the claim's `measure`.
-        interval: the interval of the effect, of confidence 1 − `Rules.level`.
-        p_value: p value of the one-sided test in the claim's direction.
         parts: the pieces of the evidence, judged or only reported.
     """
 
-    verdict: Verdict
+    chief: Part
     why: str
-    effect: float | None = None
-    interval: Interval | None = None
-    p_value: float | None = None
     parts: Sequence[Part] = ()
 
-    @classmethod
-    def on(cls, part: Part, why: str, parts: Sequence[Part] = ()) -> Finding:
-        """Makes a finding with the verdict, effect, interval and p value of one judged part."""
-        assert part.verdict is not None
-        return cls(part.verdict, why, part.effect, part.interval, part.p_value, parts)
+
+def inconclusive(why: str, parts: Sequence[Part] = ()) -> Finding:
+    """Returns a finding without an effect."""
+    return Finding(part("", "inconclusive"), why, parts)
 
 
 class Claim(ABC):
     """One claim of the write-up: what it says, how it is judged, and where its evidence is stored.
 
+    The docstring of each claim is its rule, which the report prints.
+
     Attributes:
-        rule: says in words when the claim is supported and when it is not.
         measure: what the effect is, with its unit if it has one.
         needs: what a study must have obtained before the claim can be judged.
         sources: pairs of a file in results/<study> and the fields that are used; `{full}` and
@@ -52,11 +69,15 @@ class Claim(ABC):
 
     id: ClassVar[str]
     title: ClassVar[str]
-    rule: ClassVar[str]
     measure: ClassVar[str]
     needs: ClassVar[str]
     sources: ClassVar[tuple[tuple[str, str], ...]]
     published_source: ClassVar[str] = ""
+
+    @property
+    def rule(self) -> str:
+        """Says in words when the claim is supported and when it is not."""
+        return " ".join((self.__doc__ or "").split())
 
     @abstractmethod
     def judge(self, evidence: Evidence, rules: Rules) -> Finding | None:
@@ -65,27 +86,25 @@ class Claim(ABC):
     def cite(self, evidence: Evidence) -> list[Source]:
         """Returns the files, and the keys in them, that hold the evidence for this claim."""
         place = evidence.place
-        if place is None:
-            return []
         if evidence.published is not None:
             return [Source(file=place.as_posix(), key=self.published_source)]
+        names = {"full": evidence.full_name, "quantised": evidence.quantised_name}
         return [
-            Source(file=(place / f"{file}.json").as_posix(), key=key.format_map(evidence.names))
+            Source(file=(place / f"{file}.json").as_posix(), key=key.format_map(names))
             for file, key in self.sources
         ]
 
     def record(self, evidence: Evidence, rules: Rules) -> JudgedClaim:
         """Judges the claim and returns the record that is published in claims.json."""
-        found = self.judge(evidence, rules) or Finding("not run", f"It needs {self.needs}.")
+        found = self.judge(evidence, rules)
+        if found is None:
+            found = Finding(part("", "not run"), f"It needs {self.needs}.")
         return JudgedClaim(
             id=self.id,
             claim=self.title,
-            verdict=found.verdict,
             measure=self.measure,
-            effect=found.effect,
-            interval=found.interval,
-            p_value=found.p_value,
             why=found.why,
             parts=list(found.parts),
-            evidence=[] if found.verdict == "not run" else self.cite(evidence),
+            evidence=[] if found.chief.verdict == "not run" else self.cite(evidence),
+            **found.chief.model_dump(exclude={"name"}),
         )

@@ -7,44 +7,49 @@ from scipy import stats
 
 from replicate.estimation import statistics
 from replicate.estimation.statistics import Interval
-from replicate.study.claims.base import Claim, Finding
-from replicate.study.claims.evidence import Array, Evidence, Family, Rules
-from replicate.study.claims.verdicts import equivalent, number, part, together, words
-from replicate.study.records import Part, Quantised, Verdict
+from replicate.study.claims.base import Claim, Finding, part
+from replicate.study.claims.evidence import Array, Evidence, Family
+from replicate.study.claims.verdicts import equivalent, known, mean, number, together, words
+from replicate.study.records import Quantised
+from replicate.study.records.verdicts import Part, Verdict
+from replicate.study.rules import Rules
+
+OPPOSITE: dict[Verdict, Verdict] = {  # of the claim that there is no effect
+    "supported": "not supported",
+    "inconclusive": "inconclusive",
+    "not supported": "supported",
+}
 
 
 class QuantisationMoves(Claim):
+    """Supported where NF4 moves one model: the interval of the rise of its loss at w* lies above
+    `descent`, or that of the relative change of λ̂ of the same parameters outside ± `negligible`.
+    Not supported where both intervals of every model lie within. Other formats and the fall of the
+    loss along minus the gradient are told, not judged.
+    """
+
     id = "C10"
     title = "Loading in 4 bits may move a model out of its minimum"
-    rule = (
-        "Supported where NF4 moves one model: the interval of the rise of its loss at w* lies "
-        "above `descent`, or that of the relative change of λ̂ of the same parameters outside ± "
-        "`negligible`. Not supported where both intervals of every model lie within. Other formats "
-        "and the fall of the loss along minus the gradient are told, not judged."
-    )
     measure = "rise of the loss at w* from float32 to NF4 (nats)"
     needs = "loss at w* and λ̂ of one model in float32 and in NF4, moving the same parameters"
     sources = (("quantisation", "{quantised}: rise, changes, descent"),)
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding | None:
-        judged, beside = [], []
+        judged, beside, falls = [], [], []
         for row in evidence.quantisation:
-            decides = row.weights == "nf4" and row.moved == "restricted"
-            (judged if decides else beside).extend(_moved(row, decides, rules))
-        if not judged:
-            return None
-        for row in evidence.quantisation:
+            if row.weights == "nf4" and row.moved == "restricted":
+                judged += _moved(row, rules, decides=True)
+            else:
+                beside += _moved(row, rules, decides=False)
             if row.weights in ("float32", "nf4"):
                 name = f"{_format(row)}: fall along minus the gradient"
-                beside.append(part(name, None, row.descent))
-        verdicts = {p.verdict for p in judged}
-        verdict: Verdict = "inconclusive" if "inconclusive" in verdicts else "not supported"
-        if "supported" in verdicts:
-            verdict = "supported"
-        rises = (p for p in judged if "rise" in p.name)
-        chief = max(rises, key=lambda p: p.effect or 0.0)
-        margins = f"{rules.descent:g} nats, or λ̂ by more than {100 * rules.negligible:g} %"
+                falls.append(part(name, None, row.descent))
+        if not judged:
+            return None
         moved = [f"{p.name} is {number(p.effect)}" for p in judged if p.verdict == "supported"]
+        still = all(p.verdict == "not supported" for p in judged)
+        verdict = "supported" if moved else "not supported" if still else "inconclusive"
+        margins = f"{rules.descent:g} nats, or λ̂ by more than {100 * rules.negligible:g} %"
         why = words(
             verdict,
             supported=f"Beyond the margins ({margins}): {'; '.join(moved)}.",
@@ -52,52 +57,43 @@ class QuantisationMoves(Claim):
             undecided=f"It is open whether the loss at w* rises by more than {margins}; more "
             "shuffles would decide it.",
         )
-        return Finding(verdict, why, chief.effect, chief.interval, None, (*judged, *beside))
+        rise = max((p for p in judged if "rise" in p.name), key=lambda p: p.effect or 0.0)
+        chief = part("", verdict, rise.effect, rise.interval)
+        return Finding(chief, why, (*judged, *beside, *falls))
 
 
 def _format(row: Quantised) -> str:
     return f"{row.model}, {row.weights}, {row.moved}"
 
 
-def _moved(row: Quantised, decides: bool, rules: Rules) -> list[Part]:
+def _moved(row: Quantised, rules: Rules, decides: bool) -> list[Part]:
     """Returns two parts, the rise of the loss and the change of λ̂ from float32 to one format. There
-    are none for float32 itself, or if float32 was not run.
+    are none for float32 itself, or if float32 was not run. They are judged if the format `decides`.
     """
     if row.rise is None or row.rise_error is None or row.weights == "float32":
         return []
     half = float(stats.norm.ppf(1 - rules.level / 2)) * row.rise_error
     rise = (row.rise - half, row.rise + half)
-    # If a shuffle diverged, its change and the mean are NaN, and the part is inconclusive.
+    # if a shuffle diverged, its change and the mean are NaN, and the part is inconclusive
     change = statistics.mean(np.array(row.changes, float), rules.level)
-    interval, value = change.interval, change.value if np.isfinite(change.value) else None
-    if interval is not None and not np.isfinite(interval).all():
-        interval = None
-    of_rise = _beyond(rise, rules.descent) if decides else None
-    of_change = _beyond(interval, rules.negligible) if decides else None
-    name = _format(row)
+    of_rise = OPPOSITE[equivalent(rise, rules.descent)] if decides else None
+    of_change = OPPOSITE[equivalent(change.interval, rules.negligible)] if decides else None
     return [
-        part(f"{name}: rise of the loss at w*", of_rise, row.rise, rise),
-        part(f"{name}: relative change of λ̂", of_change, value, interval),
+        part(f"{_format(row)}: rise of the loss at w*", of_rise, row.rise, rise),
+        part(f"{_format(row)}: relative change of λ̂", of_change, change.value, change.interval),
     ]
 
 
-def _beyond(interval: Interval | None, margin: float) -> Verdict:
-    """Judges the claim that there is an effect: the interval must lie wholly outside ± `margin`."""
-    opposite: dict[Verdict, Verdict] = {"supported": "not supported", "not supported": "supported"}
-    verdict = equivalent(interval, margin)
-    return opposite.get(verdict, verdict)
-
-
 class FamiliesCompare(Claim):
+    """Not supported where λ̂ of the two families is not of one kind: a restricted model against a
+    whole one, or another nβ. Else not supported where a quantised model lies outside the prediction
+    interval of the full family's power law in sampled parameters, and supported where all intervals
+    of the ratio to that law are within ± `negligible`. Effect: the ratio of λ̂ per sampled
+    parameter between the models of the nearest size, quantised over full.
+    """
+
     id = "C11"
     title = "λ̂ of different families can be compared"
-    rule = (
-        "Not supported where λ̂ of the two families is not of one kind: a restricted model against "
-        "a whole one, or another nβ. Else not supported where a quantised model lies outside the "
-        "prediction interval of the full family's power law in sampled parameters, and supported "
-        "where all intervals of the ratio to that law are within ± `negligible`. Effect: the ratio "
-        "of λ̂ per sampled parameter between the models of the nearest size, quantised over full."
-    )
     measure = "ratio of λ̂ per sampled parameter at the nearest size, quantised over full"
     needs = "λ̂ of both families"
     sources = (("estimates", "shuffles, sampled_parameters"), ("baselines", "loss"))
@@ -109,17 +105,19 @@ class FamiliesCompare(Claim):
             return None
         apart = np.abs(np.log(quantised.sampled_M[:, None] / full.sampled_M))
         q, f = map(int, np.unravel_index(np.argmin(apart), apart.shape))
-        pair = f"{quantised.models[q]} over {full.models[f]}"
+        names = quantised.models[q], full.models[f]
         llc_q, llc_f = quantised.llc_SxM[:, q], full.llc_SxM[:, f]
-        value, interval = _ratio(
-            llc_q / quantised.sampled_M[q], llc_f / full.sampled_M[f], rules.level
-        )
-        parts = [part(f"{pair}: λ̂ per sampled parameter", None, value, interval)]
-        if np.isfinite([quantised.loss_M[q], full.loss_M[f]]).all():
-            by_nat = _ratio(llc_q / quantised.loss_M[q], llc_f / full.loss_M[f], rules.level)
-            parts.append(part(f"{pair}: λ̂ per nat of the loss at w*", None, *by_nat))
+        ratio = _ratio(llc_q / quantised.sampled_M[q], llc_f / full.sampled_M[f], rules)
+        parts = [part(f"{' over '.join(names)}: λ̂ per sampled parameter", None, *ratio)]
+        rows = [evidence.baselines[name] for name in names if name in evidence.baselines]
+        losses = [row.loss for row in rows if row.loss is not None]
+        if len(losses) == 2:
+            by_nat = _ratio(llc_q / losses[0], llc_f / losses[1], rules)
+            parts.append(
+                part(f"{' over '.join(names)}: λ̂ per nat of the loss at w*", None, *by_nat)
+            )
         verdict, why, judged = _likeness(full, quantised, f, q, rules)
-        return Finding(verdict, why, value, interval, None, (*parts, *judged))
+        return Finding(part("", verdict, *ratio), why, (*parts, *judged))
 
 
 def _likeness(
@@ -148,10 +146,9 @@ def _likeness(
 
 def _differences(full: Family, quantised: Family, f: int, q: int) -> tuple[list[str], list[str]]:
     """Returns what makes λ̂ of the families different quantities, and what only changes it."""
-    share_f, share_q = (
-        family.sampled_M[i] / family.parameters_M[i] for family, i in ((full, f), (quantised, q))
-    )
     unlike, besides = [], []
+    share_q = quantised.sampled_M[q] / quantised.parameters_M[q]
+    share_f = full.sampled_M[f] / full.parameters_M[f]
     if not np.isclose(share_f, share_q):
         unlike.append(
             f"chains move {share_q:.2g} of the parameters of {quantised.models[q]}, "
@@ -167,23 +164,19 @@ def _differences(full: Family, quantised: Family, f: int, q: int) -> tuple[list[
     return unlike, besides
 
 
-def _ratio(a_S: Array, b_S: Array, level: float) -> tuple[float | None, Interval | None]:
+def _ratio(a_S: Array, b_S: Array, rules: Rules) -> tuple[float, Interval | None]:
     """Returns mean(a)/mean(b) and Welch's interval of it on the log scale (delta method). The
     interval is None unless the t intervals of both means lie above 0.
     """
-    a_S, b_S = a_S[np.isfinite(a_S)], b_S[np.isfinite(b_S)]
-    if not len(a_S) or not len(b_S) or not np.mean(b_S):
-        return None, None
-    value = float(np.mean(a_S) / np.mean(b_S))
-    for effect in (statistics.mean(a_S, level), statistics.mean(b_S, level)):
-        if effect.interval is None or effect.interval[0] <= 0:
-            return value, None
-    squared = np.array([np.var(x, ddof=1) / len(x) / np.mean(x) ** 2 for x in (a_S, b_S)])
-    total = float(squared.sum())
-    freedom = (
-        total**2 / float((squared**2 / (len(a_S) - 1, len(b_S) - 1)).sum()) if total > 0 else 1.0
-    )
-    half = float(stats.t.ppf(1 - level / 2, freedom)) * total**0.5
+    a, b = mean(a_S, rules), mean(b_S, rules)
+    value = a.value / b.value if b.value else float("nan")
+    if any(effect.interval is None or effect.interval[0] <= 0 for effect in (a, b)):
+        return value, None
+    samples = known(a_S), known(b_S)
+    squared = np.array([np.var(x, ddof=1) / len(x) / np.mean(x) ** 2 for x in samples])
+    total, freedoms = float(squared.sum()), [len(x) - 1 for x in samples]
+    freedom = total**2 / float((squared**2 / freedoms).sum()) if total > 0 else 1.0
+    half = float(stats.t.ppf(1 - rules.level / 2, freedom)) * total**0.5
     return value, (value * float(np.exp(-half)), value * float(np.exp(half)))
 
 
@@ -191,20 +184,18 @@ def _against_law(full: Family, quantised: Family, rules: Rules) -> list[Part]:
     """Compares λ̂ of each quantised model with the full family's power law, which is fitted to log λ̂
     against log sampled parameters. Returns no part if the law cannot be fitted.
     """
-    known = all(np.isfinite(family.llc_SxM).any(0).all() for family in (full, quantised))
-    if len(full.models) < 3 or not known:
+    every = [family.llc_SxM for family in (full, quantised)]
+    if len(full.models) < 3 or not all(np.isfinite(llc_SxM).any(0).all() for llc_SxM in every):
         return []
-    llc_F, llc_Q = (np.nanmean(family.llc_SxM, axis=0) for family in (full, quantised))
-    if not (llc_F > 0).all() or not (llc_Q > 0).all():
+    llc_F, llc_Q = (np.nanmean(llc_SxM, axis=0) for llc_SxM in every)
+    if min(llc_F.min(), llc_Q.min()) <= 0:
         return []
     x_F, x_Q = np.log(full.sampled_M), np.log(quantised.sampled_M)
     law = np.polynomial.Polynomial.fit(x_F, np.log(llc_F), 1)
     residual_F = np.log(llc_F) - law(x_F)
     spread = (residual_F @ residual_F / (len(x_F) - 2)) ** 0.5
-    error_Q = (
-        spread * (1 + 1 / len(x_F) + (x_Q - x_F.mean()) ** 2 / (len(x_F) * np.var(x_F))) ** 0.5
-    )
-    half_Q = float(stats.t.ppf(1 - rules.level / 2, len(x_F) - 2)) * error_Q
+    leverage_Q = 1 / len(x_F) + (x_Q - x_F.mean()) ** 2 / (len(x_F) * np.var(x_F))
+    half_Q = stats.t.ppf(1 - rules.level / 2, len(x_F) - 2) * spread * (1 + leverage_Q) ** 0.5
     parts = []
     for name, off, half in zip(quantised.models, np.log(llc_Q) - law(x_Q), half_Q, strict=True):
         band = (float(np.expm1(off - half)), float(np.expm1(off + half)))

@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import inf, nan
 
 import numpy as np
 
 from replicate.estimation import statistics
 from replicate.estimation.statistics import Effect, Interval
-from replicate.study.claims.base import Finding
-from replicate.study.claims.evidence import Array, Family, Rules
-from replicate.study.records import Part, Verdict
+from replicate.study.claims.base import Finding, inconclusive, part
+from replicate.study.claims.evidence import Array, Family
+from replicate.study.records.verdicts import Part, Verdict
+from replicate.study.rules import Rules
 
 
-def directed(effect: Effect, level: float, null: float = 0.0, below: bool = False) -> Verdict:
+def directed(
+    name: str, effect: Effect, level: float, null: float = 0.0, below: bool = False
+) -> Part:
     """Judges the claim that an effect is above `null`. Either verdict needs both the one-sided test
     and the interval.
 
     Args:
+        name: the name of the part.
         effect: the effect, its interval and its one-sided p values.
         level: the significance level of the tests.
         null: the value that the effect is compared with.
         below: whether the claim is that the effect is below `null`.
     """
-    if effect.interval is None or effect.above is None or effect.below is None:
-        return "inconclusive"
-    up = effect.above < level and effect.interval[0] > null
-    down = effect.below < level and effect.interval[1] < null
-    if down if below else up:
-        return "supported"
-    return "not supported" if up or down else "inconclusive"
+    low, high = effect.interval or (-inf, inf)
+    rises = effect.above is not None and effect.above < level and low > null
+    falls = effect.below is not None and effect.below < level and high < null
+    verdict: Verdict = "inconclusive"
+    if rises or falls:
+        verdict = "supported" if falls == below else "not supported"
+    p = effect.below if below else effect.above
+    return part(name, verdict, effect.value, effect.interval, p)
 
 
 def equivalent(interval: Interval | None, margin: float) -> Verdict:
     """Judges the claim that there is no effect. It is supported if the interval lies within
     ± `margin`, and not supported if the interval lies wholly outside.
     """
-    if interval is None:
-        return "inconclusive"
-    low, high = interval
+    low, high = interval or (-inf, inf)
     if -margin <= low and high <= margin:
         return "supported"
     return "not supported" if low > margin or high < -margin else "inconclusive"
@@ -46,12 +51,11 @@ def equivalent(interval: Interval | None, margin: float) -> Verdict:
 
 def together(verdicts: Sequence[Verdict | None]) -> Verdict:
     """Judges a claim about every model. It is supported if it holds for all of them, and not
-    supported if it fails for one. Verdicts of None do not count.
+    supported if it fails for one.
     """
-    counted = {verdict for verdict in verdicts if verdict is not None}
-    if "not supported" in counted:
+    if "not supported" in verdicts:
         return "not supported"
-    return "supported" if counted == {"supported"} else "inconclusive"
+    return "supported" if set(verdicts) == {"supported"} else "inconclusive"
 
 
 def deciding(parts: Sequence[Part]) -> Part:
@@ -63,24 +67,22 @@ def deciding(parts: Sequence[Part]) -> Part:
     return max(same, key=lambda part: abs(part.effect or 0.0))
 
 
-def part(
-    name: str,
-    verdict: Verdict | None,
-    effect: float | None,
-    interval: Interval | None = None,
-    p: float | None = None,
-) -> Part:
-    """Returns a part; a verdict of None reports it without judging it."""
-    return Part(name=name, verdict=verdict, effect=effect, interval=interval, p_value=p)
+def known(values: Sequence[float | None] | Array) -> Array:
+    """Returns the values that are finite."""
+    values_N = np.array(values, float)
+    return values_N[np.isfinite(values_N)]
 
 
-def directed_part(
-    name: str, effect: Effect, level: float, null: float = 0.0, below: bool = False
-) -> Part:
-    """Returns a part that is judged by `directed`, with the p value in the claim's direction."""
-    verdict = directed(effect, level, null, below)
-    p = effect.below if below else effect.above
-    return part(name, verdict, effect.value, effect.interval, p)
+def mean(values: Sequence[float | None] | Array, rules: Rules) -> Effect:
+    """Returns the mean of the finite values with its t interval; NaN if there are none."""
+    known_N = known(values)
+    return statistics.mean(known_N, rules.level) if len(known_N) else Effect(nan, None, None, None)
+
+
+def with_page(effect: Effect, values_BxK: Array) -> Effect:
+    """Returns an effect with the p values of Page's test that the columns rise, or fall."""
+    rises, falls = statistics.page(values_BxK), statistics.page(values_BxK[:, ::-1])
+    return replace(effect, above=rises, below=falls)
 
 
 def complete(llc_SxM: Array, sizes_M: Array) -> tuple[Array, Array]:
@@ -96,10 +98,10 @@ def too_few(llc_SxM: Array, models: int) -> Finding | None:
     if shuffles >= 2 and found >= models:
         return None
     needed = f"two shuffles of {models} models at least would decide it"
-    return Finding("inconclusive", f"There are {shuffles} shuffles of {found} models; {needed}.")
+    return inconclusive(f"There are {shuffles} shuffles of {found} models; {needed}.")
 
 
-def words(verdict: Verdict | None, *, supported: str, against: str, undecided: str) -> str:
+def words(verdict: Verdict | None, *, supported: str, against: str, undecided: str = "") -> str:
     """Returns the words for a verdict: `supported`, `against` or, for any other, `undecided`."""
     return {"supported": supported, "not supported": against}.get(str(verdict), undecided)
 
@@ -140,15 +142,10 @@ def left_out(family: Family) -> str:
     shuffles = len(family.llc_SxM)
     lost = shuffles - len(complete(family.llc_SxM, family.parameters_M)[0])
     where = "where all chains of a model diverged"
-    words = f" Left out: {lost} of {shuffles} shuffles, {where}." if lost else ""
-    return words + not_run(family)
+    told = f" Left out: {lost} of {shuffles} shuffles, {where}." if lost else ""
+    return told + not_run(family.missing)
 
 
-def not_run(*families: Family) -> str:
+def not_run(models: Sequence[str]) -> str:
     """Says which models were not run; empty if all were."""
-    return names_not_run([name for family in families for name in family.missing])
-
-
-def names_not_run(names: Sequence[str]) -> str:
-    """Says that these models were not run; empty if there are none."""
-    return f" Not run: {', '.join(names)}." if names else ""
+    return f" Not run: {', '.join(models)}." if models else ""

@@ -1,10 +1,19 @@
-"""Defines the records that are published in results/<study>/*.json, and their JSON Schemas."""
+"""Writes and reads the records that are published in results/<study>/*.json, and makes their JSON
+Schemas.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
-from replicate.study.records.base import Record, parse, read, schema, write
+from pydantic import TypeAdapter, ValidationError
+
+from replicate.data.json_io import write_json
+from replicate.errors import UserError
+from replicate.study.records.base import Record
 from replicate.study.records.experiments import (
     Importance,
     OriginalProtocol,
@@ -29,44 +38,9 @@ from replicate.study.records.verdicts import (
     Coverage,
     JudgedClaim,
     NegativeControl,
-    Part,
-    Rung,
-    Source,
-    Verdict,
 )
 
-__all__ = [
-    "COLLECTED",
-    "FILES",
-    "Aggregate",
-    "Analysis",
-    "Baseline",
-    "Calibrated",
-    "Coverage",
-    "Estimate",
-    "Extraction",
-    "Importance",
-    "JudgedClaim",
-    "Metric",
-    "NegativeControl",
-    "OriginalProtocol",
-    "Part",
-    "Provenance",
-    "Quantised",
-    "Record",
-    "Refused",
-    "Rung",
-    "Source",
-    "ThinnedTrace",
-    "Training",
-    "Transferred",
-    "Trial",
-    "Verdict",
-    "parse",
-    "read",
-    "schemas",
-    "write",
-]
+R = TypeVar("R", bound=Record)
 
 COLLECTED: dict[str, type[Record]] = {  # written by `collect`, for one study
     "baselines": Baseline,
@@ -92,13 +66,58 @@ FILES: dict[str, type[Record]] = COLLECTED | {
 }
 
 
+def write(path: Path, records: Sequence[Record]) -> None:
+    """Writes a list of records of one kind."""
+    write_json(path, [record.model_dump() for record in records])
+
+
+def read(path: Path, kind: type[R]) -> list[R]:
+    """Reads a file with a list of records of one kind.
+
+    Raises:
+        UserError: the file is missing, or is not such a list.
+    """
+    try:
+        return parse(path.read_bytes(), kind)
+    except (OSError, ValueError, RecursionError) as error:
+        remedy = "run the stage that writes it again"
+        raise UserError(f"{path}: {explain(error)}; {remedy}") from None
+
+
+def parse(text: bytes, kind: type[R]) -> list[R]:
+    """Reads the records of one kind from JSON.
+
+    Raises:
+        ValueError: the text is not a list of such records, or a number in it is not finite.
+    """
+    rows: list[R] = TypeAdapter(list[kind]).validate_python(  # pyright: ignore[reportInvalidTypeForm]
+        json.loads(text, parse_constant=_refuse)
+    )
+    return rows
+
+
+def _refuse(constant: str) -> None:
+    """Rejects NaN and Infinity, which Python's reader accepts and JSON does not have."""
+    raise ValueError(constant)
+
+
+def explain(error: Exception) -> str:
+    """Says why a file could not be read: its first wrong field, or the name of the error."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+    return f"cannot be read ({type(error).__name__})"
+
+
 def schemas() -> dict[str, dict[str, Any]]:
     """Returns the JSON Schema of every file of results/, by its name; `metrics` is a mapping by
     model, all others are lists.
     """
-    metrics = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "additionalProperties": Metric.model_json_schema(),
-    }
-    return {name: schema(kind) for name, kind in FILES.items()} | {"metrics": metrics}
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    metrics = {"type": "object", "additionalProperties": Metric.model_json_schema()}
+    found: dict[str, dict[str, Any]] = {"metrics": dialect | metrics}
+    for name, kind in FILES.items():
+        items = kind.model_json_schema()
+        nested = {"$defs": items.pop("$defs")} if "$defs" in items else {}
+        found[name] = {**dialect, "type": "array", "items": items, **nested}
+    return found

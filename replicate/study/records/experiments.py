@@ -6,16 +6,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from replicate.study.records.base import Record
+from replicate.study.records.base import ModelRecord, Record
 
 Rule = Literal["stability", "efficiency", "accuracy"]
 
 
-class Trial(Record):
+class Trial(ModelRecord):
     """One setting of a search, with λ̂ by `controlled` of each chain on its own."""
 
-    family: str
-    model: str
     proposed_by: Literal["grid", "tpe"]
     sampler: str
     lr: float
@@ -62,13 +60,11 @@ class Importance(Record):
     """one value for each bootstrap resample of the trials"""
 
 
-class Transferred(Record):
+class Transferred(ModelRecord):
     """λ̂ by `controlled` of one model at the chosen step size times `factor`. Shuffles are paired
     across factors: same batches, same noise.
     """
 
-    family: str
-    model: str
     factor: float
     lr: float
     llc: float | None
@@ -82,13 +78,11 @@ class Transferred(Record):
     """of each chain, burn-in included"""
 
 
-class Quantised(Record):
+class Quantised(ModelRecord):
     """One model in one weight format. Batches and noise are the same in every format; changes are
     paired with float32 and the same `moved`.
     """
 
-    family: str
-    model: str
     weights: str
     moved: Literal["restricted", "full"]
     """whether chains move what nf4 leaves unquantised (restricted) or everything (full)"""
@@ -117,11 +111,9 @@ class Quantised(Record):
     """of each chain, burn-in included"""
 
 
-class OriginalProtocol(Record):
+class OriginalProtocol(ModelRecord):
     """The protocol of November 2023 on one model."""
 
-    family: str
-    model: str
     nbeta: float
     factor: float
     """n/ln n, which the study multiplied by instead of nβ"""

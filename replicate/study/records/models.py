@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replicate.study.records.base import Record
+from replicate.study.records.base import ModelRecord, Record
 
 
 class Extraction(Record):
@@ -18,13 +18,11 @@ class Extraction(Record):
     length: int
 
 
-class Training(Record):
+class Training(ModelRecord):
     """How far the training of a control model got (nats per token over all positions of the
     windows; `label_…` at the last position alone).
     """
 
-    family: str
-    model: str
     steps: int
     epochs: float
     loss: float
@@ -37,11 +35,9 @@ class Training(Record):
     """the constant-rate phase ended because the loss was flat, not at the step limit"""
 
 
-class Baseline(Record):
+class Baseline(ModelRecord):
     """The sampled loss at w*, over all examples (nats per label)."""
 
-    family: str
-    model: str
     loss: float | None
     standard_error: float | None
     gradient_norm: float | None
@@ -62,13 +58,11 @@ class Baseline(Record):
     """SHA-256 of the windows that the loss was computed on"""
 
 
-class Estimate(Record):
+class Estimate(ModelRecord):
     """λ̂ of one model by one estimator. λ̂, its errors and its interval (95 %) have no unit; they
     are null where they are not finite.
     """
 
-    family: str
-    model: str
     weights: str
     """weight format of the chains"""
     parameters: int
@@ -110,11 +104,9 @@ class Estimate(Record):
     """λ̂ of each shuffle of the data"""
 
 
-class ThinnedTrace(Record):
+class ThinnedTrace(ModelRecord):
     """What a page of diagnostics shows of one model, thinned; steps below 0 are burn-in."""
 
-    family: str
-    model: str
     baseline_loss: float
     """mean loss at w* over all examples (nats per label)"""
     step: list[int]
@@ -130,13 +122,11 @@ class ThinnedTrace(Record):
     """what is wrong, in plain words; empty where nothing is"""
 
 
-class Provenance(Record):
+class Provenance(ModelRecord):
     """What one model's chains came from. All hashes are SHA-256. Commit, time and duration of each
     run are in logs/runs.jsonl.
     """
 
-    family: str
-    model: str
     seed: int
     parameters: dict[str, str]
     """hash of each part of params.yaml that the results depend on, as canonical JSON"""
@@ -158,11 +148,9 @@ class Provenance(Record):
     versions: dict[str, str | None] | None
 
 
-class Refused(Record):
+class Refused(ModelRecord):
     """A trace that is on disk and does not belong to what params.yaml asks for now."""
 
-    family: str
-    model: str
     path: str
     reason: str
 
