@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,16 +30,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[1]
 PIPELINE = PACKAGE.parent / "dvc.yaml"
-UNITS = (  # the stages that run units
-    "pretrain",
-    "baseline",
-    "search",
-    "estimate",
-    "transfer",
-    "original",
-    "quantisation",
-    "calibrate",
-)
+CHAINS = ("search", "estimate", "transfer", "original", "quantisation")  # the stages that sample
+UNITS = ("pretrain", "baseline", *CHAINS, "calibrate")  # the stages that run units
 
 
 def key(**parts: Any) -> str:
@@ -110,9 +103,8 @@ def contents(stage: str) -> str:
 
 def _files(stage: str) -> list[Path]:
     paths = [PACKAGE.parent / name for name in dependencies(stage)]
-    return [
-        file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])
-    ]
+    found = [sorted(path.rglob("*.py")) if path.is_dir() else [path] for path in paths]
+    return list(chain.from_iterable(found))
 
 
 @cache
@@ -135,7 +127,7 @@ def _essence(source: bytes) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [line for line in body if not _is_text(line)]  # pyright: ignore[reportAttributeAccessIssue]
+            body[:] = [line for line in body if not _is_text(line)]
     return ast.dump(tree)
 
 

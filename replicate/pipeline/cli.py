@@ -38,30 +38,23 @@ BY_MODEL = ("pretrain", "baseline", "estimate", "transfer", "original", "quantis
 
 
 class Group(click.Group):
-    """Lists commands in the order of their definition, and prints a user's mistake as one line."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+    """Prints a user's mistake as one line, and then ends with exit code 2."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Runs a command as click does, but prints click's own errors as one line too."""
         try:
             code = super().main(*args, **(extra | {"standalone_mode": False}))
+            sys.exit(code if isinstance(code, int) else 0)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             name = context.command_path if context else NAME
-            said = UserError(f"{error.format_message().rstrip('.')}; see `{name} --help`")
-            click.echo(f"error: {said}", err=True)
-            code = 2
-        except click.Abort:
-            code = 1
+            line = UserError(f"{error.format_message().rstrip('.')}; see `{name} --help`")
         except Exception as error:
             line = error if isinstance(error, UserError) else refusal(error)
             if line is None:
                 raise
-            click.echo(f"error: {line}", err=True)
-            code = 2
-        sys.exit(code if isinstance(code, int) else 0)
+        click.echo(f"error: {line}", err=True)
+        sys.exit(2)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,22 +80,19 @@ def add_stage(name: str, kind: str | None, purpose: str) -> None:
         help_ = "Address of a running dask scheduler that takes the work."
         options.append(click.Option(["--scheduler"], metavar="ADDRESS", help=help_))
 
-    def run(**given: str | None) -> None:
+    def run(scheduler: str | None = None, **given: str | None) -> None:
         from replicate.pipeline import cache, config, parallel, runs
 
         found = config.load()
-        scheduler = given.pop("scheduler", None)
         if scheduler is not None:
             machine = found.machine.model_copy(update={"scheduler": scheduler})
             found = found.model_copy(update={"machine": machine})
         argument = given.pop(kind) if kind else None
         if kind is not None:
-            section = found.families if kind == "family" else found.studies
-            if argument not in section:
-                names = ", ".join(section)
-                raise UserError(
-                    f"{kind} {argument!r}: params.yaml has none of that name; give one of {names}"
-                )
+            names = found.families if kind == "family" else found.studies
+            if argument not in names:
+                said = f"params.yaml has none of that name; give one of {', '.join(names)}"
+                raise UserError(f"{kind} {argument!r}: {said}")
         elsewhere = found.machine.scheduler or parallel.shared()
         if name in cache.UNITS and found.machine.workers != 1 and not elsewhere:
             parallel.prepare_forks()  # the new process imports torch meanwhile
@@ -135,16 +125,11 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--seed", default=0, show_default=True)
 @as_json
 def llc(
-    model: str,
-    text: Path,
-    revision: str | None,
-    length: int,
-    as_json: bool,
-    **settings: Any,
+    model: str, text: Path, revision: str | None, length: int, as_json: bool, **settings: Any
 ) -> None:
     """Estimate λ̂ of one model on a text, without params.yaml.
 
-    MODEL is a folder that holds a model, or a repository of the hub with a revision.
+    MODEL is a folder with a model, or a repository of the hub with a revision.
     """
     from replicate import api
     from replicate.data import corpora, windows

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,8 +26,8 @@ from replicate.errors import UserError
 from replicate.models import loading, restrictions
 from replicate.models.config import work as examined_examples
 from replicate.pipeline import parallel
-from replicate.pipeline.config import Config, Family, LocalModel, TrainedModel
-from replicate.pipeline.config.family import Search
+from replicate.pipeline.config import Config, Family
+from replicate.pipeline.config.family import OnDisk, Search, TrainedModel
 from replicate.pipeline.doctor import free_memory
 from replicate.pipeline.work.plans import MOVED
 from replicate.reporting import terminal
@@ -42,6 +42,11 @@ ACTIVATIONS = 24  # numbers that a block stores for backward, per token and unit
 WORKER = 0.5e9  # bytes of a worker process before it loads a model
 REVIEWS = 25_000  # assumed size of every corpus
 SHARE = 0.4  # share of a named device's peak speed that a step reaches
+FORMATS: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(("parameters", "sampled", "operations"), lambda value: number(value, 3)),
+    "memory": lambda size: "" if size is None else f"{size / 1e9:.2f} GB",
+    "seconds": lambda seconds: "" if seconds is None else duration(seconds),
+}
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,17 @@ class Device:
         memory: free bytes of one GPU, or of the memory that all workers on a CPU share.
         workers: the number of worker processes.
         gpu: whether the device is a GPU.
-        pace: returns, for a compute dtype, the operations per second of one worker, and the seconds
-            of overhead that a step has for each block.
+        peak: operations per second for each compute dtype; None to time small models here.
     """
 
     memory: float
-    workers: int
-    gpu: bool
-    pace: Callable[[str], tuple[float, float]]
+    workers: int = 1
+    gpu: bool = True
+    peak: Mapping[str, float] | None = None
+
+    def pace(self, dtype: str) -> tuple[float, float]:
+        """Returns operations per second of a worker, and a step's seconds of overhead per block."""
+        return timed(dtype) if self.peak is None else (SHARE * self.peak[dtype], 0.0)
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,10 @@ def run(config: Config, study: str | None, device: str | None, as_json: bool) ->
     """Prints what one study costs, or if `study` is None, what all studies cost.
 
     Args:
+        config: all parameters.
+        study: the name of the study.
         device: a name in cost.yaml; None for this machine, on which small models are timed.
+        as_json: whether JSON is printed.
 
     Raises:
         UserError: the study or the device does not exist.
@@ -133,7 +144,7 @@ def run(config: Config, study: str | None, device: str | None, as_json: bool) ->
     for kind, name, known in (("study", study, config.studies), ("device", device, DEVICES)):
         if name is not None and name not in known:
             raise UserError(f"plan: {name!r} is no known {kind}; write one of {', '.join(known)}")
-    where = this_machine(config) if device is None else _named(**DEVICES[device])
+    where = Device(DEVICES[device]["memory"], peak=DEVICES[device]) if device else here(config)
     studies = config.studies if study is None else [study]
     listed = [work for name in studies for work in list_work(config, name)]
     works = {str(work): work for work in listed}.values()  # families may be in several studies
@@ -142,12 +153,7 @@ def run(config: Config, study: str | None, device: str | None, as_json: bool) ->
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    formats = {
-        **dict.fromkeys(("parameters", "sampled", "operations"), lambda value: number(value, 3)),
-        "memory": lambda size: "" if size is None else f"{size / 1e9:.2f} GB",
-        "seconds": lambda seconds: "" if seconds is None else duration(seconds),
-    }
-    columns = [Column(name, format=formats.get(name)) for name in rows[0]]
+    columns = [Column(name, format=FORMATS.get(name)) for name in rows[0]]
     total = duration(sum(row["seconds"] or 0.0 for row in rows))
     title = f"plan for {device or 'this machine'}: about {total} for what fits"
     terminal.show(Table(title, columns, [list(row.values()) for row in rows]))
@@ -199,11 +205,11 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
     forward = shape.forward(tokens, tokens if training else 1)
     frozen = sampled <= shape.parameters - shape.matrices  # then the matrices have no gradients
     passes = 3 + family.gradient_checkpointing - frozen
-    step = passes * family.sampling.batch_size * forward
+    step, examined = passes * family.sampling.batch_size * forward, work.examples * forward
     memory = shape.memory(family)
     needed = memory / family.gpus_per_model if device.gpu else device.workers * (WORKER + memory)
     found |= {"parameters": shape.parameters, "sampled": sampled, "memory": memory}
-    found["operations"] = work.steps * step + work.examples * forward
+    found["operations"] = work.steps * step + examined
     if family.device == "cuda" and not device.gpu:
         return found | {"fit": "needs a GPU"}
     if needed > device.memory:
@@ -213,7 +219,7 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
     batches = math.ceil(family.sampling.batch_size / (family.microbatch_size or math.inf)) or 1
     seconds = work.steps * (step / speed + batches * shape.layers * overhead)
     seconds /= 1 if training else device.workers
-    return found | {"seconds": seconds + work.examples * forward / speed, "fit": "fits"}
+    return found | {"seconds": seconds + examined / speed, "fit": "fits"}
 
 
 def shape(config: Config, name: str) -> Shape | None:
@@ -225,24 +231,24 @@ def shape(config: Config, name: str) -> Shape | None:
         given = model.model_dump(include={"architecture", "layers", "width", "heads"})
         given |= {"vocabulary": vocabulary, "length": family.length}
         return None if vocabulary is None else Shape(loading.configuration(**given))
-    noted = None
-    if isinstance(model, LocalModel):
-        cached = f"{model.path}/config.json"
+    if isinstance(model, OnDisk):
+        cached, noted = f"{model.path}/config.json", None
     else:
         cached = hf.try_to_load_from_cache(model.repository, "config.json", revision=model.revision)
         noted = CONFIGURATIONS.get(model.repository)
-    if isinstance(cached, str):
-        try:
+    try:
+        if isinstance(cached, str):
             return Shape(AutoConfig.from_pretrained(Path(cached).parent, trust_remote_code=False))
-        except (OSError, ValueError, KeyError):  # transformers does not know the model
-            return None
+    except (OSError, ValueError, KeyError):  # transformers does not know the model
+        return None
     return None if noted is None else Shape(AutoConfig.for_model(**noted))
 
 
-def this_machine(config: Config) -> Device:
+def here(config: Config) -> Device:
     """Returns this machine's first GPU, or its CPU."""
-    workers, gpu = parallel.count(config.machine.workers), torch.cuda.is_available()
-    return Device(torch.cuda.mem_get_info()[0] if gpu else free_memory(), workers, gpu, timed)
+    gpu = torch.cuda.is_available()
+    memory = torch.cuda.mem_get_info()[0] if gpu else free_memory()
+    return Device(memory, parallel.count(config.machine.workers), gpu)
 
 
 @cache
@@ -252,28 +258,27 @@ def timed(dtype: str) -> tuple[float, float]:
     Returns:
         The operations per second, and the seconds of overhead that a step has for each block.
     """
-    device, seconds, operations = loading.device("any", "plan").type, [], []
+    device = loading.device("any", "plan").type
     torch.set_num_threads(1)  # as in a worker
-    for width in (64, 256 if device == "cpu" else 4096):
-        given = {"layers": 2, "width": width, "heads": width // 64, "vocabulary": 512, "length": 64}
-        config = loading.configuration("gpt2", **given)
-        operations.append(3 * 16 * Shape(config).forward(64, 64))
-        model, times = AutoModelForCausalLM.from_config(config).to(device), []
-        tokens = torch.zeros(16, 64, dtype=torch.long, device=device)
-        for _ in range(4):
-            begun = time.perf_counter()
-            with torch.autocast(device, torch.bfloat16, dtype == "bfloat16"):
-                loss = model(input_ids=tokens).logits.float().mean()
-            loss.backward()
-            loss.item()  # waits for a GPU
-            times.append(time.perf_counter() - begun)
-        seconds.append(median(times[1:]))
-    speed = (operations[1] - operations[0]) / max(seconds[1] - seconds[0], 1e-9)
-    return speed, max(0.0, seconds[0] - operations[0] / speed) / 2
+    narrow, wide = (_step(width, device, dtype) for width in (64, 256 if device == "cpu" else 4096))
+    speed = (wide[0] - narrow[0]) / max(wide[1] - narrow[1], 1e-9)
+    return speed, max(0.0, narrow[1] - narrow[0] / speed) / 2
 
 
-def _named(memory: float, **peak: float) -> Device:
-    return Device(memory, 1, True, lambda dtype: (SHARE * peak[dtype], 0.0))
+def _step(width: int, device: str, dtype: str) -> tuple[float, float]:
+    """Returns the operations and the seconds of a step of a model of two blocks."""
+    given = {"layers": 2, "width": width, "heads": width // 64, "vocabulary": 512, "length": 64}
+    config = loading.configuration("gpt2", **given)
+    model, seconds = AutoModelForCausalLM.from_config(config).to(device), []
+    tokens = torch.zeros(16, 64, dtype=torch.long, device=device)
+    for _ in range(4):
+        begun = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, dtype == "bfloat16"):
+            loss = model(input_ids=tokens).logits.float().mean()
+        loss.backward()
+        loss.item()  # waits for a GPU
+        seconds.append(time.perf_counter() - begun)
+    return 3 * 16 * Shape(config).forward(64, 64), median(seconds[1:])
 
 
 def _changed(family: Family, weights: str | None = None, **sampling: Any) -> Family:

@@ -19,9 +19,9 @@ from packaging.requirements import Requirement
 
 from replicate.errors import UserError
 from replicate.models import hub
-from replicate.pipeline import environment, git
-from replicate.pipeline.config import Config, HubCorpus, HubModel, HubTokenizer
-from replicate.pipeline.stages import paper
+from replicate.pipeline import environment
+from replicate.pipeline.config import Config
+from replicate.pipeline.config.family import HubFile, OnHub
 
 MAKE = "remove .venv and run `make setup`"
 WORKER = 0.8e9  # bytes of memory that a worker takes
@@ -34,7 +34,7 @@ class Check:
     """The result of one check. If something is missing, `remedy` says what to do.
 
     Attributes:
-        needed_by: the studies that cannot run without it, or `pdf`.
+        needed_by: the studies that cannot run without it.
     """
 
     name: str
@@ -51,54 +51,37 @@ def run(config: Config, as_json: bool) -> bool:
     """
     checks = list(examine(config))
     lacking = {
-        target: list(dict.fromkeys(c.name for c in checks if c.remedy and target in c.needed_by))
-        for target in (*config.studies, "pdf")
+        study: list(dict.fromkeys(c.name for c in checks if c.remedy and study in c.needed_by))
+        for study in config.studies
     }
     if as_json:
         print(json.dumps({"checks": [asdict(check) for check in checks], "lacking": lacking}))
     else:
         for check in checks:
             remedy = f"; {check.remedy}" if check.remedy else ""
-            remedy += f" (for {', '.join(check.needed_by)})" if remedy and check.needed_by else ""
+            remedy += f" (for {', '.join(check.needed_by)})" if remedy else ""
             print(f"{'lack' if remedy else 'ok':<5} {check.name:<10} {check.found}{remedy}")
-        for target, names in lacking.items():
-            print(f"{target}: {'no, because of ' + ', '.join(names) if names else 'yes'}")
-    return not any(lacking[name] for name in (["demo"] if "demo" in lacking else config.studies))
+        for study, names in lacking.items():
+            print(f"{study}: {'no, because of ' + ', '.join(names) if names else 'yes'}")
+    return not (lacking["demo"] if "demo" in lacking else any(lacking.values()))
 
 
 def examine(config: Config) -> Iterator[Check]:
     """Yields a check of each thing that the studies need."""
-    all_studies = tuple(config.studies)
+    studies, free = tuple(config.studies), free_memory()
     remedy = "" if sys.version_info[:2] == (3, 11) else "make setup PYTHON=python3.11"
-    yield Check("Python", sys.version.split()[0], remedy, all_studies)
-    yield packages(Path("requirements"), all_studies)
+    yield Check("Python", sys.version.split()[0], remedy, studies)
+    yield packages(Path("requirements"), studies)
     cores = len(os.sched_getaffinity(0))
     yield Check("processor", f"{environment.processor()}, {cores} cores")
     workers = cores if config.machine.workers == "auto" else config.machine.workers
-    remedy = "" if free_memory() > workers * WORKER else "lower machine.workers in params.yaml"
-    room = f"{free_memory() / 1e9:.1f} GB free for {workers} workers"
-    yield Check("memory", room, remedy, all_studies)
+    remedy = "" if free > workers * WORKER else "lower machine.workers in params.yaml"
+    yield Check("memory", f"{free / 1e9:.1f} GB free for {workers} workers", remedy, studies)
     on_gpu = {name for name, family in config.families.items() if family.device == "cuda"}
     yield gpu(tuple(name for name, s in config.studies.items() if on_gpu & {*s.families}))
-    yield disk(all_studies)
-    try:
-        commit, changed = git.state()
-        yield Check("git", f"{(commit or 'none')[:8]}, {'changed since' if changed else 'clean'}")
-    except UserError as error:
-        yield refused("git", error)
-    yield dvc(Path(".dvc"), all_studies)
+    yield disk(studies)
+    yield dvc(Path(".dvc"), studies)
     yield from hub_access(config)
-    try:
-        paper.check()
-        yield Check("LaTeX", "latexmk is here")
-    except UserError as error:
-        yield refused("LaTeX", error, "pdf")
-
-
-def refused(name: str, error: UserError, *needed_by: str) -> Check:
-    """Returns a failed check from an error whose text is `what is wrong; the remedy`."""
-    found, _, remedy = str(error).partition("; ")
-    return Check(name, found, remedy or "see README.md", needed_by)
 
 
 def free_memory() -> float:
@@ -175,9 +158,10 @@ def hub_access(config: Config) -> Iterator[Check]:
         try:
             hub.ask(repository, revision, name or "config.json", kind, PATIENCE)
         except UserError as error:
+            found, _, remedy = str(error).partition("; ")
             silent = isinstance(error, hub.UnreachableError)
             needed_by = set().union(*lacking.values()) if silent else studies
-            yield refused("hub", error, *sorted(needed_by))
+            yield Check("hub", found, remedy or "see README.md", tuple(sorted(needed_by)))
             if silent:
                 return
 
@@ -190,14 +174,15 @@ def hub_files(config: Config) -> dict[File, set[str]]:
     """
     found: dict[File, set[str]] = {}
     for study, settings in config.studies.items():
-        for name in settings.families:
-            family = config.families[name]
-            sources = [config.corpora[family.corpus], config.tokenizers[family.tokenizer]]
-            sources += family.models.values()
-            for source in sources:
-                if isinstance(source, HubCorpus | HubTokenizer | HubModel):
-                    kind = "dataset" if isinstance(source, HubCorpus) else "model"
-                    name = "tokenizer.json" if isinstance(source, HubTokenizer) else ""
-                    key = (source.repository, source.revision, getattr(source, "file", name), kind)
+        for family in (config.families[name] for name in settings.families):
+            sources: list[tuple[object, str, str]] = [
+                (config.corpora[family.corpus], "", "dataset")
+            ]
+            sources.append((config.tokenizers[family.tokenizer], "tokenizer.json", "model"))
+            sources += [(model, "", "model") for model in family.models.values()]
+            for source, name, kind in sources:
+                if isinstance(source, OnHub):
+                    file = source.file if isinstance(source, HubFile) else name
+                    key = (source.repository, source.revision, file, kind)
                     found.setdefault(key, set()).add(study)
     return found

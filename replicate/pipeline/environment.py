@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,33 +16,28 @@ PACKAGES = ("bitsandbytes", "numba", "numpy", "torch", "transformers")
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
     """Returns packages' versions without importing them; None for one that is not installed."""
-    found: dict[str, str | None] = {}
+    found: dict[str, str | None] = dict.fromkeys(packages)
     for name in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
     return found
 
 
 def processor() -> str:
     """Returns the name of the CPU's model."""
-    file = Path("/proc/cpuinfo")
-    lines = (
-        file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-    )
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if named := re.search(r"^model name\s*: *(.+)$", text, re.MULTILINE):
+            return named[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def device() -> str:
     """Returns the device that the process has used: the GPU if torch used one, else the CPU."""
     torch = sys.modules.get("torch")
-    return (
-        torch.cuda.get_device_name()
-        if torch is not None and torch.cuda.is_initialized()
-        else processor()
-    )
+    if torch is not None and torch.cuda.is_initialized():
+        return torch.cuda.get_device_name()
+    return processor()
 
 
 def sampling() -> dict[str, Any]:
@@ -50,10 +47,7 @@ def sampling() -> dict[str, Any]:
     """
     import torch
 
-    cuda = torch.cuda.is_available()
-    name = torch.cuda.get_device_name() if cuda else processor()
-    return {
-        "device": name,
-        "threads": None if cuda else torch.get_num_threads(),
-        "versions": versions(),
-    }
+    name, threads = processor(), torch.get_num_threads()
+    if torch.cuda.is_available():
+        name, threads = torch.cuda.get_device_name(), None
+    return {"device": name, "threads": threads, "versions": versions()}

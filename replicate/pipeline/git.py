@@ -1,4 +1,4 @@
-"""Asks git for the current commit, the commit that a name stands for, and committed files."""
+"""Reads from git the current commit, the commit that a name stands for, and committed files."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ import logging
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from replicate.errors import UserError
 from replicate.pipeline import processes
@@ -28,47 +28,12 @@ from replicate.progress import Advance, progress, silent
 
 if TYPE_CHECKING:
     from replicate.pipeline.config.schema import Machine
+    from replicate.pipeline.work.units import CachedUnit
 
 STARTED: dict[str, str] = {}  # hash of each stage's code when the workers started
 PATIENCE = 300  # seconds to wait for the first worker
 SHARED = "REPLICATE_SCHEDULER"  # variable with the address and folder of a shared cluster
 FEW = 2  # at most so many units are computed in this process
-SETTINGS = {
-    "distributed.worker.multiprocessing-method": "forkserver",
-    "distributed.worker.daemon": True,
-    "distributed.scheduler.allowed-failures": 1,  # a unit fails if two workers die in it
-    "distributed.scheduler.work-stealing": False,
-    "distributed.scheduler.worker-ttl": None,
-    "distributed.admin.tick.limit": "1h",
-    "distributed.comm.timeouts.connect": "60s",
-}
-
-
-class Unit(Protocol):
-    """A piece of work that writes one file (or folder) to the cache."""
-
-    @property
-    def name(self) -> str:
-        """The unit's name in messages."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """The amount of work, in units of the progress bar."""
-        ...
-
-    @property
-    def stage(self) -> str:
-        """The stage of dvc.yaml whose code the unit depends on."""
-        ...
-
-    def done(self) -> bool:
-        """Returns whether the cache has the complete file."""
-        ...
-
-    def run(self, advance: Advance) -> None:
-        """Computes the result and writes the file."""
-        ...
 
 
 class Engine:
@@ -89,7 +54,7 @@ class Engine:
             if each is not None:
                 each.close(timeout=10)
 
-    def run(self, units: Sequence[Unit], title: str) -> None:
+    def run(self, units: Iterable[CachedUnit], title: str) -> None:
         """Computes the units whose files the cache lacks.
 
         Raises:
@@ -98,68 +63,20 @@ class Engine:
         missing = [unit for unit in units if not unit.done()]
         if not missing:
             return
-        spread = self.scheduler is not None or self.client is not None
-        if not spread and (len(missing) <= FEW or self.workers == 1):
-            self._run_here(missing, title)
-        else:
-            self._run_spread(missing, title)
-
-    def _run_here(self, units: Sequence[Unit], title: str) -> None:
-        import torch
-
-        from replicate.models.cpu_kernels import fast_cpu
-
-        torch.set_num_threads(1)  # as in a worker, so that sums are rounded in the same way
-        with fast_cpu(), progress(title, sum(unit.steps for unit in units)) as advance:
-            for unit in units:
-                unit.run(advance)
-
-    def _run_spread(self, units: Sequence[Unit], title: str) -> None:
-        client = self._connected()
-        from distributed import KilledWorker
-
-        code = {stage: code_hash(stage) for stage in {unit.stage for unit in units}}
-        with progress(title, sum(unit.steps for unit in units)) as advance:
-            for unit, future in self._completed(client, units, code):
-                try:
-                    future.result()
-                except KilledWorker:
-                    raise UserError(
-                        f"{unit.name}: it ended two worker processes, perhaps for want of memory;"
-                        " lower machine.workers, or the family's microbatch_size in params.yaml."
-                        " Finished units are kept"
-                    ) from None
-                advance(unit.steps, unit.name)
-
-    def _completed(
-        self, client: Any, units: Sequence[Unit], code: dict[str, str]
-    ) -> Iterator[tuple[Unit, Any]]:
-        """Yields each unit and its future when the unit ends.
-
-        A worker gets its next unit only when it has ended one: if it dies, dask counts the death as
-        a failure of every unit that waits at it.
-        """
-        from distributed import as_completed
-
-        waiting = deque(units)
-        running: dict[Any, Unit] = {}
-        ended = as_completed([], loop=client.loop)
-        while waiting or running:
-            while waiting and len(running) < max(1, sum(client.nthreads().values())):
-                unit = waiting.popleft()
-                future = client.submit(execute, unit, code[unit.stage], pure=False)
-                running[future] = unit
-                ended.add(future)
-            future = next(ended)
-            yield running.pop(future), future
+        alone = self.scheduler is None and self.client is None
+        alone = alone and (len(missing) <= FEW or self.workers == 1)
+        client = None if alone else self._connected()
+        with progress(title, sum(unit.steps for unit in missing)) as advance:
+            if client is None:
+                run_here(missing, advance)
+            else:
+                run_spread(client, missing, advance)
 
     def _connected(self) -> Any:
         if self.client is None:
             processes.import_dask()
-            import dask.config
             from distributed import Client
 
-            dask.config.set(SETTINGS)
             logging.getLogger("distributed").setLevel(logging.CRITICAL)
             address = self.scheduler
             if address is None:
@@ -176,13 +93,57 @@ class Engine:
         return self.client
 
 
-def run_units(units: Sequence[Unit], machine: Machine, title: str, gpus_per_model: int = 1) -> None:
+def run_units(
+    units: Iterable[CachedUnit], machine: Machine, title: str, gpus_per_model: int = 1
+) -> None:
     """Computes the units whose files the cache lacks, on processes of their own (see `Engine`)."""
     with Engine(machine, gpus_per_model) as engine:
         engine.run(units, title)
 
 
-def execute(unit: Unit, code: str) -> None:
+def run_here(units: Sequence[CachedUnit], advance: Advance) -> None:
+    """Computes units in this process, on one thread as in a worker, so that sums are the same."""
+    import torch
+
+    from replicate.models.cpu_kernels import fast_cpu
+
+    torch.set_num_threads(1)
+    with fast_cpu():
+        for unit in units:
+            unit.run(advance)
+
+
+def run_spread(client: Any, units: Sequence[CachedUnit], advance: Advance) -> None:
+    """Computes units in the worker processes of a dask client.
+
+    A worker gets its next unit only when it has ended one: if it dies, dask counts the death as
+    a failure of every unit that waits at it.
+    """
+    from distributed import KilledWorker, as_completed
+
+    waiting = deque(units)
+    running: dict[Any, CachedUnit] = {}
+    ended = as_completed([], loop=client.loop)
+    while waiting or running:
+        while waiting and len(running) < max(1, sum(client.nthreads().values())):
+            unit = waiting.popleft()
+            future = client.submit(execute, unit, code_hash(unit.stage), pure=False)
+            running[future] = unit
+            ended.add(future)
+        future = next(ended)
+        unit = running.pop(future)
+        try:
+            future.result()
+        except KilledWorker:
+            raise UserError(
+                f"{unit.name}: it ended two worker processes, perhaps for want of memory; lower"
+                " machine.workers, or the family's microbatch_size in params.yaml. Finished"
+                " units stay in the cache"
+            ) from None
+        advance(unit.steps, unit.name)
+
+
+def execute(unit: CachedUnit, code: str) -> None:
     """Computes a unit in a worker process, if the worker has the client's code.
 
     Raises:
@@ -193,10 +154,7 @@ def execute(unit: Unit, code: str) -> None:
             f"{unit.name}: a worker runs other code than this command; start the workers again"
         )
     if not unit.done():
-        from replicate.models.cpu_kernels import fast_cpu
-
-        with fast_cpu():
-            unit.run(silent)
+        run_here([unit], silent)
 
 
 def count(workers: int | Literal["auto"], gpus_per_model: int = 1) -> int:
@@ -205,35 +163,28 @@ def count(workers: int | Literal["auto"], gpus_per_model: int = 1) -> int:
     """
     if workers != "auto":
         return workers
-    if version("torch").endswith("+cpu"):  # this is known without importing torch
-        return _cores()
-    import torch
+    if not version("torch").endswith("+cpu"):  # this is known without importing torch
+        import torch
 
-    if torch.cuda.is_available():
-        return max(1, torch.cuda.device_count() // gpus_per_model)
-    return _cores()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def visible(number: int, gpus_per_model: int) -> dict[str, str]:
-    """Returns the environment variables that show worker `number` only its own GPUs."""
-    import torch
-
-    total = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not total:
-        return {}
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = given.split(",") if given else [str(i) for i in range(total)]
-    first = number * gpus_per_model % total
-    return {"CUDA_VISIBLE_DEVICES": ",".join(names[first : first + gpus_per_model])}
+        if torch.cuda.is_available():
+            return max(1, torch.cuda.device_count() // gpus_per_model)
+    return len(os.sched_getaffinity(0))
 
 
 def nanny(number: int, gpus_per_model: int) -> dict[str, Any]:
-    """Returns the options of a dask nanny, which starts and watches one worker process."""
-    environment = dict.fromkeys(processes.ONE_THREAD, "1") | visible(number, gpus_per_model)
+    """Returns the options of a dask nanny, which starts and watches worker process `number`.
+
+    A worker sees only its own GPUs.
+    """
+    import torch
+
+    environment: dict[str, str] = dict.fromkeys(processes.ONE_THREAD, "1")
+    if torch.cuda.is_available():
+        total = torch.cuda.device_count()
+        given = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(total)))
+        first = number * gpus_per_model % total
+        own = given.split(",")[first : first + gpus_per_model]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     return {"nthreads": 1, "memory_limit": 0, "dashboard": False, "env": environment}
 
 
@@ -281,10 +232,8 @@ def serve(address: str, workers: int, gpus_per_model: int, host: str | None) -> 
     processes.import_dask()
     import asyncio
 
-    import dask.config
     from distributed import Nanny
 
-    dask.config.set(SETTINGS)
     prepare_forks()
 
     async def run() -> None:

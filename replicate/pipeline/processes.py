@@ -14,6 +14,15 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+DASK = {
+    "distributed.worker.multiprocessing-method": "forkserver",
+    "distributed.worker.daemon": True,
+    "distributed.scheduler.allowed-failures": 1,  # a unit fails if two workers die in it
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.admin.tick.limit": "1h",
+    "distributed.comm.timeouts.connect": "60s",
+}
 
 
 def begin(parent: int | None = None) -> None:
@@ -37,7 +46,7 @@ def use_one_thread() -> None:
 
 
 def import_dask() -> None:
-    """Imports dask without the settings in the user's environment variables and files.
+    """Imports dask with our settings, and without those in the user's variables and files.
 
     A bad `DASK_*` variable or file would otherwise stop a stage with a traceback, and a good one
     would change how its work is spread.
@@ -54,3 +63,4 @@ def import_dask() -> None:
         if home is not None:
             os.environ["HOME"] = home
     dask.config.refresh(paths=[], env={})
+    dask.config.set(DASK)

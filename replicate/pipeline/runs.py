@@ -39,7 +39,7 @@ def logged(log: Path, benchmarks: Path, stage: str, argument: str | None) -> Ite
     if "DVC_STAGE" in os.environ:
         with suppress(OSError, json.JSONDecodeError, psutil.Error):
             done = _done_by(psutil.Process(os.getppid()), log)
-            outlook.announce(benchmarks, log.with_name("speed"), done, stage, argument)
+            outlook.announce(benchmarks, done, stage, argument)
     try:
         yield
         ended = "done"

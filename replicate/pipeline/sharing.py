@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from replicate.errors import UserError
 from replicate.pipeline import parallel, processes
@@ -49,15 +48,7 @@ def share(command: Sequence[str], workers: int) -> int:
         while process.poll() is None and not wanted.exists():
             time.sleep(0.05)
         if process.poll() is None:
-            _cluster = _start(workers, port)  # the cluster lives as long as this variable
+            processes.import_dask()
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+            _cluster = parallel.embedded(workers, 1, port)  # lives as long as this variable
         return process.wait()
-
-
-def _start(workers: int, port: int) -> Any:
-    parallel.prepare_forks()  # in the main thread, as forks end with the thread that starts them
-    processes.import_dask()
-    import dask.config
-
-    dask.config.set(parallel.SETTINGS)
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    return parallel.embedded(workers, 1, port)

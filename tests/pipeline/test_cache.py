@@ -26,14 +26,6 @@ from tests.pipeline.small import MODELS, configured
 ARRAYS = {"losses": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
 
-def test_a_unit_comes_back_with_its_arrays_and_notes(tmp_path: Path) -> None:
-    cache.write(tmp_path / "new" / "unit", ARRAYS, code="abc", numbers=[1, 2.5])
-    found = cache.read(tmp_path / "new" / "unit")
-    assert found is not None
-    np.testing.assert_array_equal(found[0]["losses"], ARRAYS["losses"])
-    assert found[1] == {"code": "abc", "numbers": [1, 2.5]}
-
-
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda whole: b"",
     "cut": lambda whole: whole[:-7],
@@ -207,6 +199,6 @@ def test_a_training_is_resumed_from_its_checkpoint_to_the_same_bytes(
         unit.run(silent)
     assert not unit.done()
     unit.run(silent)
-    assert len(taken) == 5  # 2 steps that were kept, the one that was lost, and the last 2
+    assert len(taken) == 5  # 2 steps in the checkpoint, the one that was lost, and the last 2
     assert small.files(unit.file) == whole
     assert not list(unit.file.parent.glob("*.checkpoint"))

@@ -1,11 +1,10 @@
-"""`compare` finds the two sides that are named, and says whether they are the same."""
+"""`compare` finds the two sets of results that are named, and says whether they are the same."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +32,40 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return commit(folder)
 
 
-def compared(
-    capsys: pytest.CaptureFixture[str], a: str | None = None, b: str | None = None
-) -> tuple[bool, dict[tuple[str, str, str], str]]:
+Compared = Callable[..., tuple[bool, dict[tuple[str, str, str], str]]]
+
+
+@pytest.fixture
+def compared(project: Path, capsys: pytest.CaptureFixture[str]) -> Compared:
     """Returns whether nothing differs, and the status of each thing that is compared."""
-    same = compare.run(CONFIG, a, b, as_json=True)
-    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["comparisons"]
-    return same, {(x["study"], x["kind"], f"{x['name']} {x['part']}"): x["status"] for x in found}
+
+    def call(a: str | None = None, b: str | None = None) -> Any:
+        same = compare.run(CONFIG, a, b, as_json=True)
+        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["comparisons"]
+        names = [(x["study"], x["kind"], f"{x['name']} {x['part']}") for x in found]
+        return same, dict(zip(names, (x["status"] for x in found), strict=True))
+
+    return call
 
 
 LLC = ("demo", "λ̂", "small controlled")
 
 
-def test_an_unchanged_tree_is_reproduced(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    same, found = compared(capsys)
+def test_an_unchanged_tree_is_reproduced_and_not_written_to(
+    project: Path, compared: Compared
+) -> None:
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in project.rglob("*")}
+
+    before = times()
+    same, found = compared()
+    assert times() == before
     assert same
     assert {study for study, _, _ in found} == {"demo", "paper", "published"}
     assert set(found.values()) == {"reproduced", "not run"}
     lacking = {(study, name) for (study, _, name), status in found.items() if status == "not run"}
-    assert lacking == {
-        (study, f"{model} controlled")
-        for study in ("demo", "paper")
-        for model in CONFIG.plan(study).models
-    }
+    models = [(study, model) for study in ("demo", "paper") for model in CONFIG.plan(study).models]
+    assert lacking == {(study, f"{model} controlled") for study, model in models}
 
 
 def test_a_difference_is_told_in_a_row_and_in_the_last_line(
@@ -70,67 +80,52 @@ def test_a_difference_is_told_in_a_row_and_in_the_last_line(
 
 
 def test_the_work_tree_is_compared_with_what_is_committed(
-    project: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, compared: Compared
 ) -> None:
     write(project / "results" / "demo", OTHER)
-    assert compared(capsys)[1][LLC] == "differs"
+    assert compared()[1][LLC] == "differs"
     git(project, "commit", "-qam", "other")
-    assert compared(capsys)[1][LLC] == "reproduced"
-    assert compared(capsys, None, "HEAD~1")[1][LLC] == "differs"
-    assert compared(capsys, "HEAD~1")[1][LLC] == "differs"
+    assert compared()[1][LLC] == "reproduced"
+    assert compared(None, "HEAD~1")[1][LLC] == compared("HEAD~1")[1][LLC] == "differs"
 
 
-def test_a_missing_file_was_not_run_and_is_no_difference(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_file_was_not_run_and_is_no_difference(project: Path, compared: Compared) -> None:
     (project / "results" / "demo" / "estimates.json").unlink()
     (project / "results" / "demo" / "calibration.json").unlink()
-    same, found = compared(capsys)
+    same, found = compared()
     assert same
     assert found[LLC] == found["demo", "calibration", "linear regression λ 50"] == "not run"
 
 
-@pytest.mark.parametrize("name", ["branch", "tag", "experiment"])
-def test_a_branch_a_tag_and_an_experiment_are_sides(
-    project: Path, capsys: pytest.CaptureFixture[str], name: str
+@pytest.mark.parametrize("kind", ["heads", "tags", f"exps/ab/{'c' * 38}"])
+def test_a_branch_a_tag_and_an_experiment_are_compared(
+    project: Path, compared: Compared, kind: str
 ) -> None:
     write(project / "results" / "demo", OTHER)
     git(project, "commit", "-qam", "other")
-    kind = {"branch": "heads", "tag": "tags", "experiment": f"exps/ab/{'c' * 38}"}[name]
-    git(project, "update-ref", f"refs/{kind}/{name}", "HEAD")
+    git(project, "update-ref", f"refs/{kind}/named", "HEAD")
     git(project, "reset", "-q", "--hard", "HEAD~1")
-    assert compared(capsys, "demo", name)[1][LLC] == "differs"
-    assert compared(capsys, f"{name}:demo", "paper")[0] is False
+    assert compared("demo", "named")[1][LLC] == "differs"
+    assert compared("named:demo", "paper")[0] is False
 
 
-def test_folders_of_results_and_of_a_study_are_sides(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_folders_of_results_and_of_a_study_are_compared(
+    project: Path, tmp_path: Path, compared: Compared
 ) -> None:
     shutil.copytree(project / "results", tmp_path / "theirs")
     shutil.copytree(project / "results" / "demo", tmp_path / "alone")
-    shutil.rmtree(project / ".git")  # it is not asked
-    assert compared(capsys, "demo", str(tmp_path / "theirs"))[1][LLC] == "reproduced"
-    assert compared(capsys, f"{tmp_path / 'theirs'}:paper", "demo")[0]
-    alone = compared(capsys, str(tmp_path / "alone"), "demo")[1]
+    shutil.rmtree(project / ".git")  # it is not read
+    assert compared("demo", str(tmp_path / "theirs"))[1][LLC] == "reproduced"
+    assert compared(f"{tmp_path / 'theirs'}:paper", "demo")[0]
+    alone = compared(str(tmp_path / "alone"), "demo")[1]
     assert set(alone.values()) == {"reproduced"}
     assert {study for study, _, _ in alone} == {f"{tmp_path / 'alone'} | demo"}
 
 
-def test_another_quantity_is_no_reproduction(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_quantity_is_no_reproduction(project: Path, compared: Compared) -> None:
     write(project / "results" / "demo", changed("estimates", {"model": "small"}, nbeta=100.0))
-    same, found = compared(capsys, "demo")
+    same, found = compared("demo")
     assert (same, found[LLC]) == (False, "not comparable")
-
-
-def test_nothing_is_changed_on_disk(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def times() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in project.rglob("*")}
-
-    before = times()
-    compared(capsys)
-    assert times() == before
 
 
 @pytest.mark.parametrize("text", ["", "[", "{}", "[1]", '[{"llc": NaN}]', "null", "[" * 100_000])
@@ -177,8 +172,3 @@ def test_a_missing_git_or_repository_is_told_with_another_way(
     monkeypatch.setenv("PATH", str(project / "nothing"))
     with pytest.raises(UserError, match=r"git is not installed; .* or a folder of results"):
         compare.run(CONFIG, None, None, as_json=False)
-
-
-def test_comparing_results_needs_no_torch() -> None:
-    code = "import sys, replicate.pipeline.stages.compare; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

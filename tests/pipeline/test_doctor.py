@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -43,22 +42,15 @@ def line(done: subprocess.CompletedProcess[str], name: str) -> str:
     return next(row for row in done.stdout.splitlines() if name in row)
 
 
-def test_a_machine_without_gpu_hub_and_latex_can_run_the_demo(
-    project: Path, tmp_path: Path
-) -> None:
+def test_a_machine_without_gpu_hub_and_git_can_run_the_demo(project: Path, tmp_path: Path) -> None:
     before = sorted(project.rglob("*"))
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "git").symlink_to(str(shutil.which("git")))
-    done = examine(project, CUDA_VISIBLE_DEVICES="", PATH=str(tmp_path / "bin"))
+    done = examine(project, CUDA_VISIBLE_DEVICES="", PATH=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert line(done, "packages").startswith("ok")
-    assert "clean" in line(done, "git  ")
     assert line(done, "GPU").endswith("(for paper)")
     assert "the hub cannot be reached (ConnectError); check the network" in line(done, "lack  hub")
-    assert "apt-get install" in line(done, "LaTeX")
     said = ["demo: yes", "control: yes", "paper: no, because of GPU, hub"]
-    said.append("pdf: no, because of LaTeX")
-    assert done.stdout.splitlines()[-4:] == said
+    assert done.stdout.splitlines()[-3:] == said
     assert TOKEN not in done.stdout + done.stderr
     assert sorted(project.rglob("*")) == before
 
@@ -72,13 +64,6 @@ def test_the_same_is_told_to_programs(project: Path) -> None:
     assert TOKEN not in json.dumps(found)
 
 
-def test_a_missing_git_stops_no_study(project: Path, tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    done = examine(project, PATH=str(tmp_path / "bin"))
-    assert line(done, "git  ").startswith("lack")
-    assert done.returncode == 0
-
-
 def test_outside_a_clone_no_study_can_run(project: Path) -> None:
     shutil.rmtree(project / ".dvc")
     done = examine(project)
@@ -87,26 +72,14 @@ def test_outside_a_clone_no_study_can_run(project: Path) -> None:
     assert "demo: no, because of DVC" in done.stdout
 
 
-def test_a_package_that_is_not_the_locked_one_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for build in ("cpu", "cuda"):
-        (tmp_path / f"{build}.lock").write_text("")
+def test_a_package_that_is_not_the_locked_one_is_named(tmp_path: Path) -> None:
     lock = 'click==0.1 \\\n    --hash=sha256:0\nno-such==1.0\nothers==1 ; sys_platform == "none"\n'
-    (tmp_path / "base.lock").write_text(lock)
+    for name, text in (("base", lock), ("cpu", ""), ("cuda", "")):
+        (tmp_path / f"{name}.lock").write_text(text)
     check = doctor.packages(tmp_path, ("demo",))
     assert check.found.startswith("not as locked: click ")
     assert check.found.endswith(" for==0.1, no-such missing for==1.0")
     assert "make setup" in check.remedy
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "data").mkdir(mode=0o500)
-    monkeypatch.chdir(tmp_path)
-    assert doctor.disk(("demo",)).remedy == "give write access to it"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"read": 1}', '{"write": {"a": {}}}'])
@@ -127,11 +100,11 @@ def test_a_lock_of_a_living_process_is_told_and_of_a_dead_one_is_not(tmp_path: P
         assert bool(doctor.dvc(tmp_path, ("demo",)).remedy) == lacks
 
 
-def test_every_repository_of_the_paper_study_is_asked_and_none_of_the_demo_s() -> None:
-    asked = doctor.hub_files(CONFIG)
-    assert set().union(*asked.values()) == {"paper"}
+def test_the_hub_s_files_are_those_of_the_paper_study() -> None:
+    files = doctor.hub_files(CONFIG)
+    assert set().union(*files.values()) == {"paper"}
     models = {model.repository for model in CONFIG.models.values() if model.source == "hub"}
-    assert {repository for repository, *_ in asked} == models | {"stanfordnlp/imdb"}
+    assert {repository for repository, *_ in files} == models | {"stanfordnlp/imdb"}
 
 
 def test_a_licence_that_was_not_accepted_is_told_for_each_model(project: Path) -> None:
@@ -160,11 +133,3 @@ def test_weights_in_the_cache_need_no_hub(project: Path) -> None:
     done = examine(project, HF_HUB_OFFLINE="1")
     assert "the cache lacks 0 of" in line(done, "hub  ")
     assert "hub" not in line(done, "paper: ")
-
-
-def test_a_hub_that_never_answers_is_not_waited_for(project: Path) -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(32)
-        done = examine(project, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert "the hub cannot be reached (ReadTimeout)" in line(done, "lack  hub")

@@ -52,16 +52,16 @@ def limited(folder: Path, limit: str) -> subprocess.CompletedProcess[str]:
 def test_what_the_machine_refuses_is_one_line_and_loses_nothing(
     project: Path, limit: str, says: str
 ) -> None:
-    kept = configured().paths.cache
+    cache = configured().paths.cache
     for unit in plans.estimate(configured(), MODELS[1]):
         unit.file.unlink()
-    before = small.files(kept)
+    before = small.files(cache)
     done = limited(project, limit)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert says in done.stderr
     assert "run the same command again: what is finished is kept" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert small.files(kept) == before
+    assert small.files(cache) == before
     whole = traces.load(Path("data/mini/traces") / MODELS[1])
     small.run(configured(), "estimate")
     assert traces.load(Path("data/mini/traces") / MODELS[1]).equals(whole)

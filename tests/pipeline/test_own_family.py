@@ -7,7 +7,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from replicate.data import traces, windows
 from replicate.models import hub, loading
-from replicate.pipeline import config
 from replicate.pipeline.cli import main
 from replicate.study import records
 from tests.conftest import ROOT
 from tests.pipeline import small
-from tests.pipeline.small import TEXT
 
-EXAMPLE = (ROOT / "docs" / "own-family.md").read_text(encoding="utf-8").split("```yaml\n")[1]
 WORDS = [(word, other) for word in ("dull", "warm") for other in ("long", "odd")]
 TEXTS = [
     f"The film number {i} is {word}, and its story is {other}. " * 4
@@ -140,29 +136,3 @@ def test_a_study_of_one_family_has_verdicts_and_figures_of_that_family_alone(
     assert "not run" not in {verdicts[claim] for claim in ("A1", "C1", "C2", "C6", "C8")}
     figures = (finished / "paper" / "generated" / "own" / "figures").glob("*.svg")
     assert {f"diagnostics-{name}" for name in ARCHITECTURES} <= {path.stem for path in figures}
-
-
-# The example of docs/own-family.md.
-
-
-def added(example: str) -> str:
-    """Returns params.yaml with each section of an example at the end of its own."""
-    text = TEXT
-    for part in re.split(r"^(?=\w)", example.split("```")[0], flags=re.MULTILINE)[1:]:
-        heading, lines = part.split("\n", 1)
-        before, after = text.split(f"\n{heading}", 1)
-        inside, *rest = re.split(r"^(?=\w)", after, maxsplit=1, flags=re.MULTILINE)
-        text = f"{before}\n{heading}{inside.rstrip()}\n{lines.rstrip()}\n\n{''.join(rest)}"
-    return text
-
-
-def test_what_the_example_does_not_write_is_that_of_the_family_it_takes_over() -> None:
-    found = config.parse(added(EXAMPLE))
-    assert {name: found.families[name] for name in found.families if name != "pythia"} == (
-        config.parse(TEXT).families
-    )
-    own, other = found.families["pythia"], found.families["gpt2"]
-    assert (own.sampling, own.corpus, own.length) == (other.sampling, other.corpus, other.length)
-    assert own.search.chains == other.search.chains
-    assert own.transfer.models == own.original.models == tuple(own.models)
-    assert found.plan("pythia").quantised is None

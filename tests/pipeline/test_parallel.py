@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,6 +23,8 @@ from replicate.pipeline.stages.calibrate import CalibrationUnit
 from replicate.validation.cases import REPEATED, Job
 from tests.conftest import ROOT
 from tests.pipeline.notes import NoteUnit
+
+HERE = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def notes(root: Path, count: int, pause: float = 0.0) -> list[NoteUnit]:
@@ -51,21 +54,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """A scheduler, and two "machines" with a worker process each, on addresses of their own."""
-    python = [sys.executable, "-m"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    address = "tcp://127.0.0.1:18786"
-    commands = [
-        [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "18786"],
-        *(
-            [*python, "replicate", "worker", address, "--workers", "1", "--host", host]
-            for host in ("127.0.0.2", "127.0.0.3")
-        ),
+    address, host = "tcp://127.0.0.1:18786", ["--host", "127.0.0.1", "--port", "18786"]
+    commands = [["distributed.cli.dask_scheduler", "--no-dashboard", *host]]
+    commands += [
+        ["replicate", "worker", address, "--workers", "1", "--host", f"127.0.0.{number}"]
+        for number in (2, 3)
     ]
-    commands[0] += ["--no-dashboard"]
-    running = [
-        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-        for command in commands
-    ]
+    given: dict[str, Any] = {"cwd": ROOT, "env": HERE, "stderr": subprocess.DEVNULL}
+    running = [subprocess.Popen([sys.executable, "-m", *each], **given) for each in commands]
     yield address
     for process in running:
         process.terminate()
@@ -132,12 +128,11 @@ def test_the_stages_of_one_command_share_workers_that_end_with_it(
 ) -> None:
     (tmp_path / "stage.py").write_text(SHARING)
     script = f"{sys.executable} {tmp_path}/stage.py {tmp_path}"
-    stages = [f"{script}/first", f"{script}/second"]
-    command = ["sh", "-c", "; ".join([*stages, "exit 3"])]
+    command = ["sh", "-c", f"{script}/first; {script}/second; exit 3"]
     ended = subprocess.run(
         [sys.executable, "-m", "replicate", "share", *command],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=HERE,
         capture_output=True,
         text=True,
     )
@@ -145,13 +140,8 @@ def test_the_stages_of_one_command_share_workers_that_end_with_it(
     first, second = ended.stdout.splitlines()
     assert first == second
     assert content(tmp_path / "first") == content(tmp_path / "second") == alone
-    workers = [int(pid) for pid in first.split()]
-    wait_until(lambda: not any(map(psutil.pid_exists, workers)))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
-    while not condition():
+    while any(psutil.pid_exists(int(pid)) for pid in first.split()):
         assert time.monotonic() < end
         time.sleep(0.1)
 
@@ -171,15 +161,6 @@ def test_a_unit_that_kills_two_workers_is_named_in_one_line(tmp_path: Path) -> N
         engine.run([*units, deadly], "deadly")
     assert str(caught.value).startswith("note 99: it ended two worker processes, perhaps")
     assert all(unit.done() for unit in units)
-
-
-def test_finished_units_are_not_computed_again(tmp_path: Path) -> None:
-    units = notes(tmp_path, 2)
-    with Engine(Machine(workers=2)) as engine:
-        engine.run(units, "first")
-        before = content(tmp_path)
-        engine.run(units, "second")
-    assert content(tmp_path) == before
 
 
 def test_a_worker_refuses_units_of_other_code(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,12 @@ def test_changed_code_is_told_and_changed_results_are_not(repository: Path) -> N
     assert logged(repository)["changed"] is False
 
 
-def test_without_git_the_commit_is_unknown(
+def test_neither_a_missing_git_nor_a_log_that_cannot_be_written_stops_a_stage(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(repository))
     assert logged(repository)["commit"] is None
-
-
-def test_a_log_that_cannot_be_written_stops_nothing(repository: Path) -> None:
+    shutil.rmtree(repository / "logs")
     (repository / "logs").write_text("a file in the folder's place")
     with runs.logged(repository / "logs" / "runs.jsonl", BENCHMARKS, "read", "demo"):
         done = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,8 @@ def test_a_trace_explains_itself(project: Path) -> None:
     stored = load_file(config.paths.models("mini") / MODEL / "model.safetensors")
     weights = sum(tensor.size for tensor in stored.values())
     unit = plans.estimate(config, MODEL)[0]
-    assert [attributes[key] for key in ("stage", "family", "model", "seed")] == [
-        *("estimate", "mini", MODEL, 2023)
-    ]
     assert attributes["sampler"] == asdict(plans.chosen(config, "mini"))
-    assert attributes["sampling"] == asdict(unit.sampling)
-    assert attributes["sampling"]["nbeta"] == 30.0
+    assert attributes["sampling"] == asdict(unit.sampling) | {"nbeta": 30.0}
     assert attributes["task"] == {
         "weights": "float32",
         "compute_dtype": "float32",
@@ -109,8 +106,10 @@ def test_a_trace_explains_itself(project: Path) -> None:
         "sampled_parameters": weights,
         "examples": len(losses_N),
     }
-    assert attributes["baseline"] == {"loss": losses_N.mean(dtype=np.float64), "windows": text}
-    assert attributes["code"] == cache.code_hash("estimate")
+    names = {"stage": "estimate", "family": "mini", "model": MODEL, "seed": 2023}
+    names |= {"code": cache.code_hash("estimate")}
+    names |= {"baseline": {"loss": losses_N.mean(dtype=np.float64), "windows": text}}
+    assert {name: attributes[name] for name in names} == names
     assert attributes["machine"]["threads"] == 1
     assert attributes["machine"]["versions"]["torch"] == torch.__version__
 
@@ -141,14 +140,22 @@ def test_collect_takes_temperature_and_baseline_from_the_trace(project: Path) ->
     assert rows(config, "refused") == []
 
 
+def another_text(config: Config) -> None:
+    file = config.paths.windows("mini") / plans.WINDOWS
+    found = tensors.load(file)
+    tensors.save(file, found | {"tokens": found["tokens"][::-1].copy()})
+
+
+def another_model(config: Config) -> None:
+    (config.paths.models("mini") / MODEL / "config.json").write_text("{}")
+
+
+MINI = "families__mini__"
 MISFITS: list[tuple[dict[str, Any], str]] = [
-    (
-        {"families__mini__sampling__nbeta": 7.0},
-        "sampling.nbeta is 30.0 in the trace, and params.ya",
-    ),
-    ({"families__mini__sampling__shuffles": 3}, "sampling.shuffles is 2 in the trace"),
-    ({"families__mini__sampling__localization": 0.0, "seed": 3}, "seed is 2023 in the trace"),
-    ({"families__mini__compute_dtype": "bfloat16"}, "task.compute_dtype is float32 in the trace"),
+    ({f"{MINI}sampling__nbeta": 7.0}, "sampling.nbeta is 30.0 in the trace, and params.yaml asks"),
+    ({f"{MINI}sampling__shuffles": 3}, "sampling.shuffles is 2 in the trace"),
+    ({f"{MINI}sampling__localization": 0.0, "seed": 3}, "seed is 2023 in the trace"),
+    ({f"{MINI}compute_dtype": "bfloat16"}, "task.compute_dtype is float32 in the trace"),
 ]
 
 
@@ -164,15 +171,12 @@ def test_a_trace_of_other_parameters_is_refused_and_counts_as_not_run(
     assert refused[f"data/mini/traces/{MODEL}"].startswith(reason)
 
 
-@pytest.mark.parametrize("what", ["model", "windows"])
-def test_a_trace_of_another_model_or_text_is_refused(project: Path, what: str) -> None:
+@pytest.mark.parametrize("change", [another_model, another_text])
+def test_a_trace_of_another_model_or_text_is_refused(
+    project: Path, change: Callable[[Config], None]
+) -> None:
     config = configured()
-    if what == "model":
-        (config.paths.models("mini") / MODEL / "config.json").write_text("{}")
-    else:
-        file = config.paths.windows("mini") / plans.WINDOWS
-        found = tensors.load(file)
-        tensors.save(file, found | {"tokens": found["tokens"][::-1].copy()})
+    change(config)
     small.run(config, "collect", name="demo")
     assert MODEL not in {row.model for row in rows(config, "estimates")}
     assert f"data/mini/traces/{MODEL}" in {row.path for row in rows(config, "refused")}

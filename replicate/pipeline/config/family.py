@@ -1,37 +1,140 @@
-"""Defines a family in params.yaml: its models, its text, its sampling and its experiments."""
+"""Defines the values in params.yaml and a family: its models, text, sampling and experiments."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from replicate.pipeline.config.fields import (
-    Boxes,
-    Count,
-    Draws,
-    Grid,
-    Name,
-    Names,
-    NonNegative,
-    Positive,
-    Range,
-    Rates,
-    Repository,
-    Revision,
-    SamplerName,
-    Several,
-    Share,
-    Steps,
-    Strict,
-    WeightFormat,
-    distinct,
-    with_one,
-)
+Whole = Annotated[int, Field(le=10**9)]
+Count = Annotated[Whole, Field(ge=1)]
+Several = Annotated[Whole, Field(ge=2)]
+Draws = Annotated[Whole, Field(ge=4)]
+Steps = Annotated[Whole, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+# A name becomes part of paths and of shell commands. In a key of DVC, a dot would split it.
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$", max_length=64)]
+Revision = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+File = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")]
+Printable = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+FullFormat = Literal["float32", "bfloat16", "dequantised", "dequantised-float32"]
+WeightFormat = FullFormat | Literal["nf4", "int8"]
+T = TypeVar("T")
 
 
-class Sampling(Strict):
-    """How a family is sampled: shuffles × chains, each of burn_in + draws steps.
+def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Refuses a value that is listed twice, because each value becomes a folder's name.
+
+    Raises:
+        ValueError: two values have the same name.
+    """
+    names = {f"{value:g}" if isinstance(value, float) else value for value in values}
+    if len(names) < len(values):
+        raise ValueError("each value may be listed only once")
+    return values
+
+
+def with_one(factors: tuple[float, ...]) -> tuple[float, ...]:
+    """Refuses factors without 1.0, which the other factors are compared with.
+
+    Raises:
+        ValueError: 1.0 is missing.
+    """
+    if 1.0 not in factors:
+        raise ValueError("1.0, which the others are compared with, is not among them")
+    return factors
+
+
+def rising(ends: tuple[float, float]) -> tuple[float, float]:
+    """Refuses a range whose ends are equal or in the wrong order.
+
+    Raises:
+        ValueError: the first end is not the smaller one.
+    """
+    if ends[0] >= ends[1]:
+        raise ValueError("write the smaller end first")
+    return ends
+
+
+Distinct = AfterValidator(distinct)
+Names = Annotated[tuple[str, ...], Field(min_length=1), Distinct]
+Range = Annotated[tuple[Positive, Positive], AfterValidator(rising)]  # on the logarithmic scale
+Grid = Annotated[tuple[NonNegative, ...], Field(min_length=1)]
+Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
+Boxes = Annotated[tuple[Positive | None, ...], Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class OnHub(Strict):
+    """A model or a tokenizer on the hub, at a commit."""
+
+    source: Literal["hub"]
+    repository: Repository
+    revision: Revision
+
+
+class HubFile(OnHub):
+    """A file of texts in a data set on the hub."""
+
+    file: File
+
+
+class OnDisk(Strict):
+    """A text, a tokenizer, or a model that `save_pretrained` wrote; here or elsewhere."""
+
+    source: Literal["local"]
+    path: Printable
+
+
+class GeneratedCorpus(Strict):
+    source: Literal["generated"]
+    reviews: Count
+
+
+class TrainedTokenizer(Strict):
+    source: Literal["trained"]
+    vocabulary: Annotated[Whole, Field(gt=257)]
+
+
+class TrainedModel(Strict):
+    """A model that is trained here. If `steps` is given, it replaces `training.steps`."""
+
+    source: Literal["trained"]
+    architecture: Literal["gpt2", "llama"]
+    layers: Count
+    width: Count
+    heads: Count
+    lr: Positive
+    steps: Count | None = None
+
+
+Corpus = Annotated[GeneratedCorpus | HubFile | OnDisk, Field(discriminator="source")]
+Tokenizer = Annotated[TrainedTokenizer | OnHub | OnDisk, Field(discriminator="source")]
+Model = Annotated[TrainedModel | OnHub | OnDisk, Field(discriminator="source")]
+
+
+class Chains(Strict):
+    """The number of chains, and of steps in each: burn_in + draws."""
+
+    chains: Count
+    burn_in: Steps
+    draws: Draws
+
+
+class Shuffled(Chains):
+    """Chains in each of several shuffles of the data."""
+
+    shuffles: Several
+
+
+class Sampling(Shuffled):
+    """How a family is sampled.
 
     localization γ, weight_decay μ and bounding_box define the posterior, so they are set here. The
     search rules *efficiency* and *accuracy* choose only the other settings of the sampler.
@@ -42,7 +145,7 @@ class Sampling(Strict):
         nbeta: nβ, the inverse temperature times the number of examples.
     """
 
-    sampler: SamplerName
+    sampler: Literal["sgld", "sgnht", "rmsprop"]
     restriction: Annotated[tuple[str, ...], Field(min_length=1)] = ("all",)
     implementation: Literal["replicate", "devinterp"] = "replicate"
     nbeta: Positive
@@ -52,8 +155,6 @@ class Sampling(Strict):
     batch_size: Count
     shuffles: Count
     chains: Several
-    burn_in: Steps
-    draws: Draws
 
 
 class SGLDGrid(Strict):
@@ -74,8 +175,7 @@ class LrRange(Strict):
     lr: Range
 
 
-class SGNHTRange(Strict):
-    lr: Range
+class SGNHTRange(LrRange):
     diffusion: Range
 
 
@@ -93,7 +193,7 @@ class TPE(Strict):
     sgnht: SGNHTRange | None = None
 
 
-class Search(Strict):
+class Search(Chains):
     """How a family's sampler is chosen, by trials on one of its models.
 
     Attributes:
@@ -107,14 +207,12 @@ class Search(Strict):
     model: str
     rule: Literal["accuracy", "efficiency", "stability"]
     chains: Several
-    burn_in: Steps
-    draws: Draws
     sgld: SGLDGrid
     sgnht: SGNHTGrid | None = None
     tpe: TPE | None = None
 
 
-class Transfer(Strict):
+class Transfer(Shuffled):
     """Chains at the chosen step size times each of `factors`, on each of `models`.
 
     `models: all` means all models of the family. For a factor below 1, chains are 1/factor times
@@ -123,18 +221,11 @@ class Transfer(Strict):
 
     models: Names
     factors: Annotated[
-        tuple[Positive, ...],
-        Field(min_length=2),
-        AfterValidator(distinct),
-        AfterValidator(with_one),
+        tuple[Positive, ...], Field(min_length=2), Distinct, AfterValidator(with_one)
     ]
-    shuffles: Several
-    chains: Count
-    burn_in: Steps
-    draws: Draws
 
 
-class Original(Strict):
+class Original(Shuffled):
     """The protocol of November 2023.
 
     It runs SGLD at nβ = N/ln N for N batches, clips the losses of chains at a quantile, and
@@ -153,40 +244,22 @@ class Original(Strict):
     localization: NonNegative
     bounding_box: Positive | None
     batch_size: Count
-    shuffles: Several
     chains: Several
-    burn_in: Steps
-    draws: Draws
     clip_quantile: Share
     restart: bool
 
 
-class TrainedModel(Strict):
-    """A model that is trained here. If `steps` is given, it replaces `training.steps`."""
+class Quantisation(Shuffled):
+    """The comparison of weight formats on `models`. Every format has the same batches and noise.
 
-    source: Literal["trained"]
-    architecture: Literal["gpt2", "llama"]
-    layers: Count
-    width: Count
-    heads: Count
-    lr: Positive
-    steps: Count | None = None
+    Attributes:
+        restricted: formats in which chains move only what nf4 leaves unquantised.
+        full: formats in which chains move everything.
+    """
 
-
-class HubModel(Strict):
-    source: Literal["hub"]
-    repository: Repository
-    revision: Revision
-
-
-class LocalModel(Strict):
-    """A model in a folder that `save_pretrained` wrote, here or elsewhere."""
-
-    source: Literal["local"]
-    path: Annotated[str, Field(min_length=1)]
-
-
-Model = Annotated[TrainedModel | HubModel | LocalModel, Field(discriminator="source")]
+    models: Names
+    restricted: Annotated[tuple[WeightFormat, ...], Field(min_length=1), Distinct]
+    full: Annotated[tuple[FullFormat, ...], Distinct]
 
 
 class Family(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import yaml
 from pydantic import ValidationError
 
 from replicate.errors import UserError
-from replicate.pipeline.config.fields import Strict
 from replicate.pipeline.config.schema import Config
 
 PARAMS = Path("params.yaml")
@@ -20,22 +20,16 @@ TAGS = {"generated", "hub", "local", "trained"}
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that reads 1e-06 as a number, as DVC does.
-
-    It refuses a key that is not text, and a key that occurs twice in a mapping.
-    """
+    """A safe loader that reads 1e-06 as a number, as DVC does, and refuses a key that is twice."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-                shown = key.value if isinstance(key.value, str) else ""
-                raise UserError(f"line {line}: the key {shown!r} is not text; put it in quotes")
-            if key.value in seen:
+            if str(key.value) in seen:
+                line = key.start_mark.line + 1
                 raise UserError(f"line {line}: the key {key.value!r} stands twice; remove one")
-            seen.add(key.value)
+            seen.add(str(key.value))
         return node
 
 
@@ -63,8 +57,6 @@ def load(path: Path = PARAMS) -> Config:
         raise UserError(f"{path}: {explain(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
-    except RecursionError:
-        raise UserError(f"{path}: a block holds itself; take the file from git again") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; make it a file that can be read") from None
     except UserError as error:
@@ -84,27 +76,17 @@ def parse(text: str) -> Config:
 
 def build(data: Any) -> Config:
     """Validates parameters that are already plain values."""
-    return Config.model_validate_json(
-        json.dumps(_spell_out(data), default=str, check_circular=False)
-    )
+    return Config.model_validate_json(json.dumps(_spell_out(data), default=str))
 
 
 def _spell_out(data: Any) -> Any:
     """Replaces `models: all` by the names of the family's models, in their order."""
-    families = _section(data, "families")
-    for name in families:
-        family = _section(families, name)
-        for part in ("transfer", "original"):
-            plan = _section(family, part)
-            if plan.get("models") == "all":
-                family[part] = plan | {"models": list(_section(family, "models"))}
+    with suppress(LookupError, TypeError, AttributeError):  # validation reports what is malformed
+        for family in data["families"].values():
+            for part in ("transfer", "original"):
+                if family[part]["models"] == "all":
+                    family[part] = family[part] | {"models": list(family["models"])}
     return data
-
-
-def _section(block: Any, key: str) -> dict[str, Any]:
-    """Returns the mapping under a key, or an empty one; validation reports what is malformed."""
-    found = block.get(key) if isinstance(block, dict) else None
-    return found if isinstance(found, dict) else {}
 
 
 def explain(error: ValidationError) -> str:
@@ -118,7 +100,9 @@ def explain(error: ValidationError) -> str:
     key, value = ".".join(map(str, where)) or "the file", first["input"]
     match first["type"]:
         case "extra_forbidden":
-            known = {field for model in Strict.__subclasses__() for field in model.model_fields}
+            schema = Config.model_json_schema()
+            blocks = (schema, *schema["$defs"].values())
+            known = {name for block in blocks for name in block.get("properties", ())}
             near = difflib.get_close_matches(str(where[-1]), known, 1)
             return f"{key}: unknown key; remove it" + (f" or write {near[0]}" if near else "")
         case "missing":

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from replicate.errors import UserError
-from replicate.pipeline.config.family import Family, HubModel, Model, TrainedModel
-from replicate.pipeline.config.fields import (
+from replicate.pipeline.config.family import (
     Corpus,
     Count,
-    Draws,
-    FullFormat,
-    Local,
+    Family,
+    Model,
     Name,
-    Names,
     NonNegative,
+    OnHub,
     Positive,
+    Printable,
+    Quantisation,
     Several,
     Share,
     Steps,
     Strict,
     Tokenizer,
-    WeightFormat,
-    distinct,
+    TrainedModel,
 )
 from replicate.pipeline.config.paths import RESERVED, Paths
 from replicate.study.plan import FamilyPlan, StudyPlan
@@ -41,7 +41,7 @@ class Machine(Strict):
     """
 
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
-    scheduler: Local | None = None
+    scheduler: Printable | None = None
     checkpoint_seconds: NonNegative = 600.0
 
 
@@ -74,23 +74,6 @@ class Diagnostics(Strict):
     rhat: Annotated[float, Field(gt=1, allow_inf_nan=False)]
     drift: Share
     local: Share
-
-
-class Quantisation(Strict):
-    """The comparison of weight formats on `models`. Every format has the same batches and noise.
-
-    Attributes:
-        restricted: formats in which chains move only what nf4 leaves unquantised.
-        full: formats in which chains move everything.
-    """
-
-    models: Names
-    restricted: Annotated[tuple[WeightFormat, ...], Field(min_length=1), AfterValidator(distinct)]
-    full: Annotated[tuple[FullFormat, ...], AfterValidator(distinct)]
-    shuffles: Several
-    chains: Count
-    burn_in: Steps
-    draws: Draws
 
 
 class Study(Strict):
@@ -159,11 +142,7 @@ class Config(Strict):
     claims: Claims
     families: Annotated[dict[Name, Family], Field(min_length=1)]
     studies: Annotated[dict[Name, Study], Field(min_length=1)]
-
-    @property
-    def paths(self) -> Paths:
-        """The files and folders that the stages read and write."""
-        return Paths()
+    paths: ClassVar = Paths()  # the files and folders that the stages read and write
 
     @property
     def rules(self) -> Rules:
@@ -185,37 +164,33 @@ class Config(Strict):
     def plan(self, study: str) -> StudyPlan:
         """Returns the families, experiments and weight formats of a study."""
         given = self.studies[study]
+        full, quantised = (self.family_plan(name) for name in (given.full, given.quantised))
         formats = given.quantisation
-        pairs = [("restricted", formats.restricted), ("full", formats.full)] if formats else []
         return StudyPlan(
             name=study,
-            full=self.family_plan(given.full),
-            quantised=None if given.quantised == given.full else self.family_plan(given.quantised),
+            full=full,
+            quantised=None if quantised == full else quantised,
             formats=tuple(
                 (model, moved, weights)
                 for model in (formats.models if formats else ())
-                for moved, each in pairs
-                for weights in each
+                for moved in ("restricted", "full")
+                for weights in getattr(formats, moved)
             ),
-            note=self.studies[study].note,
+            note=given.note,
         )
 
     def family_plan(self, name: str) -> FamilyPlan:
         """Returns the models and experiments of one family."""
-        family = self.families[name]
-        hub = family.models.values()
+        family, transfer = self.families[name], self.families[name].transfer
+        models = family.models.values()
         return FamilyPlan(
             name=name,
             models=tuple(family.models),
             tokenizer=family.tokenizer,
             weights=family.weights,
-            repositories=tuple(each.repository for each in hub if isinstance(each, HubModel)),
+            repositories=tuple(each.repository for each in models if isinstance(each, OnHub)),
             search_model=family.search.model,
-            transfer=tuple(
-                (model, factor)
-                for model in family.transfer.models
-                for factor in family.transfer.factors
-            ),
+            transfer=tuple((model, x) for model in transfer.models for x in transfer.factors),
             original=family.original.models,
             clip_quantile=family.original.clip_quantile,
         )
@@ -227,72 +202,51 @@ class Config(Strict):
         Raises:
             UserError: the message names the key and the remedy.
         """
-        for key, name, section in self._references():
-            known = getattr(self, section)
-            if name not in known:
-                names = ", ".join(known)
-                raise UserError(f"{key}: {name!r} is not one of {section}; write one of {names}")
-        for key, model, family in self._members():
-            if model not in self.families[family].models:
-                mine = ", ".join(self.families[family].models)
-                raise UserError(f"{key}: {model!r} is not of family {family}; write one of {mine}")
-        for name, family in self.families.items():
-            key, sampling = f"families.{name}.sampling", family.sampling
-            if sampling.implementation == "devinterp" and family.weights in (
-                "bfloat16",
-                "dequantised",
-            ):
-                raise UserError(
-                    f"{key}.implementation: devinterp rounds bfloat16 to nearest; write replicate"
-                )
-            if sampling.sampler == "sgnht" and sampling.localization:
-                raise UserError(
-                    f"{key}.localization: SGNHT has no localisation; write 0.0, or another sampler"
-                )
-        for name in self.studies:
-            if name in RESERVED:
-                raise UserError(f"studies.{name}: the name is taken; choose another")
-        for name, family in self.families.items():
-            for model, given in family.models.items():
-                key = f"families.{name}.models.{model}"
-                if self.family_of(model) != name:
-                    raise UserError(
-                        f"{key}: {self.family_of(model)} has a model of that name; choose another"
-                    )
-                if isinstance(given, TrainedModel) and given.width % (2 * given.heads):
-                    raise UserError(
-                        f"{key}.width: {given.width} is not a multiple of 2 × heads"
-                        f" ({2 * given.heads}); change one"
-                    )
+        for key, name, names, what in self._references():
+            if name not in names:
+                raise UserError(f"{key}: {name!r} is not {what}; write one of {', '.join(names)}")
+        if contradiction := next(self._contradictions(), ""):
+            raise UserError(contradiction)
         return self
 
-    def _references(self) -> list[tuple[str, str, str]]:
-        """Lists (key, name, section): the name must be in that section."""
-        return [
-            *((f"families.{n}.corpus", f.corpus, "corpora") for n, f in self.families.items()),
-            *(
-                (f"families.{n}.tokenizer", f.tokenizer, "tokenizers")
-                for n, f in self.families.items()
-            ),
-            *((f"calibration.{n}", n, "studies") for n in self.calibration),
-            *((f"studies.{n}.full", s.full, "families") for n, s in self.studies.items()),
-            *((f"studies.{n}.quantised", s.quantised, "families") for n, s in self.studies.items()),
-        ]
-
-    def _members(self) -> list[tuple[str, str, str]]:
-        """Lists (key, model, family): the model must be of that family."""
-        found = []
+    def _references(self) -> Iterator[tuple[str, str, Iterable[str], str]]:
+        """Yields each (key, name, names, what): the name must be one of these names."""
         for name, family in self.families.items():
-            named = {"search.model": (family.search.model,)}
-            named |= {"transfer.models": family.transfer.models}
-            named |= {"original.models": family.original.models}
-            found += [
-                (f"families.{name}.{key}", model, name)
-                for key, models in named.items()
-                for model in models
-            ]
+            key, mine = f"families.{name}", (family.models, f"of family {name}")
+            yield f"{key}.corpus", family.corpus, self.corpora, "one of corpora"
+            yield f"{key}.tokenizer", family.tokenizer, self.tokenizers, "one of tokenizers"
+            yield f"{key}.search.model", family.search.model, *mine
+            for model in family.transfer.models:
+                yield f"{key}.transfer.models", model, *mine
+            for model in family.original.models:
+                yield f"{key}.original.models", model, *mine
+        for name in self.calibration:
+            yield f"calibration.{name}", name, self.studies, "one of studies"
         for name, study in self.studies.items():
-            if study.quantisation:
-                key = f"studies.{name}.quantisation.models"
-                found += [(key, model, study.quantised) for model in study.quantisation.models]
-        return found
+            key, family = f"studies.{name}", study.quantised
+            yield f"{key}.full", study.full, self.families, "one of families"
+            yield f"{key}.quantised", family, self.families, "one of families"
+            for model in study.quantisation.models if study.quantisation else ():
+                models = self.families[family].models
+                yield f"{key}.quantisation.models", model, models, f"of family {family}"
+
+    def _contradictions(self) -> Iterator[str]:
+        """Yields a line for each setting that another one forbids."""
+        for name in sorted({*self.studies} & {*RESERVED}):
+            yield f"studies.{name}: the name is taken; choose another"
+        for name, family in self.families.items():
+            key, given = f"families.{name}", family.sampling
+            rounded = family.weights in ("bfloat16", "dequantised")
+            if given.implementation == "devinterp" and rounded:
+                said = "devinterp rounds bfloat16 to nearest; write replicate"
+                yield f"{key}.sampling.implementation: {said}"
+            if given.sampler == "sgnht" and given.localization:
+                said = "SGNHT has no localisation; write 0.0, or another sampler"
+                yield f"{key}.sampling.localization: {said}"
+            for model, shape in family.models.items():
+                at, other = f"{key}.models.{model}", self.family_of(model)
+                if other != name:
+                    yield f"{at}: {other} has a model of that name; choose another"
+                if isinstance(shape, TrainedModel) and shape.width % (2 * shape.heads):
+                    said = f"is not a multiple of 2 × heads ({2 * shape.heads}); change one"
+                    yield f"{at}.width: {shape.width} {said}"

@@ -51,32 +51,25 @@ def run(config: Config, study: str) -> None:
     Raises:
         UserError: the study has no calibration, or it names a target that does not exist.
     """
-    if study not in config.calibration:
+    given = config.calibration.get(study)
+    if given is None:
         names = ", ".join(config.calibration)
-        raise UserError(
-            f"calibration: params.yaml has none of study {study!r}; give one of {names}"
-        )
-    given = config.calibration[study]
+        said = f"params.yaml has none of study {study!r}; give one of {names}"
+        raise UserError(f"calibration: {said}")
     try:
         targets = cases.targets(given.targets)
     except UserError as error:
         raise UserError(f"calibration.{study}.targets: {error}") from None
-    units = [
-        CalibrationUnit(
-            config.paths.cache, "calibrate", job, config.seed, given.shuffles, given.chains
-        )
-        for job in cases.jobs(targets, given.repeats)
-    ]
+    common = {"seed": config.seed, "shuffles": given.shuffles, "chains": given.chains}
+    jobs = cases.jobs(targets, given.repeats)
+    units = [CalibrationUnit(config.paths.cache, "calibrate", job, **common) for job in jobs]
     run_units(units, config.machine, f"calibrate {study}")
     found = {unit.job: calibration.Outcome(**unit.read()[1]["outcome"]) for unit in units}
     known, coverage, controls = calibration.conclude(found, targets, given.repeats, given.shuffles)
     out = config.paths.study(study)
-    written = (
-        ("calibration", records.Calibrated, known),
-        ("coverage", records.Coverage, [coverage]),
-        ("controls", records.NegativeControl, controls),
-    )
-    for name, kind, rows in written:
-        records.write(out / f"{name}.json", [kind(**asdict(row)) for row in rows])
+    records.write(out / "calibration.json", [records.Calibrated(**asdict(row)) for row in known])
+    records.write(out / "coverage.json", [records.Coverage(**asdict(coverage))])
+    controls = [records.NegativeControl(**asdict(row)) for row in controls]
+    records.write(out / "controls.json", controls)
     outside = [row.target for row in known if row.verdict == "outside"]
     print(f"{study}: {len(targets)} targets of known λ, outside: {', '.join(outside) or 'none'}")

@@ -16,7 +16,8 @@ from replicate.data import json_io, tensors, traces
 from replicate.data.tensors import file_hash
 from replicate.errors import UserError
 from replicate.models.config import MANIFEST
-from replicate.pipeline.config import Config, TrainedModel
+from replicate.pipeline.config import Config
+from replicate.pipeline.config.family import TrainedModel
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import ChainUnit
 from replicate.study import collecting, protocol_2023, records
@@ -33,16 +34,13 @@ class Collection:
         self.config, self.study = config, study
         self.plan = config.plan(study)
         self.rows: dict[str, list[Record]] = {name: [] for name in records.COLLECTED}
-
-    def collect(self) -> None:
-        """Fills in the records of every family, and of the comparison of weight formats."""
         for family in self.plan.families:
             self.collect_family(family)
         self.collect_formats()
 
     def collect_family(self, family: FamilyPlan) -> None:
         """Fills in the records of one family."""
-        paths, name, rows = self.config.paths, family.name, self.rows
+        config, paths, name, rows = self.config, self.config.paths, family.name, self.rows
         text = self.read("windows", paths.windows(name) / "statistics.json", family=name)
         search = {"family": name, "model": family.search_model}
         self.read("search", paths.search(name) / "trials.json", **search)
@@ -51,49 +49,39 @@ class Collection:
             mine = {"family": name, "model": model}
             self.read("training", paths.models(name) / model / "training.json", **mine)
             self.read("baselines", paths.baselines(name) / model / "baseline.json", **mine)
-            path = paths.traces(name) / model
-            planned = self.planned(plans.estimate, self.config, model)
-            if (trace := self.trace(path, planned, mine)) is not None:
+            trace = self.trace(paths.traces(name) / model, plans.estimate, config, model)
+            if trace is not None:
                 rows["estimates"] += collecting.estimates(trace, family.clip_quantile)
                 rows["provenance"].append(self.provenance(trace, model))
                 if text:
-                    limits = self.config.diagnostics.model_dump()
+                    limits = config.diagnostics.model_dump()
                     vocabulary = text[0]["vocabulary"]
                     rows["traces"].append(collecting.thinned(trace, vocabulary, **limits))
         for model, factor in family.transfer:
             path = paths.transfer(name) / model / f"{factor:g}"
-            planned = self.planned(plans.transfer, self.config, model, factor)
-            if (trace := self.trace(path, planned, {"family": name, "model": model})) is not None:
+            trace = self.trace(path, plans.transfer, config, model, factor)
+            if trace is not None:
                 rows["transfer"].append(collecting.transferred(trace, factor))
         for model in family.original:
-            path = paths.original(name) / model
-            planned = self.planned(plans.original, self.config, model)
-            if (trace := self.trace(path, planned, {"family": name, "model": model})) is not None:
+            trace = self.trace(paths.original(name) / model, plans.original, config, model)
+            if trace is not None:
                 rows["original"].append(protocol_2023.original(trace, family.clip_quantile))
 
     def collect_formats(self) -> None:
         """Fills in the comparison of weight formats."""
-        kinds = dict.fromkeys((model, moved) for model, moved, _ in self.plan.formats)
+        found: dict[tuple[str, str], list[collecting.Format]] = {}
         family = self.plan.quantised or self.plan.full
-        for model, moved in kinds:
-            found = []
-            for each, way, weights in self.plan.formats:
-                if (each, way) != (model, moved):
-                    continue
-                folder = self.config.paths.quantisation(family.name) / model
-                folder /= f"{moved}-{weights}"
-                planned = self.planned(self.format_units, model, moved, weights)
-                mine = {"family": family.name, "model": model}
-                if (trace := self.trace(folder / "trace", planned, mine)) is not None:
-                    losses_N = tensors.load(folder / "losses.safetensors")["losses"]
-                    report = json_io.read_json(folder / "minimum.json")
-                    found.append((trace, losses_N, report))
-            self.rows["quantisation"] += collecting.quantised(moved, found)
-
-    def format_units(self, model: str, moved: str, weights: str) -> list[ChainUnit]:
-        """Returns the chains of one model in one weight format."""
-        task = plans.format_task(self.config, model, moved, weights)
-        return plans.formats(self.config, self.study, task, described=True)
+        for kind in self.plan.formats:
+            model, moved, weights = kind
+            rows = found.setdefault((model, moved), [])
+            folder = self.config.paths.quantisation(family.name) / model / f"{moved}-{weights}"
+            planned = plans.formats, self.config, self.study, kind, None
+            trace = self.trace(folder / "trace", *planned)
+            if trace is not None:
+                losses_N = tensors.load(folder / "losses.safetensors")["losses"]
+                rows.append((trace, losses_N, json_io.read_json(folder / "minimum.json")))
+        for (_, moved), rows in found.items():
+            self.rows["quantisation"] += collecting.quantised(moved, rows)
 
     def read(self, kind: str, path: Path, **known: str) -> list[dict[str, Any]]:
         """Adds the records in a file that a stage wrote.
@@ -118,37 +106,26 @@ class Collection:
         ]
         return rows
 
-    def planned(self, plan: Callable[..., Sequence[ChainUnit]], *arguments: Any) -> dict[str, Any]:
-        """Returns the attributes of a trace that matches params.yaml, or why they are unknown.
-
-        Args:
-            plan: a function that returns the trace's units.
-            arguments: the arguments of that function.
-
-        Returns:
-            The attributes, or a `reason` alone.
-        """
-        try:
-            return plan(*arguments)[0].planned()
-        except UserError as error:
-            return {"reason": str(error)}
-
     def trace(
-        self, path: Path, planned: Mapping[str, Any], mine: Mapping[str, str]
+        self, path: Path, plan: Callable[..., Sequence[ChainUnit]], *arguments: Any
     ) -> xr.Dataset | None:
-        """Returns a trace if it was run and matches params.yaml, otherwise None.
+        """Returns a trace if it was run and matches params.yaml; refuses one that does not match.
 
         Args:
             path: the trace.
-            planned: the attributes that the trace must have.
-            mine: the names of family and model, for the record of a refused trace.
+            plan: a function that returns the trace's units.
+            arguments: the arguments of that function.
         """
         if not path.exists():
             return None
         trace = traces.load(path)
-        reason = next(differences(trace.attrs, planned), None)
+        try:
+            reason = next(differences(trace.attrs, plan(*arguments)[0].planned()), None)
+        except UserError as error:
+            reason = str(error)
         if reason is None:
             return trace
+        mine = {name: trace.attrs[name] for name in ("family", "model")}
         self.rows["refused"].append(Refused(**mine, path=path.as_posix(), reason=reason))
         print(f"not run: {path}: {reason}")
         return None
@@ -157,11 +134,8 @@ class Collection:
         """Returns which parameters, weights, code and machine made a model's chains."""
         folder = self.config.paths.models(self.config.family_of(model)) / model
         manifest = json_io.read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-        files = {
-            name: noted["sha256"]
-            for name, noted in manifest.get("files", {}).items()
-            if name.endswith(".safetensors")
-        }
+        noted = {name: file["sha256"] for name, file in manifest.get("files", {}).items()}
+        files = {name: noted[name] for name in noted if name.endswith(".safetensors")}
         files |= {file.name: file_hash(file) for file in sorted(folder.glob("*.safetensors"))}
         return collecting.provenance(
             trace,
@@ -179,12 +153,9 @@ def differences(
 
     Args:
         found: the attributes of the trace.
-        planned: the attributes that it must have; or a `reason` alone, which is then yielded.
+        planned: the attributes that it must have.
         at: the keys above these attributes, such as `sampler.`.
     """
-    if "reason" in planned:
-        yield str(planned["reason"])
-        return
     for key, wanted in planned.items():
         there = found.get(key)
         if isinstance(wanted, dict) and isinstance(there, dict):
@@ -213,10 +184,9 @@ def parts(config: Config, model: str) -> dict[str, str]:
 
 def run(config: Config, study: str) -> None:
     """Writes the results of a study."""
-    found, out = Collection(config, study), config.paths.study(study)
-    found.collect()
-    for name, rows in found.rows.items():
+    collection, out = Collection(config, study), config.paths.study(study)
+    for name, rows in collection.rows.items():
         records.write(out / f"{name}.json", rows)
-    estimates = [row for row in found.rows["estimates"] if isinstance(row, records.Estimate)]
+    estimates = [row for row in collection.rows["estimates"] if isinstance(row, records.Estimate)]
     json_io.write_json(out / "metrics.json", collecting.metrics(estimates))
-    print(f"{study}: " + ", ".join(f"{len(rows)} {name}" for name, rows in found.rows.items()))
+    print(f"{study}: " + ", ".join(f"{len(rows)} {name}" for name, rows in collection.rows.items()))

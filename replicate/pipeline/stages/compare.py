@@ -6,7 +6,7 @@ The command needs no torch.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Results:
 
     label: str
     studies: dict[str, dict[str, Any]]
-    study: str | None = None
+    study: str | None
 
 
 def run(config: Config, a: str | None, b: str | None, as_json: bool) -> bool:
@@ -64,26 +64,25 @@ def run(config: Config, a: str | None, b: str | None, as_json: bool) -> bool:
 
 def _results(config: Config, text: str) -> Results:
     """Reads what a name refers to: STUDY, FOLDER, REVISION, FOLDER:STUDY or REVISION:STUDY."""
-    results = config.paths.results
     place, _, study = text.partition(":")
     if text in config.studies:
-        place, study = str(results), text
+        place, study = str(config.paths.results), text
     if place and (folder := Path(place)).is_dir():
-        paths = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])
+        label, paths = text, sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-        found = _read(text, files)
     else:
         try:
             commit = git.commit(place)
-            found = _read(f"{text} ({commit[:7]})", git.files(commit, results))
+            label, files = f"{text} ({commit[:7]})", git.files(commit, config.paths.results)
         except UserError as error:
             others = f"a study ({', '.join(config.studies)}) or a folder of results"
             raise UserError(f"{error}; name another commit, {others}") from None
-    return replace(found, study=study or ("" if "" in found.studies else None))
+    studies = _read(label, files)
+    return Results(label, studies, study or ("" if "" in studies else None))
 
 
-def _read(label: str, files: dict[str, bytes]) -> Results:
-    """Reads those files of a folder (path → bytes) that are compared."""
+def _read(label: str, files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
+    """Reads those files of a folder (path → bytes) that are compared, by study."""
     found: dict[str, dict[str, Any]] = {}
     for path, text in files.items():
         *folder, file = path.split("/")
@@ -93,22 +92,22 @@ def _read(label: str, files: dict[str, bytes]) -> Results:
                 rows = records.parse(text, records.FILES[name])
             except (ValueError, RecursionError):
                 raise UserError(f"{label}: {path} is damaged or old; run `dvc repro`") from None
-            found.setdefault(folder[0] if folder else "", {})[name] = rows
+            found.setdefault("".join(folder), {})[name] = rows
     if not found:
         raise UserError(f"{label} has no results; run `dvc repro` or name another place")
-    return Results(label, found)
+    return found
 
 
 def _pairs(a: Results, b: Results) -> list[tuple[str, str]]:
     """Returns the pairs of studies to compare. If only one of a, b names a study, both use it."""
     if a.study is None and b.study is None:
         return [(study, study) for study in dict.fromkeys([*b.studies, *a.studies])]
-    named = a.study or b.study or ""
-    x, y = (named if side.study is None else side.study for side in (a, b))
-    for side, study in ((a, x), (b, y)):
-        if study not in side.studies:
-            remedy = f"name one of {', '.join(side.studies)} as PLACE:STUDY"
-            raise UserError(f"{side.label}: no results of a study {study!r}; {remedy}")
+    x = (a.study if a.study is not None else b.study) or ""
+    y = (b.study if b.study is not None else a.study) or ""
+    for results, study in ((a, x), (b, y)):
+        if study not in results.studies:
+            remedy = f"name one of {', '.join(results.studies)} as PLACE:STUDY"
+            raise UserError(f"{results.label}: no results of a study {study!r}; {remedy}")
     return [(x, y)]
 
 

@@ -12,13 +12,8 @@ from tokenizers import Tokenizer
 
 from replicate.data import corpora, grammar, json_io, windows
 from replicate.models import hub
-from replicate.pipeline.config import (
-    Config,
-    GeneratedCorpus,
-    HubCorpus,
-    HubTokenizer,
-    TrainedTokenizer,
-)
+from replicate.pipeline.config import Config
+from replicate.pipeline.config.family import HubFile, OnDisk, OnHub, TrainedTokenizer
 from replicate.pipeline.work import plans
 from replicate.progress import progress
 from replicate.seeds import derive
@@ -28,12 +23,12 @@ def run(config: Config, family: str) -> None:
     """Writes the family's windows, those of the protocol of 2023, the tokenizer and counts."""
     given = config.families[family]
     written, texts = read_texts(config, given.corpus)
-    tokenizer = find_tokenizer(config, given.tokenizer, texts)
+    tokenizer = find_tokenizer(config.tokenizers[given.tokenizer], texts)
     padded = windows.select(texts, tokenizer, given.length, given.original.characters)
     found = padded
     if given.rule == "tokens":
         found = windows.select(texts, tokenizer, given.length)
-        if written is not None and grammar.EXACT[0] <= given.length <= grammar.EXACT[1]:
+        if written and grammar.EXACT[0] <= given.length <= grammar.EXACT[1]:
             floor = grammar.Floor(lambda text: tokenizer.encode(text).ids)
             each = (floor.surprisals(written[i])[: given.length] for i in found.review_N)
             flat = np.fromiter(chain.from_iterable(each), np.float32, count=found.tokens_NxL.size)
@@ -51,35 +46,34 @@ def run(config: Config, family: str) -> None:
     )
 
 
-def read_texts(config: Config, name: str) -> tuple[list[list[grammar.Choice]] | None, list[str]]:
+def read_texts(config: Config, name: str) -> tuple[list[list[grammar.Choice]], list[str]]:
     """Returns the reviews of a corpus.
 
     Returns:
-        The grammar's choices for each review, None unless the grammar wrote them; and the texts.
+        The grammar's choices for each review, none unless the grammar wrote them; and the texts.
     """
     corpus = config.corpora[name]
-    if isinstance(corpus, GeneratedCorpus):
-        written = []
-        with progress(f"extract: writing reviews of {name}", corpus.reviews) as advance:
-            for choices in grammar.reviews(derive(config.seed, "corpus", name), corpus.reviews):
-                written.append(choices)
-                advance()
-        return written, [grammar.text(choices) for choices in written]
-    if isinstance(corpus, HubCorpus):
+    if isinstance(corpus, OnDisk):
+        return [], corpora.read(Path(corpus.path))
+    if isinstance(corpus, HubFile):
         file = hub.file(corpus.repository, corpus.revision, corpus.file, repo_type="dataset")
-        return None, corpora.read(file)
-    return None, corpora.read(Path(corpus.path))
+        return [], corpora.read(file)
+    written = []
+    with progress(f"extract: writing reviews of {name}", corpus.reviews) as advance:
+        for choices in grammar.reviews(derive(config.seed, "corpus", name), corpus.reviews):
+            written.append(choices)
+            advance()
+    return written, [grammar.text(choices) for choices in written]
 
 
-def find_tokenizer(config: Config, name: str, texts: list[str]) -> Tokenizer:
+def find_tokenizer(given: TrainedTokenizer | OnHub | OnDisk, texts: list[str]) -> Tokenizer:
     """Returns a tokenizer. It is trained on the texts if params.yaml says so.
 
     A published tokenizer may truncate or pad texts to a fixed length. This is switched off here.
     """
-    given = config.tokenizers[name]
     if isinstance(given, TrainedTokenizer):
         found = windows.train_tokenizer(texts, given.vocabulary)
-    elif isinstance(given, HubTokenizer):
+    elif isinstance(given, OnHub):
         file = hub.file(given.repository, given.revision, "tokenizer.json")
         found = windows.read_tokenizer(file)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from replicate.data import json_io, tensors, windows
 from replicate.models.config import EVALUATED, Schedule
 from replicate.pipeline import cache
-from replicate.pipeline.config import Config, LocalModel, TrainedModel
+from replicate.pipeline.config import Config
+from replicate.pipeline.config.family import OnDisk, OnHub, TrainedModel
 from replicate.pipeline.parallel import run_units
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import CachedUnit
@@ -34,7 +36,7 @@ class TrainingUnit(CachedUnit):
 
     model: str
     seed: int
-    shape: tuple[tuple[str, Any], ...]
+    shape: Mapping[str, Any]
     schedule: Schedule
     windows: Path
     windows_hash: str
@@ -48,16 +50,11 @@ class TrainingUnit(CachedUnit):
     @property
     def steps(self) -> int:
         """The limit on the training's steps, times the model's width."""
-        return self.schedule.steps * dict(self.shape)["width"]
+        return self.schedule.steps * self.shape["width"]
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "seed": self.seed,
-            "shape": self.shape,
-            "schedule": asdict(self.schedule),
-            "windows": self.windows_hash,
-        }
+        found = asdict(self) | {"windows": self.windows_hash}
+        return {key: found[key] for key in ("model", "seed", "shape", "schedule", "windows")}
 
     def done(self) -> bool:
         return (self.file / "training.json").is_file()
@@ -69,17 +66,15 @@ class TrainingUnit(CachedUnit):
 
         device, text = loading.device(self.device, self.model), windows.load(self.windows)
         torch.manual_seed(derive(self.seed, "initialise", self.model))
-        model = loading.build(**dict(self.shape))
+        model = loading.build(**self.shape)
         model.to(device)  # pyright: ignore[reportArgumentType]
-        tokens_NxL = torch.from_numpy(text.tokens_NxL).long().to(device)
-        generator = torch.Generator().manual_seed(derive(self.seed, "train", self.model))
         checkpoint = cache.Checkpoint(self.file.with_suffix(".checkpoint"), self.every)
         outcome = training.train(
             model,
-            tokens_NxL,
+            torch.from_numpy(text.tokens_NxL).long().to(device),
             self.schedule,
-            generator,
-            lambda steps=1, note="": advance(steps * dict(self.shape)["width"], note),
+            torch.Generator().manual_seed(derive(self.seed, "train", self.model)),
+            lambda steps=1, note="": advance(steps * self.shape["width"], note),
             checkpoint,
         )
         partial = self.file.with_suffix(".partial")
@@ -93,44 +88,30 @@ class TrainingUnit(CachedUnit):
 
 def report(outcome: Outcome, schedule: Schedule, text: windows.Windows) -> dict[str, Any]:
     """Returns the fields of a `Training` record that a training determines."""
-    floor = text.floor_NxL
-    if floor is not None:
-        floor = floor[:EVALUATED, 1:].astype(float)
+    floor_NxL = text.floor_NxL
+    if floor_NxL is not None:
+        floor_NxL = floor_NxL[:EVALUATED, 1:].astype(float)
     return asdict(outcome) | {
         "epochs": outcome.steps * schedule.batch_size / len(text.tokens_NxL),
-        "floor": None if floor is None else floor.mean(),
-        "label_floor": None if floor is None else floor[:, -1].mean(),
+        "floor": None if floor_NxL is None else floor_NxL.mean(),
+        "label_floor": None if floor_NxL is None else floor_NxL[:, -1].mean(),
     }
 
 
 def run(config: Config, family: str, only: str | None = None) -> None:
     """Writes a folder for each model: its weights, or a manifest of files that are elsewhere.
 
-    Args:
-        config: all parameters.
-        family: the name of the family.
-        only: the name of the one model to compute; None for all.
-
     Raises:
-        UserError: `only` is not among the models, or a model cannot be fetched or trained here.
+        UserError: a model cannot be fetched or trained here.
     """
-    folder = config.paths.models(family)
+    folder, models = config.paths.models(family), config.families[family].models
     units = []
-    models = config.families[family].models
     for name in plans.only(models, only):
         model = models[name]
         if isinstance(model, TrainedModel):
             units.append(training_unit(config, name, model))
         else:
-            from replicate.models import loading
-
-            loading.device(config.families[family].device, name)
-            if isinstance(model, LocalModel):
-                loading.save_manifest(folder / name, model.path)
-                print(f"{name}: {model.path} holds it")
-            else:
-                loading.save_manifest(folder / name, model.repository, model.revision)
-                print(f"{name}: {model.repository}@{model.revision[:8]} is in the hub's cache")
+            fetch(model, folder / name, config.families[family].device)
     longest_first = sorted(units, key=lambda unit: -unit.steps)
     run_units(longest_first, config.machine, f"pretrain {family}")
     for unit in units:
@@ -146,26 +127,35 @@ def run(config: Config, family: str, only: str | None = None) -> None:
         )
 
 
+def fetch(model: OnHub | OnDisk, folder: Path, device: str) -> None:
+    """Writes the manifest of a model that is not trained here, and fetches it from the hub."""
+    from replicate.models import loading
+
+    loading.device(device, folder.name)
+    if isinstance(model, OnDisk):
+        loading.save_manifest(folder, model.path)
+        print(f"{folder.name}: its files are in {model.path}")
+    else:
+        loading.save_manifest(folder, model.repository, model.revision)
+        print(f"{folder.name}: {model.repository}@{model.revision[:8]} is in the hub's cache")
+
+
 def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUnit:
     """Returns the unit that trains a model of params.yaml."""
     family = config.family_of(name)
-    folder = config.paths.windows(family)
-    text = windows.load(folder / plans.WINDOWS)
-    shape = {key: getattr(model, key) for key in ("architecture", "layers", "width", "heads")}
+    file = config.paths.windows(family) / plans.WINDOWS
     schedule = config.training.model_dump() | ({"steps": model.steps} if model.steps else {})
-    shape |= {
-        "vocabulary": windows.read_tokenizer(folder).get_vocab_size(),
-        "length": text.tokens_NxL.shape[1],
-    }
+    text, tokenizer = windows.load(file), windows.read_tokenizer(file.parent)
+    sizes = {"vocabulary": tokenizer.get_vocab_size(), "length": text.tokens_NxL.shape[1]}
     return TrainingUnit(
         root=config.paths.cache,
         stage="pretrain",
         model=name,
         seed=config.seed,
-        shape=tuple(shape.items()),
+        shape=model.model_dump(include={"architecture", "layers", "width", "heads"}) | sizes,
         schedule=Schedule(lr=model.lr, **schedule),
-        windows=folder / plans.WINDOWS,
-        windows_hash=tensors.file_hash(folder / plans.WINDOWS),
+        windows=file,
+        windows_hash=tensors.file_hash(file),
         device=config.families[family].device,
         every=config.machine.checkpoint_seconds,
     )

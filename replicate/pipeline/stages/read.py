@@ -27,12 +27,18 @@ from replicate.study.claims import Rules, judge
 from replicate.study.published import Figures
 from replicate.study.records import write
 
+COLUMNS = {  # that the layouts of two of the paper's tables need
+    "estimates": "model; published; parameters; sampled; λ̂ ± s.e.; 95 % interval; R-hat;"
+    " effective draws; diverged chains",
+    "quantisation": "model; moved; weights; parameters moved; loss at w*; rise, millinats ± s.e.;"
+    " squared gradient norm; λ̂ ± s.e.",
+}
+
 
 def run(config: Config, name: str) -> None:
     """Writes claims.json to results/<study>, and figures and tables to paper/generated/<study>."""
     folder, out = config.paths.study(name), config.paths.generated(name)
-    plan, figures = config.plan(name), published.read(config.paths.published)
-    rules = config.rules
+    plan, figures, rules = config.plan(name), published.read(config.paths.published), config.rules
     write(folder / "claims.json", judge(evidence.of_results(plan, folder), rules))
     study = Study.read(plan, folder)
     drawn = drawings(study, figures, rules)
@@ -68,41 +74,21 @@ def draw(drawing: Callable[[], Figure], path: Path) -> None:
 
 def tables(study: Study, figures: Figures) -> dict[str, str]:
     """Returns the LaTeX rows of each table of the paper, with the columns that its layout needs."""
-    estimates = models.estimates(study, figures).only(
-        "model",
-        "published",
-        "parameters",
-        "sampled",
-        "λ̂ ± s.e.",
-        "95 % interval",
-        "R-hat",
-        "effective draws",
-        "diverged chains",
-    )
-    formats = experiments.quantisation(study).only(
-        "model",
-        "moved",
-        "weights",
-        "parameters moved",
-        "loss at w*",
-        "rise, millinats ± s.e.",
-        "squared gradient norm",
-        "λ̂ ± s.e.",
-    )
     tested = [claim for claim in study.claims if claim.effect is not None]
     found = {
         "efficiency": models.efficiency(study),
-        "estimates": estimates,
+        "estimates": models.estimates(study, figures),
         "estimators": models.estimators(study),
         "judged": reference.claims(study.name, tested).only(*reference.JUDGED),
         "original": experiments.original(study),
-        "quantisation": formats,
+        "quantisation": experiments.quantisation(study),
         "settings": experiments.settings(study),
         "training": models.training(study),
     }
-    return {name: latex.rows(table) for name, table in found.items()} | {
-        "undecided": latex.undecided(study.claims)
-    }
+    for name, columns in COLUMNS.items():
+        found[name] = found[name].only(*columns.split("; "))
+    undecided = {"undecided": latex.undecided(study.claims)}
+    return {name: latex.rows(table) for name, table in found.items()} | undecided
 
 
 def blocks(config: Config, study: Study) -> dict[str, dict[str, object]]:

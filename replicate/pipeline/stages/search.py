@@ -6,8 +6,9 @@ It first tries the grids of the write-up, then the proposals of TPE.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 
 import xarray as xr
 
@@ -15,8 +16,8 @@ from replicate.data import json_io, traces
 from replicate.errors import UserError
 from replicate.pipeline.config import Config
 from replicate.pipeline.parallel import Engine
-from replicate.pipeline.work import plans, units
-from replicate.pipeline.work.units import ChainUnit
+from replicate.pipeline.work import plans
+from replicate.pipeline.work.units import trace
 from replicate.sampling import SamplerConfig
 from replicate.search import importance, trials
 from replicate.search.trials import Outcome, Rule, Trial
@@ -28,38 +29,27 @@ class Evaluation:
     """Evaluates samplers. Each is one unit, and all use the same batches and noise."""
 
     def __init__(self, config: Config, family: str, engine: Engine) -> None:
-        self.config, self.family, self.engine = config, family, engine
         given = config.families[family].search
-        task = plans.task_config(config, given.model)
         losses = plans.baseline_file(config, given.model)
-        plan = plans.sampling(config, family, given)
-        self.baseline = plans.baseline_loss(config, given.model)
-        self.template = plans.chains(
-            config, "search", task, SamplerConfig("sgld", 1.0), plan, losses
-        )
+        task, plan = plans.task_config(config, given.model), plans.sampling(config, family, given)
+        units = plans.chains(config, "search", task, SamplerConfig("sgld", 1.0), plan, losses)
+        pieces = tuple(chain.from_iterable(unit.pieces for unit in units))
+        self.template = replace(units[0], pieces=pieces, search=True)
+        self.title, self.engine, self.limits = f"search {family}", engine, config.diagnostics
         self.traces: list[xr.Dataset] = []
 
-    def __call__(self, settings: Sequence[SamplerConfig]) -> list[Outcome]:
-        trial = [self.unit(setting) for setting in settings]
-        self.engine.run(trial, f"search {self.family}")
-        found = [units.trace([unit], self.baseline) for unit in trial]
+    def __call__(self, samplers: Sequence[SamplerConfig]) -> list[Outcome]:
+        trial = [replace(self.template, sampler=sampler) for sampler in samplers]
+        self.engine.run(trial, self.title)
+        found = [trace([unit]) for unit in trial]
         self.traces += found
-        limits = self.config.diagnostics
-        return [
-            trials.outcome(
-                trace,
-                trace.attrs["sampling"]["nbeta"],
-                self.baseline["loss"],
-                rhat_below=limits.rhat,
-                drift_above=limits.drift,
-            )
-            for trace in found
-        ]
+        return [self.outcome(each) for each in found]
 
-    def unit(self, setting: SamplerConfig) -> ChainUnit:
-        """Returns the one unit that runs all chains of a sampler."""
-        pieces = tuple(piece for unit in self.template for piece in unit.pieces)
-        return replace(self.template[0], sampler=setting, pieces=pieces, search=True)
+    def outcome(self, trace: xr.Dataset) -> Outcome:
+        """Returns the outcome of a trial from its trace."""
+        nbeta, loss = trace.attrs["sampling"]["nbeta"], trace.attrs["baseline"]["loss"]
+        limits = {"rhat_below": self.limits.rhat, "drift_above": self.limits.drift}
+        return trials.outcome(trace, nbeta, loss, **limits)
 
 
 def run(config: Config, family: str) -> None:
@@ -73,21 +63,14 @@ def run(config: Config, family: str) -> None:
     posteriors = {name: trials.posterior(name, **pull) for name in ("sgld", "rmsprop", "sgnht")}
     grid = trials.settings("sgld", given.sgld.model_dump())
     grid += trials.settings("sgnht", given.sgnht.model_dump()) if given.sgnht else []
+    ranges = given.tpe.model_dump() if given.tpe else {}
     with Engine(config.machine, config.families[family].gpus_per_model) as engine:
         evaluate = Evaluation(config, family, engine)
         attempts = [Trial("grid", *pair) for pair in zip(grid, evaluate(grid), strict=True)]
-        if given.tpe is not None:
-            for name, posterior in posteriors.items():
-                ranges = given.tpe.model_dump()[name]
-                if ranges:
-                    attempts += trials.propose(
-                        posterior,
-                        ranges,
-                        evaluate,
-                        trials=given.tpe.trials,
-                        batch=given.tpe.batch,
-                        seed=config.seed,
-                    )
+        for name, posterior in posteriors.items():
+            if ranges.get(name):
+                size = {"trials": ranges["trials"], "batch": ranges["batch"], "seed": config.seed}
+                attempts += trials.propose(posterior, ranges[name], evaluate, **size)
     choices: dict[Rule, int | None] = {
         rule: trials.choose(rule, attempts, posteriors[own.sampler]) for rule in RULES
     }
@@ -97,15 +80,16 @@ def run(config: Config, family: str) -> None:
             f"families.{family}.search: all chains of the {own.sampler} settings that {given.rule}"
             " can choose diverged; add smaller lr"
         )
-    out = config.paths.search(family)
-    trace = xr.concat(evaluate.traces, "trial", combine_attrs="drop_conflicts")
-    traces.save(trace, out / "traces.zarr")
-    steps = evaluate.template[0].sampling.steps
-    json_io.write_json(out / "trials.json", rows(attempts, choices, best, given.chains, steps))
+    out, setting = config.paths.search(family), attempts[best].sampler
+    found = xr.concat(evaluate.traces, "trial", combine_attrs="drop_conflicts")
+    traces.save(found, out / "traces.zarr")
+    size = {"chains": given.chains, "steps": evaluate.template.sampling.steps}
+    written = [row | size | {"chosen": i == best} for i, row in enumerate(rows(attempts, choices))]
+    json_io.write_json(out / "trials.json", written)
     shares = importance.explain(attempts, config.seed)
     json_io.write_json(out / "importances.json", [asdict(row) for row in shares])
-    json_io.write_json(out / "chosen.json", asdict(attempts[best].sampler))
-    setting, outcome = attempts[best].sampler, attempts[best].outcome
+    json_io.write_json(out / "chosen.json", asdict(setting))
+    outcome = attempts[best].outcome
     print(
         f"{family}: chose {setting.sampler}, lr {setting.lr:.3g}, by {given.rule};"
         f" λ̂ {outcome.mean:.4g} ± {outcome.standard_deviation:.2g} across chains"
@@ -118,39 +102,24 @@ def run(config: Config, family: str) -> None:
 
 
 def rows(
-    attempts: Sequence[Trial],
-    choices: Mapping[Rule, int | None],
-    best: int,
-    chains: int,
-    steps: int,
-) -> list[dict[str, object]]:
-    """Returns the fields of each trial's `Trial` record, except family and model.
+    attempts: Sequence[Trial], choices: Mapping[Rule, int | None]
+) -> Iterator[dict[str, object]]:
+    """Yields the fields of each trial's `Trial` record that the trials determine.
 
     Args:
         attempts: all trials.
         choices: the number of the trial that each rule chooses; None if it can choose none.
-        best: the number of the trial that is chosen.
-        chains: chains in each trial.
-        steps: steps in each chain.
     """
-    biases = trials.step_biases(attempts)
-    left_out = ("noise", "penalty", "noise_level")
-    return [
-        {
-            key: value
-            for key, value in (asdict(attempt.sampler) | asdict(attempt.outcome)).items()
-            if key not in left_out
-        }
-        | {
-            "stability": attempt.outcome.stability,
-            "healthy": attempt.outcome.healthy,
+    for i, (attempt, bias) in enumerate(zip(attempts, trials.step_biases(attempts), strict=True)):
+        outcome = attempt.outcome
+        row = asdict(attempt.sampler) | asdict(outcome)
+        for name in ("noise", "penalty", "noise_level"):
+            del row[name]
+        yield row | {
+            "stability": outcome.stability,
+            "healthy": outcome.healthy,
             "step_bias": bias,
-            "expected_error": math.hypot(bias, attempt.outcome.noise),
+            "expected_error": math.hypot(bias, outcome.noise),
             "proposed_by": attempt.proposed_by,
-            "chains": chains,
-            "steps": steps,
             "chosen_by": [rule for rule, index in choices.items() if i == index],
-            "chosen": i == best,
         }
-        for i, (attempt, bias) in enumerate(zip(attempts, biases, strict=True))
-    ]

@@ -39,4 +39,4 @@ def run(config: Config, name: str) -> None:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
     print(f"{verdicts.total()} models of known λ: {counts}")
     for row in records.read(folder / "coverage.json", Coverage):
-        print(f"{percent(row.share)} of {row.repeats} intervals hold the truth of {row.target}")
+        print(f"{percent(row.share)} of {row.repeats} intervals contain λ of {row.target}")

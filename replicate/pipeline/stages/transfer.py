@@ -5,33 +5,19 @@ All factors have the same batches and noise.
 
 from __future__ import annotations
 
+from itertools import product
+
 from replicate.data import traces
 from replicate.pipeline.config import Config
-from replicate.pipeline.parallel import run_units
-from replicate.pipeline.work import plans, units
+from replicate.pipeline.work import plans
+from replicate.pipeline.work.units import run_chains
 
 
 def run(config: Config, family: str, only: str | None = None) -> None:
-    """Writes a trace for each model and factor.
-
-    Args:
-        config: all parameters.
-        family: the name of the family.
-        only: the name of the one model to compute; None for all.
-
-    Raises:
-        UserError: `only` is not among the models.
-    """
+    """Writes a trace for each model and factor."""
     given = config.families[family].transfer
     models = plans.only(given.models, only)
-    chains = {
-        (name, factor): plans.transfer(config, name, factor)
-        for name in models
-        for factor in given.factors
-    }
-    every = [unit for mine in chains.values() for unit in mine]
-    run_units(every, config.machine, f"transfer {family}", config.families[family].gpus_per_model)
-    for (name, factor), mine in chains.items():
-        trace = units.trace(mine, plans.baseline_loss(config, name))
+    chains = {kind: plans.transfer(config, *kind) for kind in product(models, given.factors)}
+    for (name, factor), trace in run_chains(config, family, "transfer", chains):
         traces.save(trace, config.paths.transfer(family) / name / f"{factor:g}")
     print(f"{family}: {len(models)} models at {len(given.factors)} step sizes")

@@ -6,20 +6,20 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from replicate.data import json_io, tensors, windows
 from replicate.errors import UserError
 from replicate.models.config import TaskConfig
 from replicate.pipeline.config import Config
+from replicate.pipeline.config.family import Chains
 from replicate.pipeline.work.units import BaselineUnit, ChainUnit
 from replicate.sampling import SamplerConfig, SamplingConfig
 
 WINDOWS = "windows.safetensors"
 PADDED = "original.safetensors"  # the padded windows of the protocol of 2023
+COMPUTED = ("compute_dtype", "device", "gradient_checkpointing", "gpus_per_model", "together")
 MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # the restriction of the chains
 
 
@@ -49,13 +49,9 @@ def task_config(
         folder=folder,
         windows=text,
         weights=weights or family.weights,
-        compute_dtype=family.compute_dtype,
         restriction=restriction or family.sampling.restriction,
-        device=family.device,
-        gradient_checkpointing=family.gradient_checkpointing,
-        gpus_per_model=family.gpus_per_model,
-        together=family.together,
         hashes=(tensors.file_hash(text), tensors.file_hash(folder)),
+        **{key: getattr(family, key) for key in COMPUTED},
     )
 
 
@@ -87,14 +83,13 @@ def chosen(config: Config, family: str) -> SamplerConfig:
         raise UserError(f"{file}: no sampler settings; run `dvc repro search@{family}`") from None
 
 
-def sampling(config: Config, family: str, part: object, stretch: float = 1.0) -> SamplingConfig:
+def sampling(config: Config, family: str, part: Chains, stretch: float = 1.0) -> SamplingConfig:
     """Returns nβ and the batch size of a family, with the chains and steps of one experiment.
 
     Args:
         config: all parameters.
         family: the name of the family.
-        part: the experiment's block in params.yaml, with burn_in, draws, chains and, unless it is a
-            search, shuffles.
+        part: the experiment's block in params.yaml; a search has one shuffle.
         stretch: the factor by which chains are longer than the block says.
     """
     own = config.families[family].sampling
@@ -102,9 +97,9 @@ def sampling(config: Config, family: str, part: object, stretch: float = 1.0) ->
         nbeta=own.nbeta,
         batch_size=own.batch_size,
         shuffles=getattr(part, "shuffles", 1),
-        chains=part.chains,  # pyright: ignore[reportAttributeAccessIssue]
-        burn_in=round(part.burn_in * stretch),  # pyright: ignore[reportAttributeAccessIssue]
-        draws=round(part.draws * stretch),  # pyright: ignore[reportAttributeAccessIssue]
+        chains=part.chains,
+        burn_in=round(part.burn_in * stretch),
+        draws=round(part.draws * stretch),
         implementation=own.implementation,
         microbatch_size=config.families[family].microbatch_size,
     )
@@ -128,14 +123,6 @@ def baseline_file(config: Config, model: str) -> Path:
     return folder / "losses.safetensors"
 
 
-def baseline_loss(config: Config, model: str) -> dict[str, Any]:
-    """Returns a model's mean loss (nats) at w* over all examples, and the hash of the windows."""
-    file = baseline_file(config, model)
-    losses_N = tensors.load(file)["losses"]
-    found = json_io.read_json(file.parent / "baseline.json")
-    return {"loss": float(losses_N.mean(dtype=np.float64)), "windows": found["windows"]}
-
-
 def chains(
     config: Config,
     stage: str,
@@ -149,25 +136,23 @@ def chains(
     Chains that are computed side by side are one unit. `losses` is the file of the losses at w*; if
     it is None, the units compute those that they need.
     """
-    family = config.families[task.family]
-    loss = None if losses is None else tensors.load(losses)
+    batch_size = config.families[task.family].microbatch_size or config.baseline.batch_size
+    loss_N = None if losses is None else tensors.load(losses)["losses"]
     pieces, size = [tuple(each) for each in plan.pieces()], task.together if plan.restart else 1
-    groups = [tuple(pieces[i : i + size]) for i in range(0, len(pieces), size)]
-    return [
-        ChainUnit(
-            root=config.paths.cache,
-            stage=stage,
-            task=task,
-            sampler=sampler,
-            sampling=plan,
-            pieces=group,
-            seed=config.seed,
-            batch_size=family.microbatch_size or config.baseline.batch_size,
-            baseline=losses,
-            baseline_hash="" if loss is None else tensors.fingerprint({"losses": loss["losses"]}),
-        )
-        for group in groups
-    ]
+    unit = ChainUnit(
+        root=config.paths.cache,
+        stage=stage,
+        task=task,
+        sampler=sampler,
+        sampling=plan,
+        pieces=(),
+        seed=config.seed,
+        batch_size=batch_size,
+        baseline=losses,
+        baseline_hash="" if loss_N is None else tensors.fingerprint({"losses": loss_N}),
+    )
+    starts = range(0, len(pieces), size)
+    return [replace(unit, pieces=tuple(pieces[i : i + size])) for i in starts]
 
 
 def estimate(config: Config, model: str) -> list[ChainUnit]:
@@ -193,46 +178,45 @@ def transfer(config: Config, model: str, factor: float) -> list[ChainUnit]:
 def original(config: Config, model: str) -> list[ChainUnit]:
     """Returns the chains of one model by the protocol of November 2023."""
     name = config.family_of(model)
-    family, given = config.families[name], config.families[name].original
+    given = config.families[name].original
     texts = len(windows.load(config.paths.windows(name) / PADDED).tokens_NxL)
     batches = max(texts // given.batch_size, 2)
     sampler = SamplerConfig(
         "sgld", given.lr, localization=given.localization, bounding_box=given.bounding_box
     )
-    plan = SamplingConfig(
+    plan = replace(
+        sampling(config, name, given),
         nbeta=batches / math.log(batches),
         batch_size=given.batch_size,
-        shuffles=given.shuffles,
-        chains=given.chains,
-        burn_in=given.burn_in,
-        draws=given.draws,
         restart=given.restart,
-        implementation=family.sampling.implementation,
-        microbatch_size=family.microbatch_size,
     )
     return chains(config, "original", task_config(config, model, file=PADDED), sampler, plan, None)
 
 
-def format_task(config: Config, model: str, moved: str, weights: str) -> TaskConfig:
-    """Returns the task of one model in one weight format; `moved` is a key of `MOVED`."""
-    return task_config(config, model, weights=weights, restriction=MOVED[moved])
+def format_baseline(config: Config, model: str, moved: str, weights: str) -> BaselineUnit:
+    """Returns the unit that computes the losses at w* in a weight format."""
+    task = task_config(config, model, weights=weights, restriction=MOVED[moved])
+    return baseline_unit(config, task, "quantisation")
 
 
 def formats(
-    config: Config, study: str, task: TaskConfig, described: bool = False
+    config: Config, study: str, kind: tuple[str, str, str], losses: Path | None
 ) -> list[ChainUnit]:
     """Returns the chains of one model in one weight format.
 
     Args:
         config: all parameters.
         study: the name of the study.
-        task: the model in its weight format.
-        described: whether the units only describe the chains and are not run. If so, the cache may
-            lack the baseline of the format.
+        kind: the model, a key of `MOVED`, and the weight format.
+        losses: the file of the losses at w* in this format; None if the units only describe the
+            chains and are not run.
     """
-    losses = None if described else baseline_unit(config, task, "quantisation").file
-    plan = sampling(config, task.family, config.studies[study].quantisation)
-    return chains(config, "quantisation", task, chosen(config, task.family), plan, losses)
+    model, moved, weights = kind
+    task = task_config(config, model, weights=weights, restriction=MOVED[moved])
+    part = config.studies[study].quantisation
+    assert part is not None, "a study without weight formats"
+    plan, sampler = sampling(config, task.family, part), chosen(config, task.family)
+    return chains(config, "quantisation", task, sampler, plan, losses)
 
 
 def only(names: Iterable[str], one: str | None) -> list[str]:

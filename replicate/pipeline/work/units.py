@@ -7,10 +7,12 @@ model; torch is imported only when a unit runs. A unit writes one file and retur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -21,15 +23,18 @@ from replicate.errors import UserError
 from replicate.models import config as models
 from replicate.models.config import TaskConfig
 from replicate.pipeline import cache, environment
+from replicate.pipeline.parallel import run_units
 from replicate.progress import Advance, silent
 from replicate.sampling import Chain, SamplerConfig, SamplingConfig, assemble
 from replicate.seeds import derive
 
 if TYPE_CHECKING:
     from replicate.models.task import TextTask
+    from replicate.pipeline.config import Config
 
 Piece = tuple[tuple[int, int], ...]  # (shuffle, chain): one chain, or successive chains
-
+K = TypeVar("K")
+FIELDS = ("loss", "init_loss", "seconds")  # of a chain, in the order of `Chain`
 
 _loaded: dict[TaskConfig, TextTask] = {}
 
@@ -45,21 +50,35 @@ def load(config: TaskConfig) -> TextTask:
 
 
 @dataclass(frozen=True)
-class CachedUnit:
+class CachedUnit(ABC):
     """A unit of `stage`, as dvc.yaml names it, whose file is in the cache's folder `root`."""
 
     root: Path
     stage: str
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The unit's name in messages."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """The amount of work, in units of the progress bar."""
+
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Returns everything that the result depends on, except code."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def run(self, advance: Advance) -> None:
+        """Computes the result and writes the file."""
 
     @property
     def file(self) -> Path:
         """The path of the unit's file in the cache."""
-        found = cache.key(code=cache.code_hash(self.stage), **self.settings())
-        return self.root / self.stage / found
+        key = cache.key(code=cache.code_hash(self.stage), **self.settings())
+        return self.root / self.stage / key
 
     def done(self) -> bool:
         """Returns whether the cache has the complete result."""
@@ -113,12 +132,9 @@ class BaselineUnit(CachedUnit):
 
         task = load(self.task)
         order_N = models.order(self.seed, self.task.family, task.examples, "gradient")
+        gradient_N = order_N[: self.gradient_examples]
         losses_N, report = baseline.examine(
-            task,
-            order_N[: self.gradient_examples],
-            self.batch_size,
-            self.gradient_batch,
-            advance,
+            task, gradient_N, self.batch_size, self.gradient_batch, advance
         )
         self.write({"losses": losses_N}, report=report)
 
@@ -155,59 +171,53 @@ class ChainUnit(CachedUnit):
 
     @property
     def steps(self) -> int:
-        return sum(map(len, self.pieces)) * self.sampling.steps
+        return len(self.keys) * self.sampling.steps
+
+    @property
+    def keys(self) -> Piece:
+        """The (shuffle, chain) of each chain."""
+        return tuple(key for piece in self.pieces for key in piece)
 
     def settings(self) -> dict[str, Any]:
         """Leaves out the number of shuffles and, if all chains start at w*, that of chains.
 
         More of them then recompute no chain that is in the cache.
         """
-        sampling = asdict(self.sampling) | {"shuffles": None}
+        found = self.planned()
+        found["sampling"] |= {"shuffles": None}
         if self.sampling.restart:
-            sampling |= {"chains": None}
-        return {
-            "task": self.task.identity(),
-            "names": (self.task.family, self.task.model),
-            "sampler": asdict(self.sampler),
-            "sampling": sampling,
-            "pieces": self.pieces,
-            "seed": self.seed,
-            "baseline": self.baseline_hash or self.batch_size,
-            "search": self.search,
-        }
+            found["sampling"] |= {"chains": None}
+        baseline = self.baseline_hash or self.batch_size
+        return found | {"pieces": self.pieces, "baseline": baseline, "search": self.search}
 
     def order(self, examples: int, shuffle: int) -> NDArray[np.int64]:
         """Returns the order (N,) of the examples in a shuffle."""
-        name = "search" if self.search else shuffle
-        return models.order(self.seed, self.task.family, examples, name)
+        which = "search" if self.search else shuffle
+        return models.order(self.seed, self.task.family, examples, which)
 
     def noise(self, shuffle: int, chain: int) -> int:
         """Returns the seed of a chain's noise, which is the same for all samplers of a model."""
-        if self.search:
-            return derive(self.seed, "noise", "search", self.task.model, chain)
-        return derive(self.seed, "noise", self.task.model, shuffle, chain)
+        model = self.task.model
+        which = ("search", model, chain) if self.search else (model, shuffle, chain)
+        return derive(self.seed, "noise", *which)
 
     def run(self, advance: Advance) -> None:
         from replicate.sampling import run_pieces
 
         task = load(self.task)
-        losses_N = self._losses(task)
         chains = run_pieces(
             task,
             self.sampler,
             self.sampling,
             self.pieces,
-            losses_N,
+            self._losses(task),
             together=self.task.together,
             order=lambda shuffle: self.order(task.examples, shuffle),
             noise=self.noise,
             advance=advance,
         )
-        stacked = {
-            field: np.stack([getattr(chain, field) for chain in chains.values()])
-            for field in ("loss", "init_loss", "seconds")
-        }
-        self.write(stacked, task=task.identity())
+        arrays = {f: np.stack([getattr(one, f) for one in chains.values()]) for f in FIELDS}
+        self.write(arrays, task=task.identity())
 
     def _losses(self, task: TextTask) -> NDArray[np.float32]:
         """Returns the losses (N,) at w*; an example that no chain reads may have NaN."""
@@ -215,11 +225,8 @@ class ChainUnit(CachedUnit):
             return read_losses(self.baseline, task.examples)
         from replicate.models import baseline
 
-        met = [
-            meets(self.sampling, self.order(task.examples, shuffle), chain)
-            for piece in self.pieces
-            for shuffle, chain in piece
-        ]
+        orders = {shuffle: self.order(task.examples, shuffle) for shuffle, _ in self.keys}
+        met = [meets(self.sampling, orders[shuffle], number) for shuffle, number in self.keys]
         index_N = np.unique(np.concatenate(met))
         losses_N = np.full(task.examples, np.nan, np.float32)
         losses_N[index_N] = baseline.losses(task, index_N, self.batch_size, silent)
@@ -228,8 +235,7 @@ class ChainUnit(CachedUnit):
     def chains(self) -> dict[tuple[int, int], Chain]:
         """Returns the finished chains, by (shuffle, chain)."""
         arrays, _ = self.read()
-        keys = [key for piece in self.pieces for key in piece]
-        return {key: Chain(*(arrays[f][i] for f in FIELDS)) for i, key in enumerate(keys)}
+        return {key: Chain(*(arrays[f][i] for f in FIELDS)) for i, key in enumerate(self.keys)}
 
     def planned(self) -> dict[str, Any]:
         """Returns the attributes that a trace of this unit must have."""
@@ -244,43 +250,44 @@ class ChainUnit(CachedUnit):
         }
 
 
-FIELDS = ("loss", "init_loss", "seconds")
-
-
 def meets(sampling: SamplingConfig, order_N: NDArray[np.int64], chain: int) -> NDArray[np.int64]:
     """Returns the examples (steps × batch_size,) that a chain of a shuffle reads, in order."""
     length = sampling.steps * sampling.batch_size
     return order_N[np.arange(chain * length, (chain + 1) * length) % len(order_N)]
 
 
-def trace(units: Sequence[ChainUnit], baseline: dict[str, Any] | None = None) -> xr.Dataset:
+def trace(units: Sequence[ChainUnit]) -> xr.Dataset:
     """Gathers the finished chains of one model and sampler in one dataset.
 
-    Args:
-        units: the units of all these chains.
-        baseline: `loss`, the mean loss (nats) at w* over all examples, and `windows`, their hash;
-            None to use the mean loss at w* over the minibatches of the chains.
-
     Returns:
-        The losses (shuffle, chain, draw) in nats; the attributes say how they were computed.
+        The losses (shuffle, chain, draw) in nats; the attributes say how they were computed. The
+        attribute `baseline` has the mean loss (nats) at w*, over all examples if the units have
+        their losses, otherwise over the minibatches of the chains.
     """
-    chains = {key: chain for unit in units for key, chain in unit.chains().items()}
-    notes = [unit.read()[1] for unit in units]
-    machines = [note["machine"] for note in notes]
-    devices = sorted({machine["device"] for machine in machines})
-    first = units[0]
-    found = assemble(first.sampling, chains)
-    if baseline is None:
-        baseline = {"loss": float(found.init_loss.mean()), "windows": first.task.hashes[0]}
+    first, notes = units[0], [unit.read()[1] for unit in units]
+    chains = {key: one for unit in units for key, one in unit.chains().items()}
+    found, machine = assemble(first.sampling, chains), notes[0]["machine"]
+    mean = found.init_loss.mean()
+    if first.baseline is not None:
+        mean = tensors.load(first.baseline)["losses"].mean(dtype=np.float64)
+    devices = sorted({note["machine"]["device"] for note in notes})
     return found.assign_attrs(
-        first.planned()
-        | {
-            "task": notes[0]["task"],
-            "baseline": baseline,
-            "code": notes[0]["code"],
-            "machine": machines[0] | {"device": ", ".join(devices)},
-        }
+        first.planned(),
+        task=notes[0]["task"],
+        baseline={"loss": float(mean), "windows": first.task.hashes[0]},
+        code=notes[0]["code"],
+        machine=machine | {"device": ", ".join(devices)},
     )
+
+
+def run_chains(
+    config: Config, family: str, title: str, chains: Mapping[K, Sequence[ChainUnit]]
+) -> Iterator[tuple[K, xr.Dataset]]:
+    """Runs the chains of a family's models, and then yields each trace with its key."""
+    every = chain.from_iterable(chains.values())
+    run_units(every, config.machine, f"{title} {family}", config.families[family].gpus_per_model)
+    for key, units in chains.items():
+        yield key, trace(units)
 
 
 def read_losses(path: Path, examples: int) -> NDArray[np.float32]:
