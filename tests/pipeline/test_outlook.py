@@ -45,4 +45,3 @@ def test_what_was_not_recorded_has_no_outlook(
     outlook.announce(recorded, (), "pretrain", "mini")
     assert capsys.readouterr().out == ""
     assert progress.after is None
-

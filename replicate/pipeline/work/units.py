@@ -179,10 +179,7 @@ class ChainUnit(CachedUnit):
         return tuple(key for piece in self.pieces for key in piece)
 
     def settings(self) -> dict[str, Any]:
-        """Leaves out the number of shuffles and, if all chains start at w*, that of chains.
-
-        More of them then recompute no chain that is in the cache.
-        """
+        """Leaves out the number of shuffles, and of chains that start at w*: more may be added."""
         found = self.planned()
         found["sampling"] |= {"shuffles": None}
         if self.sampling.restart:
