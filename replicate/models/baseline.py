@@ -57,17 +57,17 @@ def examine(
     """
     check(task)
     losses_N = losses(task, np.arange(task.examples), batch_size, advance)
-    halves, points = [], []
-    for half in torch.from_numpy(gradient_N).chunk(2):
+    halves, gradients = torch.from_numpy(gradient_N).chunk(2), []
+    for half in halves:
         for index_B in half.split(gradient_batch):
             (task.loss(index_B).sum() / len(half)).backward()
             advance(len(index_B))
-        points.append(half)
-        halves.append([gradient(*pair) for pair in zip(task.parameters, task.masks, strict=True)])
+        pairs = zip(task.parameters, task.masks, strict=True)
+        gradients.append([gradient(*pair) for pair in pairs])
         task.model.zero_grad(set_to_none=True)
-    first, second = halves
+    first, second = gradients
     norm = inner(first, first) + 2 * inner(first, second) + inner(second, second)
-    fall, fall_error = descent(task, first, points[1], losses_N, batch_size, advance)
+    fall, fall_error = descent(task, first, halves[1].numpy(), losses_N, batch_size, advance)
     report = {
         "loss": float(losses_N.mean(dtype=np.float64)),
         "standard_error": float(losses_N.std(dtype=np.float64) / np.sqrt(len(losses_N))),
@@ -94,15 +94,11 @@ def check(task: TextTask) -> None:
     known = task.model.get_input_embeddings().get_parameter("weight").shape[0]
     longest = getattr(task.model.config.get_text_config(), "max_position_embeddings", length)
     if highest >= known:
-        raise UserError(
-            f"{name}: knows {known} tokens, and its windows hold number {highest};"
-            f" {key}.tokenizer is another model's"
-        )
+        problem = f"knows {known} tokens, and its windows hold number {highest}"
+        raise UserError(f"{name}: {problem}; {key}.tokenizer is another model's")
     if length > longest:
-        raise UserError(
-            f"{name}: reads {longest} tokens at most, and windows have {length} before the label;"
-            f" lower {key}.length"
-        )
+        problem = f"reads {longest} tokens at most, and windows have {length} before the label"
+        raise UserError(f"{name}: {problem}; lower {key}.length")
 
 
 def gradient(parameter: nn.Parameter, mask: Tensor | None) -> Tensor:
@@ -122,7 +118,7 @@ def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 def descent(
     task: TextTask,
     direction: Sequence[Tensor],
-    index_B: Tensor,
+    index_B: NDArray[np.int64],
     losses_N: NDArray[np.float32],
     batch_size: int,
     advance: Advance,
@@ -149,10 +145,9 @@ def descent(
         step = promised / inner(direction, direction)
         for parameter, origin, slope in zip(task.parameters, origins, direction, strict=True):
             parameter.copy_(origin.float() - step * slope.float())
-        after = torch.cat([task.loss(index).cpu() for index in index_B.split(batch_size)]).numpy()
-        fall_B = losses_N[index_B.numpy()].astype(np.float64) - after
+        after_B = losses(task, index_B, batch_size, advance)
+        fall_B = losses_N[index_B].astype(np.float64) - after_B
         found.append((float(fall_B.mean()), float(fall_B.std(ddof=1) / np.sqrt(len(fall_B)))))
-        advance(len(fall_B))
     for parameter, origin in zip(task.parameters, origins, strict=True):
         parameter.copy_(origin)
     return max(found)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import huggingface_hub as hf
 from huggingface_hub import constants, errors
@@ -20,7 +20,6 @@ from huggingface_hub.utils import get_session, logging
 
 from replicate.errors import UserError
 
-T = TypeVar("T")
 HTTPError = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 SINGLE, INDEX = constants.SAFETENSORS_SINGLE_FILE, constants.SAFETENSORS_INDEX_FILE
 REJECTED = "the hub does not accept the token; make a new one in its settings and set HF_TOKEN"
@@ -50,10 +49,8 @@ def file(repository: str, revision: str, name: str, repo_type: str = "model") ->
     path = _snapshot(repository, revision, repo_type) / name
     if not path.is_file():
         ask(repository, revision, name, repo_type)
-        _explaining(
-            lambda: hf.hf_hub_download(repository, name, revision=revision, repo_type=repo_type),
-            *(repository, revision, name),
-        )
+        with _explained(repository, revision, name):
+            hf.hf_hub_download(repository, name, revision=revision, repo_type=repo_type)
     return path
 
 
@@ -75,12 +72,10 @@ def weights(repository: str, revision: str) -> Path:
     if missing := lacking(folder):
         ask(repository, revision, "config.json" if missing[0] == SINGLE else missing[0])
         patterns = ["config.json", "*.safetensors", INDEX]
-        _explaining(
-            lambda: hf.snapshot_download(
+        with _explained(repository, revision, "weights"):
+            hf.snapshot_download(
                 repository, revision=revision, allow_patterns=patterns, ignore_patterns="*/*"
-            ),
-            *(repository, revision, "weights"),
-        )
+            )
     for name in lacking(folder):  # snapshot_download does not know which shards are needed
         file(repository, revision, name)
     return folder
@@ -110,12 +105,9 @@ def ask(
         UnreachableError: the hub cannot be reached.
         UserError: the hub refuses the file, or has no such file.
     """
-
-    def head() -> None:
+    with _explained(repository, revision, name):
         url = hf.hf_hub_url(repository, name, revision=revision, repo_type=repo_type)
         hf.get_hf_file_metadata(url, timeout=patience)
-
-    _explaining(head, repository, revision, name)
 
 
 def sha256(file: Path) -> str | None:
@@ -150,9 +142,8 @@ def lacking(folder: Path) -> list[str]:
     Raises:
         UserError: the folder's index of weights is damaged, or names a file outside the folder.
     """
-    needed = ["config.json", SINGLE]
-    if not (folder / SINGLE).is_file() and (folder / INDEX).is_file():
-        needed = ["config.json", *_shards(folder / INDEX)]
+    sharded = not (folder / SINGLE).is_file() and (folder / INDEX).is_file()
+    needed = ["config.json", *(_shards(folder / INDEX) if sharded else [SINGLE])]
     return [name for name in needed if not (folder / name).is_file()]
 
 
@@ -160,21 +151,19 @@ def _shards(index: Path) -> list[str]:
     try:
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise UserError(
-            f"{index}: is no index of weights; remove it and run the same command again"
-        ) from None
+        remedy = "remove it and run the same command again"
+        raise UserError(f"{index}: is no index of weights; {remedy}") from None
     shards = sorted({str(name) for name in names})
     for shard in shards:
         if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise UserError(
-                f"{index}: names {shard!r}, which is no safetensors file beside it; "
-                "pin another revision"
-            )
+            problem = f"names {shard!r}, which is no safetensors file beside it"
+            raise UserError(f"{index}: {problem}; pin another revision")
     return shards
 
 
-def _explaining(call: Callable[[], T], repository: str, revision: str, name: str) -> T:
-    """Returns what `call` returns, or says in one line why the hub does not give it."""
+@contextmanager
+def _explained(repository: str, revision: str, name: str) -> Iterator[None]:
+    """Turns an error of the hub's client into a `UserError` of one line with a remedy."""
     here = f"{repository}@{revision[:8]}"
     if not (hf.get_token() or "").isascii():  # an HTTP header must be ASCII
         raise UserError(f"{here}: {REJECTED}")
@@ -182,26 +171,27 @@ def _explaining(call: Callable[[], T], repository: str, revision: str, name: str
         get_session()
     except (ImportError, ValueError, FileNotFoundError) as error:
         remedy = "correct HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE"
-        raise UserError(f"{here}: the hub cannot be asked ({error}); {remedy}") from None
+        raise UserError(f"{here}: the hub cannot be reached ({error}); {remedy}") from None
     try:
-        return call()
+        yield
+        return
     except (OSError, HTTPError) as error:
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
         if isinstance(cause, OSError) and cause.errno:  # for example, a full disk
             raise
     if isinstance(cause, errors.HfHubHTTPError):
-        raise UserError(f"{here}: {_refusal(cause, repository, name)}")
+        raise UserError(f"{here}: {_refusal(cause, repository, name)}") from None
     if isinstance(cause, errors.OfflineModeIsEnabled):
-        reason, remedy = "HF_HUB_OFFLINE is set", "unset it"
+        reason = "HF_HUB_OFFLINE is set; unset it"
     elif isinstance(cause, HTTPError):
-        reason = f"the hub cannot be reached ({type(cause).__name__})"
         remedy = "check the network, HTTPS_PROXY and HF_ENDPOINT"
+        reason = f"the hub cannot be reached ({type(cause).__name__}); {remedy}"
     else:
-        raise UserError(f"{here}: the download of {name} failed ({cause}); run it again")
+        raise UserError(f"{here}: the download of {name} failed ({cause}); run it again") from None
     raise UnreachableError(
-        f"{here}: {name}: not in the local cache, and {reason}; {remedy}, "
+        f"{here}: {name}: not in the local cache, and {reason}, "
         "or copy the cache of a machine that has it to HF_HOME"
-    )
+    ) from None
 
 
 def _refusal(error: errors.HfHubHTTPError, repository: str, name: str) -> str:

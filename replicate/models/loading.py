@@ -29,11 +29,15 @@ from replicate.errors import UserError, refusal
 from replicate.models import hub
 from replicate.models.config import MANIFEST
 
+QUANTISED: dict[str, dict[str, Any]] = {
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "int8": {"load_in_8bit": True},
+}
+
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
-logging.getLogger("bitsandbytes").setLevel(
-    logging.ERROR
-)  # hides the warning that this CPU has no fast 4-bit product
+# hides the warning that this CPU has no fast 4-bit product
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def configuration(
@@ -49,42 +53,25 @@ def configuration(
         vocabulary: the number of tokens in the vocabulary.
         length: the largest number of tokens that the model can read.
     """
+    shape: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": length,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
     if architecture == "gpt2":
-        return GPT2Config(
-            vocab_size=vocabulary,
-            n_positions=length,
-            n_embd=width,
-            n_layer=layers,
-            n_head=heads,
-            # the same function as GPT-2's gelu_new, in one kernel
-            activation_function="gelu_pytorch_tanh",
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        max_position_embeddings=length,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
+        # the same function as GPT-2's gelu_new, in one kernel
+        shape["activation_function"] = "gelu_pytorch_tanh"
+        return GPT2Config(**shape, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    return LlamaConfig(**shape, intermediate_size=3 * width, num_key_value_heads=heads)
 
 
-def build(
-    architecture: str, *, layers: int, width: int, heads: int, vocabulary: int, length: int
-) -> PreTrainedModel:
+def build(architecture: str, **shape: int) -> PreTrainedModel:
     """Returns a control model with random weights; the arguments are those of `configuration`."""
-    config = configuration(
-        architecture, layers=layers, width=width, heads=heads, vocabulary=vocabulary, length=length
-    )
-    return AutoModelForCausalLM.from_config(config)
+    return AutoModelForCausalLM.from_config(configuration(architecture, **shape))
 
 
 def device(needed: str, what: str, gpus_per_model: int = 1) -> torch.device:
@@ -98,18 +85,14 @@ def device(needed: str, what: str, gpus_per_model: int = 1) -> torch.device:
     Raises:
         UserError: `needed` is 'cuda' and there is no GPU, or there are too few GPUs for the model.
     """
-    if torch.cuda.is_available():
-        if gpus_per_model > torch.cuda.device_count():
-            raise UserError(
-                f"{what}: needs {gpus_per_model} GPUs for a copy, and sees"
-                f" {torch.cuda.device_count()}; lower its family's gpus_per_model"
-            )
-        return torch.device("cuda", 0)
-    if needed == "cuda":
-        raise UserError(
-            f"{what}: needs a CUDA GPU, and torch finds none here; run it on a machine that has one"
-        )
-    return torch.device("cpu")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if needed == "cuda" and not gpus:
+        problem = "needs a CUDA GPU, and torch finds none here"
+        raise UserError(f"{what}: {problem}; run it on a machine that has one")
+    if gpus and gpus_per_model > gpus:
+        problem = f"needs {gpus_per_model} GPUs for a copy, and sees {gpus}"
+        raise UserError(f"{what}: {problem}; lower its family's gpus_per_model")
+    return torch.device("cuda", 0) if gpus else torch.device("cpu")
 
 
 def save_manifest(folder: Path, name: str, revision: str | None = None) -> None:
@@ -150,27 +133,12 @@ def weights_of(manifest: Path) -> Path:
         source = hub.held(Path(noted["path"]))
         files = {source / name: file["sha256"] for name, file in noted["files"].items()}
     except (LookupError, TypeError, AttributeError):
-        raise UserError(
-            f"{manifest}: names no model; delete its folder and run stage pretrain again"
-        ) from None
+        remedy = "delete its folder and run stage pretrain again"
+        raise UserError(f"{manifest}: names no model; {remedy}") from None
     for file, digest in files.items():
         if not file.is_file() or file_hash(file) != digest:
             raise UserError(f"{file}: has changed; run `dvc repro --force` of its stage pretrain")
     return source
-
-
-def placed(device: torch.device, gpus_per_model: int) -> dict[str, Any]:
-    """Returns the arguments of `from_pretrained` that put a model on one device or several GPUs."""
-    if gpus_per_model == 1:
-        return {"device_map": {"": device}}
-    first = device.index or 0
-    return {
-        "device_map": "auto",
-        "max_memory": {
-            i: int(0.9 * torch.cuda.mem_get_info(i)[0])
-            for i in range(first, first + gpus_per_model)
-        },
-    }
 
 
 def load(
@@ -197,21 +165,20 @@ def load(
         UserError: the weights are missing, damaged, or not safetensors.
     """
     source = weights_of(folder / MANIFEST) if (folder / MANIFEST).is_file() else folder
+    places: dict[str, Any] = {"device_map": {"": device}}
+    if gpus_per_model > 1:
+        memory = {i: int(0.9 * torch.cuda.mem_get_info(i)[0]) for i in range(gpus_per_model)}
+        places = {"device_map": "auto", "max_memory": memory}
     quantisation = None
-    if weights == "nf4":
-        quantisation = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=getattr(torch, compute_dtype),
-        )
-    elif weights == "int8":
-        quantisation = BitsAndBytesConfig(load_in_8bit=True)
+    if weights in QUANTISED:
+        given = QUANTISED[weights] | {"bnb_4bit_compute_dtype": compute_dtype}
+        quantisation = BitsAndBytesConfig(**given)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=torch.bfloat16 if weights == "bfloat16" else torch.float32,
             quantization_config=quantisation,
-            **placed(device, gpus_per_model),
+            **places,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -220,10 +187,8 @@ def load(
     except Exception as error:
         if refusal(error):
             raise
-        raise UserError(
-            f"{source}: no usable weights ({' '.join(str(error).split())[:160]}); fetch or train"
-            " them again"
-        ) from None
+        problem = f"no usable weights ({' '.join(str(error).split())[:160]})"
+        raise UserError(f"{source}: {problem}; fetch or train them again") from None
     return settle(model)
 
 
@@ -261,16 +226,10 @@ def sampled(model: nn.Module) -> dict[str, nn.Parameter]:
 
     In a quantised model, they are the parameters that are not quantised.
     """
-    return {
-        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def count(model: nn.Module) -> int:
     """Counts the weights of a model; a packed 4-bit weight counts as one."""
-    packed = (
-        (parameter, getattr(parameter, "quant_state", None)) for parameter in model.parameters()
-    )
-    return sum(
-        parameter.numel() if state is None else state.shape.numel() for parameter, state in packed
-    )
+    states = ((weight, getattr(weight, "quant_state", None)) for weight in model.parameters())
+    return sum((weight if state is None else state).shape.numel() for weight, state in states)

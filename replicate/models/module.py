@@ -144,26 +144,23 @@ def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDAr
     Raises:
         ArgumentError: a loss is not finite, has a wrong shape, or has no gradient.
     """
-    first = _checked(task.loss(torch.arange(min(batch_size, examples))), min(batch_size, examples))
+    batches = torch.arange(examples).split(batch_size)
+    first, size = task.loss(batches[0]), len(batches[0])
+    if first.shape != (size,):
+        shape = tuple(first.shape)
+        raise ArgumentError(f"loss_fn: must return a loss for each example, ({size},), not {shape}")
     if not first.requires_grad:
         raise ArgumentError("the loss does not depend on a parameter that requires a gradient")
     found = []
     with torch.no_grad():
-        for index_B in torch.arange(examples).split(batch_size):
-            found.append(_checked(task.loss(index_B), len(index_B)).float().cpu())
+        for index_B in batches:
+            found.append(task.loss(index_B).float().cpu())
             advance(len(index_B))
     losses_N = torch.cat(found).numpy()
     if not np.isfinite(losses_N).all():
         example = int(np.flatnonzero(~np.isfinite(losses_N))[0])
         raise ArgumentError(f"the loss at w* is not finite, first for example {example}; check it")
     return losses_N
-
-
-def _checked(losses: Tensor, size: int) -> Tensor:
-    if losses.shape != (size,):
-        shape = tuple(losses.shape)
-        raise ArgumentError(f"loss_fn: must return a loss for each example, ({size},), not {shape}")
-    return losses
 
 
 @contextmanager

@@ -18,14 +18,14 @@ FORMATS = {  # the dtype of the chains' weights, for each weight format of this 
 }
 
 
-def dense(parameter: nn.Parameter) -> Tensor | None:
-    """Returns a parameter's values, dequantised if they are in 4 bits; None for int8."""
+def dense(parameter: nn.Parameter) -> Tensor:
+    """Returns a parameter's values, dequantised if they are in 4 bits."""
     state = getattr(parameter, "quant_state", None)
-    if state is not None:
-        from bitsandbytes.functional import dequantize_4bit
+    if state is None:
+        return parameter.data
+    from bitsandbytes.functional import dequantize_4bit
 
-        return dequantize_4bit(parameter.data, state)
-    return parameter.data if parameter.is_floating_point() else None
+    return dequantize_4bit(parameter.data, state)
 
 
 def dequantise(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, NF4]:

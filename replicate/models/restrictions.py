@@ -69,8 +69,7 @@ def _masks(model: PreTrainedModel, word: str) -> Masks:
             return dict.fromkeys(n for n, p in model.named_parameters() if id(p) not in quantised)
         case "norms":
             modules = {name: model.get_submodule(name.rpartition(".")[0]) for name in names}
-            kinds = {name: type(module).__name__.lower() for name, module in modules.items()}
-            return dict.fromkeys(name for name in names if "norm" in kinds[name])
+            return dict.fromkeys(n for n in names if "norm" in type(modules[n]).__name__.lower())
         case "attention" | "mlp":
             part = {"attention": "attn", "mlp": "mlp"}[word]
             found = [_by_devinterp(model, f"l{layer} {part}") for layer in layers]

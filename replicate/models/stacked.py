@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import (
     cross_entropy,
     embedding,
@@ -22,8 +22,9 @@ from torch.nn.functional import (
     silu,
 )
 from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import rotate_half
 
-from replicate.models import quantised
+from replicate.models import last_token, loading, quantised
 from replicate.models.gelu import gelu
 from replicate.sampling.task import StackedLoss
 
@@ -35,6 +36,8 @@ Weights = Mapping[str, Tensor]  # by parameter name, each (C, …)
 def loss(model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str]) -> StackedLoss | None:
     """Returns the label loss of several chains, or None if the model is not supported.
 
+    It is also None if its losses of the first windows differ from the model's own.
+
     Args:
         model: a model in float32 or 4 bits, from which the weights that do not move are taken.
         tokens_NxL: the windows; the last token of each is the label.
@@ -44,10 +47,12 @@ def loss(model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str]) -> St
         A function of the moving tensors, each (C, …) and in the order of `names`, and of the
         windows' indices (C, B). It returns the losses (C, B) in nats.
     """
-    weights = _constants(model) if _known(model.config) else None
-    if weights is None or sum(each.numel() for each in weights.values()) > LARGEST:
+    forward = _forward(model.config)
+    if forward is None or loading.count(model) > LARGEST:
         return None
-    forward = FORWARD[model.config.model_type]
+    weights = {name: quantised.dense(weight) for name, weight in model.named_parameters()}
+    if any(each.dtype != torch.float32 for each in weights.values()):
+        return None
     constant = {name: each for name, each in weights.items() if name not in names}
 
     def stacked(moving: Sequence[Tensor], index_CxB: Tensor) -> Tensor:
@@ -56,38 +61,30 @@ def loss(model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str]) -> St
         found |= dict(zip(names, moving, strict=True))
         return forward(found, tokens_NxL[index_CxB].long(), model.config)
 
-    return stacked
+    index_B = torch.arange(min(8, len(tokens_NxL)), device=tokens_NxL.device)
+    with torch.no_grad():
+        alone = last_token.losses(model, tokens_NxL[index_B].long())
+        together = stacked([model.get_parameter(name)[None] for name in names], index_B[None])[0]
+    return stacked if torch.allclose(together, alone, rtol=1e-3, atol=1e-3) else None
 
 
-def _known(config: Any) -> bool:
-    """Tells whether `gpt2` or `llama` below computes a model of this configuration."""
+def _forward(config: Any) -> Callable[[Weights, Tensor, Any], Tensor] | None:
+    """Returns the function below that computes a model of this configuration; None if none does."""
     if config.model_type == "gpt2":
         tanh = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
         scaled = config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
-        return tanh and scaled and config.tie_word_embeddings
+        # quantised or dequantised, GPT-2's matrices are transposed
+        plain = getattr(config, "quantization_config", None) is None
+        return gpt2 if plain and tanh and scaled and config.tie_word_embeddings else None
     if config.model_type == "llama":
         plain = not (config.tie_word_embeddings or config.attention_bias or config.mlp_bias)
         rope = config.rope_parameters.get("rope_type") == "default"
         heads = config.num_attention_heads
-        alike = (
-            config.num_key_value_heads == heads and config.head_dim * heads == config.hidden_size
-        )
-        return plain and rope and alike and config.hidden_act == "silu"
-    return False
-
-
-def _constants(model: nn.Module) -> dict[str, Tensor] | None:
-    """Returns all weights in float32 by name, dequantised if they are in 4 bits.
-
-    It returns None if any weight has another format.
-    """
-    found = {}
-    for name, parameter in model.named_parameters():
-        dense = quantised.dense(parameter)
-        if dense is None or dense.dtype != torch.float32:
-            return None
-        found[name] = dense.detach()
-    return found
+        ungrouped = config.num_key_value_heads == heads
+        whole = config.head_dim * heads == config.hidden_size
+        known = plain and rope and ungrouped and whole and config.hidden_act == "silu"
+        return llama if known else None
+    return None
 
 
 def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
@@ -195,8 +192,8 @@ def attend(
     P, Q = k.shape[2], q.shape[2]
     if turn is not None:
         cos, sin = turn
-        q = q * cos[P - Q :] + half_turned(q) * sin[P - Q :]
-        k = k * cos + half_turned(k) * sin
+        q = q * cos[P - Q :] + rotate_half(q) * sin[P - Q :]
+        k = k * cos + rotate_half(k) * sin
     mixed = scaled_dot_product_attention(q, k, v, is_causal=Q == P)
     return mixed.transpose(1, 2).reshape(C, rows, d)
 
@@ -221,17 +218,8 @@ def rotation(
     return angle.cos(), angle.sin()
 
 
-def half_turned(x: Tensor) -> Tensor:
-    """Returns (−x₂, x₁), where x₁ and x₂ are the halves of x, as in Llama's rotary embedding."""
-    first, second = x.chunk(2, -1)
-    return torch.cat([-second, first], -1)
-
-
 def losses(logits_CxBxV: Tensor, tokens_CxBxL: Tensor) -> Tensor:
     """Returns the cross-entropies (C, B), in nats, of the last tokens."""
     labels = tokens_CxBxL[:, :, -1]
     found = cross_entropy(logits_CxBxV.flatten(0, 1), labels.flatten(), reduction="none")
     return found.view(labels.shape)
-
-
-FORWARD: dict[str, Callable[[Weights, Tensor, Any], Tensor]] = {"gpt2": gpt2, "llama": llama}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from replicate.data import windows
 from replicate.models import cpu_kernels, last_token, loading, quantised, restrictions, stacked
 from replicate.models.config import TaskConfig
 from replicate.sampling import Task
-from replicate.sampling.task import StackedLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,51 +60,27 @@ def load(config: TaskConfig) -> TextTask:
     device = loading.device(config.device, config.model, config.gpus_per_model)
     tokens_NxL = torch.from_numpy(windows.load(config.windows).tokens_NxL).to(device)
     dtype = quantised.FORMATS.get(config.weights)
-    model = loading.load(
-        config.folder,
-        "nf4" if dtype else config.weights,
-        device,
-        config.compute_dtype,
-        config.gpus_per_model,
-    )
+    weights, compute_dtype = "nf4" if dtype else config.weights, config.compute_dtype
+    model = loading.load(config.folder, weights, device, compute_dtype, config.gpus_per_model)
     anchors = quantised.dequantise(model, dtype) if dtype else {}
     masks = restrictions.restrict(model, config.restriction)
     last_token.focus(model)
     if config.gradient_checkpointing:
         loading.checkpoint_gradients(model)
     cpu_kernels.trim()
+    plain = compute_dtype == "float32" and not config.gradient_checkpointing
+    together = plain and config.together > 1
     return TextTask(
-        loss=_label_loss(model, tokens_NxL, config.compute_dtype),
+        loss=_label_loss(model, tokens_NxL, compute_dtype),
         parameters=[model.get_parameter(name) for name in masks],
         masks=list(masks.values()),
         anchors=[anchors.get(name) for name in masks],
-        stacked=_stacked_loss(model, tokens_NxL, config, tuple(masks)),
+        stacked=stacked.loss(model, tokens_NxL, tuple(masks)) if together else None,
         config=config,
         model=model,
         tokens_NxL=tokens_NxL,
         names=tuple(masks),
     )
-
-
-def _stacked_loss(
-    model: PreTrainedModel, tokens_NxL: Tensor, config: TaskConfig, names: Sequence[str]
-) -> StackedLoss | None:
-    """Returns the loss of several chains at once, if the config allows it, or None.
-
-    It is also None if `stacked.loss` does not support the model, or if its losses of the first
-    windows differ from the model's own.
-    """
-    if config.together == 1 or config.compute_dtype != "float32" or config.gradient_checkpointing:
-        return None
-    loss = stacked.loss(model, tokens_NxL, names)
-    if loss is None:
-        return None
-    index_B = torch.arange(min(8, len(tokens_NxL)), device=tokens_NxL.device)
-    with torch.no_grad():
-        alone = last_token.losses(model, tokens_NxL[index_B].long())
-        parameters = [model.get_parameter(name).detach()[None] for name in names]
-        together = loss(parameters, index_B[None])[0]
-    return loss if torch.allclose(together, alone, rtol=1e-3, atol=1e-3) else None
 
 
 def _label_loss(

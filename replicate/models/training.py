@@ -9,14 +9,15 @@ later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import Adam
 from transformers import PreTrainedModel
 
 from replicate.models.config import EVALUATED, Schedule
@@ -28,11 +29,9 @@ class Checkpoint(Protocol):
 
     def load(self) -> dict[str, Tensor] | None:
         """Returns the last saved state, or None if there is none."""
-        ...
 
     def offer(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
         """Saves what `state` returns if the last checkpoint is old enough."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -82,36 +81,35 @@ def train(
         The number of steps and the final losses over the first `EVALUATED` windows.
     """
     N, B = len(tokens_NxL), min(schedule.batch_size, len(tokens_NxL))
-    weights = list(model.parameters())
-    optimizer = torch.optim.Adam(weights, lr=schedule.lr, betas=(0.9, 0.98), fused=True)
-    course = Course(schedule)
+    course = Course(schedule, list(model.parameters()))
     if checkpoint is not None and (found := checkpoint.load()) is not None:
-        course.restore(found, weights, optimizer)
+        course.restore(found)
         advance(course.step)
     batch = islice(batches(N, B, generator), course.step, None)
     model.train()
     while course.step < course.last:
-        for group in optimizer.param_groups:
+        for group in course.optimizer.param_groups:
             group["lr"] = schedule.lr * course.rate
         loss = token_losses(model, tokens_NxL[next(batch)]).mean()
-        optimizer.zero_grad()
+        course.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
+        torch.nn.utils.clip_grad_norm_(course.weights, 1.0)
+        course.optimizer.step()
         value = loss.item()
         course.record(value)
         advance(note=f"loss {value:.3f}")
         if checkpoint is not None:
-            checkpoint.offer(lambda: course.state(weights, optimizer))
+            checkpoint.offer(course.state)
     loss, label_loss = evaluate(model.eval(), tokens_NxL[:EVALUATED])
     return Outcome(course.step, course.flat, loss, label_loss)
 
 
 class Course:
-    """Computes the learning rate of the next step, and the last step, from the losses so far."""
+    """Holds the state of a training, and computes the next learning rate from the losses so far."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
+    def __init__(self, schedule: Schedule, weights: list[nn.Parameter]) -> None:
+        self.schedule, self.weights = schedule, weights
+        self.optimizer = Adam(weights, lr=schedule.lr, betas=(0.9, 0.98), fused=True)
         self.step, self.last = 0, schedule.steps
         self.descend = int(self.last * (1 - schedule.descent))  # the step from which the rate falls
         self.flat, self.before = False, float("inf")
@@ -136,36 +134,30 @@ class Course:
                 self.last = self.step + int(self.step * share / (1 - share))
             self.before = mean
 
-    def state(
-        self, weights: Sequence[Tensor], optimizer: torch.optim.Optimizer
-    ) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """Returns the state from which a resumed training gives the same bits."""
         state = {
             "course": torch.tensor([self.step, self.last, self.descend, self.flat]),
             "losses": torch.tensor([self.before, *self.window], dtype=torch.float64),
         }
-        for i, weight in enumerate(weights):
+        for i, weight in enumerate(self.weights):
+            moments = self.optimizer.state[weight]
+            state |= {f"{name}.{i}": value for name, value in moments.items()}
             state[f"weight.{i}"] = weight
-            state |= {f"{name}.{i}": value for name, value in optimizer.state[weight].items()}
         return state
 
-    def restore(
-        self,
-        state: Mapping[str, Tensor],
-        weights: Sequence[Tensor],
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        """Restores this schedule, the weights and the optimizer from a state."""
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Restores the schedule, the weights and the optimizer from a state."""
         self.step, self.last, self.descend, flat = state["course"].tolist()
         self.flat = bool(flat)
         self.before, *self.window = state["losses"].tolist()
         moments = {
             i: {name: state[f"{name}.{i}"] for name in ("step", "exp_avg", "exp_avg_sq")}
-            for i in range(len(weights))
+            for i in range(len(self.weights))
         }
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         with torch.no_grad():
-            for i, weight in enumerate(weights):
+            for i, weight in enumerate(self.weights):
                 weight.copy_(state[f"weight.{i}"])
 
 
@@ -177,9 +169,7 @@ def batches(windows: int, batch_size: int, generator: torch.Generator) -> Iterat
 
 
 @torch.no_grad()
-def evaluate(
-    model: PreTrainedModel, tokens_NxL: Tensor, batch_size: int = 64
-) -> tuple[float, float]:
+def evaluate(model: PreTrainedModel, tokens_NxL: Tensor) -> tuple[float, float]:
     """Returns the mean loss over all positions and over the last positions (nats per token)."""
-    losses = torch.cat([token_losses(model, batch) for batch in tokens_NxL.split(batch_size)])
+    losses = torch.cat([token_losses(model, batch) for batch in tokens_NxL.split(64)])
     return losses.mean().item(), losses[:, -1].mean().item()

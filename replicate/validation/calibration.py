@@ -11,22 +11,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from replicate.errors import UserError
 from replicate.estimation import estimators
 from replicate.progress import Advance
-from replicate.sampling import SamplingConfig, Task, sample
+from replicate.sampling import SamplingConfig, sample
 from replicate.seeds import derive
-from replicate.validation.cases import (
-    CASES,
-    CONTROLS,
-    LOCALISED,
-    REPEATED,
-    Case,
-    Job,
-    Run,
-)
+from replicate.validation.cases import CASES, CONTROLS, LOCALISED, REPEATED, Case, Job, Run
 from replicate.validation.targets import Target
 
 Accuracy = Literal["within 1 %", "within the interval", "within 5 %", "outside"]
@@ -125,20 +118,18 @@ def measure(job: Job, seed: int, shuffles: int, chains: int, advance: Advance) -
     Raises:
         UserError: a chain diverged.
     """
-    run, target = job.run, CASES[job.case].target
-    used = CONTROLS[job.control](run)
-    where = ("calibration", job.case, job.rung, job.repeat)
-    model = target.model(derive(seed, *where, "data"))
+    run, wrong, where = job.run, job.controlled, ("calibration", job.case, job.rung, job.repeat)
+    model = CASES[job.case].target.model(derive(seed, *where, "data"))
     losses_N = model.losses()
 
-    def order(shuffle: int) -> np.ndarray:
+    def order(shuffle: int) -> NDArray[np.int64]:
         rng = np.random.default_rng(derive(seed, *where, "order", shuffle))
         return rng.permutation(model.examples)
 
     trace = sample(
-        Task(model.loss, model.parameters),
-        used.sampler,
-        SamplingConfig(used.nbeta, run.batch_size, shuffles, chains, run.burn_in, run.draws),
+        model,
+        wrong.sampler,
+        SamplingConfig(wrong.nbeta, run.batch_size, shuffles, chains, run.burn_in, run.draws),
         losses_N,
         order=order,
         noise=lambda shuffle, chain: derive(seed, *where, "noise", shuffle, chain),
@@ -149,15 +140,9 @@ def measure(job: Job, seed: int, shuffles: int, chains: int, advance: Advance) -
     if result.diverged_chains:
         problem = f"{result.diverged_chains} chains of {job.case!r} diverged"
         raise UserError(f"calibration: {problem}; lower the lr of its run {job.rung}")
-    return Outcome(
-        llc=result.llc,
-        standard_error=result.standard_error,
-        monte_carlo_error=result.monte_carlo_error,
-        interval=result.interval,
-        rhat=result.rhat,
-        ess=result.ess,
-        evaluations=trace.loss.size,
-    )
+    same = ("llc", "standard_error", "monte_carlo_error", "interval", "rhat", "ess")
+    found = {name: getattr(result, name) for name in same}
+    return Outcome(**found, evaluations=trace.loss.size)
 
 
 def terms(target: Target, run: Run) -> tuple[float, float]:
@@ -287,12 +272,7 @@ def conclude(
     Returns:
         The targets, the coverage over the repeats, and the negative controls.
     """
-    targets = [
-        calibrated(
-            case, [outcomes[Job(case.name, rung)] for rung in range(len(case.runs))], shuffles
-        )
-        for case in cases
-    ]
+    targets = [calibrated(case, [outcomes[job] for job in case.jobs], shuffles) for case in cases]
     repeated = [outcomes[Job(REPEATED.name, repeat=repeat)] for repeat in range(repeats)]
     controls = [
         controlled(control, outcomes[Job(LOCALISED.name, control=control)]) for control in CONTROLS

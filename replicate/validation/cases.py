@@ -9,7 +9,7 @@ their examples at each step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,6 +49,11 @@ class Case:
     target: Target
     runs: tuple[Run, ...]
 
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs of the runs, with the correct sampler."""
+        return [Job(self.name, rung) for rung in range(len(self.runs))]
+
 
 def _sgld(
     nbeta: float, lr: float, localization: float, burn_in: int, draws: int, batch_size: int = 1
@@ -57,12 +62,27 @@ def _sgld(
     return Run(nbeta, sampler, burn_in, draws, batch_size)
 
 
+def _regular(name: str, target: LinearRegression, run: Run) -> Case:
+    return Case(name, "regular", target, (run,))
+
+
 def _quadratic(name: str, condition: float, run: Run) -> Case:
     return Case(f"quadratic{name}", "quadratic", Quadratic(4000, condition), (run,))
 
 
-def _crossing(orders: tuple[int, ...], name: str, runs: tuple[Run, ...]) -> Case:
+def _crossing(name: str, orders: tuple[int, ...], runs: tuple[Run, ...]) -> Case:
     return Case(f"1024 × {name}", "normal crossing", NormalCrossing(orders, 1024), runs)
+
+
+def _linear(widths: tuple[int, ...], rank: int, scale: float, *runs: Run, copies: int = 1) -> Case:
+    name = f"{copies} × " * (copies > 1) + "-".join(map(str, widths)) + f", rank {rank}"
+    kind = "reduced-rank regression" if len(widths) == 3 else "deep linear network"
+    return Case(name, kind, DeepLinear(widths, rank, runs[0].batch_size, copies, scale), runs)
+
+
+def _bigrams(rank: int, *runs: Run) -> Case:
+    name = f"4 × bigrams, rank {rank}"
+    return Case(name, "bigram language model", Bigram(12, 3, rank, 4, 3.0), runs)
 
 
 def _ladder(eta: float) -> tuple[Run, ...]:
@@ -78,97 +98,61 @@ def _ladder(eta: float) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def _regression(widths: tuple[int, int, int], copies: int, *runs: Run) -> Case:
-    name = f"{copies} × {'-'.join(map(str, widths))}, rank 1"
-    target = DeepLinear(widths, 1, runs[0].batch_size, copies, 1.5)
-    return Case(name, "reduced-rank regression", target, runs)
-
-
-def _deep(widths: tuple[int, ...], rank: int, scale: float, run: Run, copies: int = 1) -> Case:
-    name = f"{copies} × " * (copies > 1) + "-".join(map(str, widths)) + f", rank {rank}"
-    target = DeepLinear(widths, rank, run.batch_size, copies, scale)
-    return Case(name, "deep linear network", target, (run,))
-
-
-def _bigrams(rank: int, *runs: Run) -> Case:
-    name, target = f"4 × bigrams, rank {rank}", Bigram(12, 3, rank, 4, 3.0)
-    return Case(name, "bigram language model", target, runs)
-
-
 _LADDER = (
     _sgld(40, 4e-4, 5.0, 1200, 3000, 128),
     _sgld(100, 1.7e-4, 5.0, 2600, 3500, 128),
     _sgld(200, 8.6e-5, 5.0, 5200, 7000, 128),
 )
+_BIGRAM_LADDER = (
+    _sgld(576, 1.02e-3, 2.0, 1200, 4000),
+    _sgld(1728, 3.43e-4, 2.0, 3500, 3000),
+    _sgld(4032, 1.48e-4, 2.0, 8000, 6000),
+)
+_REGULAR = _sgld(50, 0.001, 1.0, 200, 4000, 1024)
+_SHORT = _sgld(20, 0.02, 1.0, 20, 60, 512)
+_POWER = (_sgld(10, 0.0015, 0.0, 1500, 4000),)
 _WIDE = _sgld(400, 2.4e-5, 7.0, 3500, 6000, 128)
 _RMSPROP = Run(50, SamplerConfig("rmsprop", 4e-4, localization=1.0), 1500, 5000, 512)
 _SGNHT = Run(100, SamplerConfig("sgnht", 2e-4, diffusion=0.1), 1500, 2000)
 
 LOCALISED = _quadratic(", localised", 1.0, _sgld(10, 0.02, 5.0, 60, 600))
 TARGETS = (
-    Case(
-        "linear regression",
-        "regular",
-        LinearRegression(100, 8192),
-        (_sgld(50, 0.001, 1.0, 200, 4000, 1024),),
-    ),
-    Case(
-        "linear regression, RMSprop",
-        "regular",
-        LinearRegression(300, 4096, 4.0),
-        (_RMSPROP,),
-    ),
+    _regular("linear regression", LinearRegression(100, examples=8192), _REGULAR),
+    _regular("linear regression, RMSprop", LinearRegression(300, 4.0, examples=4096), _RMSPROP),
     _quadratic("", 1.0, _sgld(10, 0.02, 0.0, 60, 600)),
     _quadratic(", large step", 1.0, _sgld(10, 0.1, 0.0, 30, 300)),
     LOCALISED,
     _quadratic(", ill-conditioned", 100.0, _sgld(100, 0.004, 0.0, 1250, 4000)),
     _quadratic(", ill-conditioned, localised", 1000.0, _sgld(100, 0.002, 3.0, 800, 1500)),
     _quadratic(", SGNHT", 10.0, _SGNHT),
-    _crossing((2,), "w⁴", (_sgld(10, 0.0015, 0.0, 1500, 4000),)),
-    _crossing((3,), "w⁶", (_sgld(10, 0.0015, 0.0, 1500, 4000),)),
-    _crossing((1, 1), "w₁²w₂²", _ladder(0.08)),
-    _crossing((1, 2), "w₁²w₂⁴", _ladder(0.05)),
-    _crossing((1, 1, 1), "w₁²w₂²w₃²", _ladder(0.08)),
-    _regression((4, 3, 4), 16, *_LADDER),
-    _regression((4, 3, 5), 16, *_LADDER),
-    _regression((4, 3, 16), 8, _WIDE),
-    _regression((16, 3, 4), 8, _WIDE),
-    _regression((3, 16, 3), 8, _WIDE),
-    _deep((6, 2, 12, 12), 1, 1.3, _sgld(100, 6e-5, 4.0, 3000, 6000, 128), copies=4),
-    _deep((8, 100, 100, 8), 2, 1.15, _sgld(2000, 3.5e-6, 60.0, 4000, 3000, 1024)),
-    _deep((10, 300, 300, 10), 3, 1.15, _sgld(2000, 2.7e-6, 150.0, 2000, 1500, 1024)),
-    _deep((16, 1000, 1000, 16), 16, 1.2, _sgld(1.3e4, 4e-7, 30.0, 100, 700, 1024)),
+    _crossing("w⁴", (2,), _POWER),
+    _crossing("w⁶", (3,), _POWER),
+    _crossing("w₁²w₂²", (1, 1), _ladder(0.08)),
+    _crossing("w₁²w₂⁴", (1, 2), _ladder(0.05)),
+    _crossing("w₁²w₂²w₃²", (1, 1, 1), _ladder(0.08)),
+    _linear((4, 3, 4), 1, 1.5, *_LADDER, copies=16),
+    _linear((4, 3, 5), 1, 1.5, *_LADDER, copies=16),
+    _linear((4, 3, 16), 1, 1.5, _WIDE, copies=8),
+    _linear((16, 3, 4), 1, 1.5, _WIDE, copies=8),
+    _linear((3, 16, 3), 1, 1.5, _WIDE, copies=8),
+    _linear((6, 2, 12, 12), 1, 1.3, _sgld(100, 6e-5, 4.0, 3000, 6000, 128), copies=4),
+    _linear((8, 100, 100, 8), 2, 1.15, _sgld(2000, 3.5e-6, 60.0, 4000, 3000, 1024)),
+    _linear((10, 300, 300, 10), 3, 1.15, _sgld(2000, 2.7e-6, 150.0, 2000, 1500, 1024)),
+    _linear((16, 1000, 1000, 16), 16, 1.2, _sgld(1.3e4, 4e-7, 30.0, 100, 700, 1024)),
     _bigrams(3, _sgld(4320, 1.5e-4, 1.0, 400, 6000)),
-    _bigrams(
-        1,
-        _sgld(576, 1.02e-3, 2.0, 1200, 4000),
-        _sgld(1728, 3.43e-4, 2.0, 3500, 3000),
-        _sgld(4032, 1.48e-4, 2.0, 8000, 6000),
-    ),
+    _bigrams(1, *_BIGRAM_LADDER),
 )
-REPEATED = Case(
-    "linear regression, short chains",
-    "regular",
-    LinearRegression(10, 4096),
-    (_sgld(20, 0.02, 1.0, 20, 60, 512),),
-)
+REPEATED = _regular("linear regression, short chains", LinearRegression(10, examples=4096), _SHORT)
 CASES = {case.name: case for case in (*TARGETS, REPEATED)}
 
-# Each is the correct sampler with other parameters: up to rounding, its steps are the wrong ones.
-CONTROLS: dict[str, Callable[[Run], Run]] = {
-    "none": lambda run: run,
-    "noise × 1.1": lambda run: _scaled(run, lr=1.21, force=1 / 1.21),
-    "step ε for ε/2": lambda run: _scaled(run, lr=1.0, force=2.0),
-    "no localisation": lambda run: replace(run, sampler=replace(run.sampler, localization=0.0)),
+# Each is the correct sampler with ε, nβ and γ multiplied by these factors: up to rounding, its
+# steps are the wrong ones.
+CONTROLS = {
+    "none": (1.0, 1.0, 1.0),
+    "noise × 1.1": (1.21, 1 / 1.21, 1 / 1.21),
+    "step ε for ε/2": (1.0, 2.0, 2.0),
+    "no localisation": (1.0, 1.0, 0.0),
 }
-
-
-def _scaled(run: Run, lr: float, force: float) -> Run:
-    """Multiplies the step size by `lr`, and nβ and γ, which determine the drift, by `force`."""
-    sampler = replace(
-        run.sampler, lr=run.sampler.lr * lr, localization=run.sampler.localization * force
-    )
-    return replace(run, nbeta=run.nbeta * force, sampler=sampler)
 
 
 @dataclass(frozen=True)
@@ -189,8 +173,16 @@ class Job:
 
     @property
     def run(self) -> Run:
-        """How the target is sampled, before the negative control changes it."""
+        """How the correct sampler samples the target."""
         return CASES[self.case].runs[self.rung]
+
+    @property
+    def controlled(self) -> Run:
+        """How the target is sampled: `run`, changed by the negative control."""
+        run, (lr, nbeta, gamma) = self.run, CONTROLS[self.control]
+        sampler = run.sampler
+        sampler = replace(sampler, lr=lr * sampler.lr, localization=gamma * sampler.localization)
+        return replace(run, nbeta=nbeta * run.nbeta, sampler=sampler)
 
     @property
     def cost(self) -> float:
@@ -214,7 +206,7 @@ def targets(names: Sequence[str] | Literal["all"]) -> tuple[Case, ...]:
 
 def jobs(cases: Sequence[Case], repeats: int) -> list[Job]:
     """Returns the jobs of a calibration: these cases, repeats and controls, the longest first."""
-    found = [Job(case.name, rung) for case in cases for rung in range(len(case.runs))]
+    found = [job for case in cases for job in case.jobs]
     found += [Job(REPEATED.name, repeat=repeat) for repeat in range(repeats)]
     found += [Job(LOCALISED.name, control=control) for control in CONTROLS]
     return sorted(dict.fromkeys(found), key=lambda job: -job.cost)

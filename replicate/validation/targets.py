@@ -1,41 +1,40 @@
 """Defines models with known learning coefficient λ and multiplicity m: targets for the sampler.
 
-The parameters of each target start at w*. Targets with data have noise of variance 1. A target
-gives its λ and m (`truth`) and, if known, the λ̂ that a perfect sampler would find at a finite nβ
-and localisation (`expected`). `copies` is the number of independent copies of a model that are
+Each target has these members:
+
+    parameters   the number of parameters
+    truth        the known λ and m
+    model        builds the model, at w*, with the data of a seed
+    expected     the λ̂ that a perfect sampler would find at a finite nβ and localisation; None if it
+                 is unknown
+    exact        whether the error of `expected` is well below 1 % at the step size that is used
+
+Data have noise of variance 1. `copies` is the number of independent copies of a model that are
 sampled side by side; they give many samples for the cost of one step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import pairwise
 from math import prod
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from replicate.sampling import SamplerConfig
+from replicate.sampling import SamplerConfig, Task
 from replicate.validation import theory
 from replicate.validation.theory import Truth
 
 
-@dataclass(frozen=True)
-class Model:
-    """Holds what is needed to sample a target.
+@dataclass(frozen=True, kw_only=True)
+class Model(Task):
+    """Holds the task of a target and the number of its examples; the parameters are at w*."""
 
-    Attributes:
-        parameters: the parameters, at w*.
-        loss: takes indices of examples (B,) and returns their losses (B,).
-        examples: the number of examples.
-    """
-
-    parameters: list[nn.Parameter]
-    loss: Callable[[Tensor], Tensor]
     examples: int
 
     def losses(self) -> NDArray[np.float32]:
@@ -44,40 +43,13 @@ class Model:
             return self.loss(torch.arange(self.examples)).float().numpy()
 
 
-class Target(Protocol):
-    """Describes a kind of model with known λ; `model` builds it from a seed."""
-
-    @property
-    def parameters(self) -> int:
-        """The number of parameters."""
-        ...
-
-    @property
-    def truth(self) -> Truth:
-        """The known λ and m."""
-        ...
-
-    @property
-    def exact(self) -> bool:
-        """Whether the error of `expected` is well below 1 % at the step size that is used."""
-        ...
-
-    def model(self, seed: int) -> Model:
-        """Builds the model with the data of a seed."""
-        ...
-
-    def expected(self, sampler: SamplerConfig, nbeta: float) -> float | None:
-        """Returns the λ̂ that a perfect sampler would find at this nβ; None if it is unknown."""
-        ...
-
-
 @dataclass(frozen=True)
 class Quadratic:
     """Defines K = ½·Σ hᵢwᵢ², with the hᵢ spaced logarithmically from 1 to 1/condition."""
 
     parameters: int
     condition: float = 1.0
-    exact: bool = field(default=True, init=False)
+    exact: ClassVar[bool] = True
 
     @property
     def truth(self) -> Truth:
@@ -90,9 +62,11 @@ class Quadratic:
     def model(self, seed: int) -> Model:
         weight = nn.Parameter(torch.zeros(self.parameters))
         curvature = torch.from_numpy(self.curvatures()).float()
-        return Model(
-            [weight], lambda index_B: (0.5 * (curvature * weight**2).sum()).expand(len(index_B)), 1
-        )
+
+        def loss(index_B: Tensor) -> Tensor:
+            return (0.5 * (curvature * weight**2).sum()).expand(len(index_B))
+
+        return Model(loss=loss, parameters=[weight], examples=1)
 
     def expected(self, sampler: SamplerConfig, nbeta: float) -> float:
         return theory.gaussian(sampler, nbeta, self.curvatures())
@@ -114,37 +88,26 @@ def residual(
 
 
 @dataclass(frozen=True)
-class LinearRegression:
+class LinearRegression(Quadratic):
     """Defines y = w·x + noise with half the squared error as loss: a regular model, λ = d/2.
 
-    The variances of the inputs are the curvatures of `Quadratic`.
+    K is that of `Quadratic`, because its curvatures are the variances of the inputs. `expected`
+    ignores the noise of the minibatches.
     """
 
-    parameters: int
-    examples: int
-    condition: float = 1.0
-    exact: bool = field(default=True, init=False)
-
-    @property
-    def truth(self) -> Truth:
-        return Truth(self.parameters / 2)
+    examples: int = field(kw_only=True)
 
     def model(self, seed: int) -> Model:
         rng = np.random.default_rng(seed)
         inputs, noise = residual(rng, self.examples, self.parameters, 1)
-        curvatures = Quadratic(self.parameters, self.condition).curvatures()
-        inputs *= torch.from_numpy(np.sqrt(curvatures)).float()
+        inputs *= torch.from_numpy(np.sqrt(self.curvatures())).float()
         weight = nn.Parameter(torch.from_numpy(rng.standard_normal(self.parameters)).float())
         labels = inputs @ weight.detach() + noise[:, 0]
-        return Model(
-            [weight],
-            lambda index_B: 0.5 * (inputs[index_B] @ weight - labels[index_B]) ** 2,
-            self.examples,
-        )
 
-    def expected(self, sampler: SamplerConfig, nbeta: float) -> float:
-        """Returns λ̂ without the effect of the minibatches' noise."""
-        return Quadratic(self.parameters, self.condition).expected(sampler, nbeta)
+        def loss(index_B: Tensor) -> Tensor:
+            return 0.5 * (inputs[index_B] @ weight - labels[index_B]) ** 2
+
+        return Model(loss=loss, parameters=[weight], examples=self.examples)
 
 
 @dataclass(frozen=True)
@@ -153,7 +116,7 @@ class NormalCrossing:
 
     orders: tuple[int, ...]
     copies: int
-    exact: bool = field(default=True, init=False)
+    exact: ClassVar[bool] = True
 
     @property
     def parameters(self) -> int:
@@ -167,12 +130,10 @@ class NormalCrossing:
         weights = nn.Parameter(torch.zeros(len(self.orders), self.copies, dtype=torch.float64))
 
         def loss(index_B: Tensor) -> Tensor:
-            factors = [
-                weight ** (2 * order) for weight, order in zip(weights, self.orders, strict=True)
-            ]
-            return prod(factors[1:], start=factors[0]).sum().expand(len(index_B))
+            powers = [w ** (2 * k) for w, k in zip(weights, self.orders, strict=True)]
+            return prod(powers[1:], start=powers[0]).sum().expand(len(index_B))
 
-        return Model([weights], loss, 1)
+        return Model(loss=loss, parameters=[weights], examples=1)
 
     def expected(self, sampler: SamplerConfig, nbeta: float) -> float:
         return self.copies * theory.crossing(sampler, nbeta, self.orders)
@@ -193,7 +154,7 @@ class DeepLinear:
     examples: int
     copies: int = 1
     scale: float = 1.0
-    exact: bool = field(default=False, init=False)  # `expected` ignores the step size
+    exact: ClassVar[bool] = False  # `expected` ignores the step size
 
     @property
     def parameters(self) -> int:
@@ -213,17 +174,14 @@ class DeepLinear:
                 layer[:, range(self.rank), range(self.rank)] = self.scale
 
         def product() -> Tensor:
-            matrix = layers[0]
-            for layer in layers[1:]:
-                matrix = matrix @ layer
-            return matrix.transpose(0, 1).reshape(self.widths[0], outputs)
+            return reduce(torch.matmul, layers).transpose(0, 1).reshape(self.widths[0], outputs)
 
         labels = inputs @ product().detach() + noise
-        return Model(
-            layers,
-            lambda index_B: 0.5 * ((inputs[index_B] @ product() - labels[index_B]) ** 2).sum(1),
-            self.examples,
-        )
+
+        def loss(index_B: Tensor) -> Tensor:
+            return 0.5 * ((inputs[index_B] @ product() - labels[index_B]) ** 2).sum(1)
+
+        return Model(loss=loss, parameters=layers, examples=self.examples)
 
     def expected(self, sampler: SamplerConfig, nbeta: float) -> float | None:
         """Returns λ̂ by `theory.two_layers`; None if there are not two layers."""
@@ -249,7 +207,12 @@ class Bigram:
     copies: int
     scale: float
     # `expected` ignores the step size and uses the curvature at a flat distribution
-    exact: bool = field(default=False, init=False)
+    exact: ClassVar[bool] = False
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """The widths of the corresponding regression."""
+        return self.vocabulary, self.hidden, self.vocabulary - 1
 
     @property
     def parameters(self) -> int:
@@ -257,8 +220,7 @@ class Bigram:
 
     @property
     def truth(self) -> Truth:
-        found = theory.reduced_rank(self.vocabulary, self.hidden, self.vocabulary - 1, self.rank)
-        return found.times(self.copies)
+        return theory.deep_linear(self.widths, self.rank).times(self.copies)
 
     def model(self, seed: int) -> Model:
         rng = np.random.default_rng(seed)
@@ -276,7 +238,7 @@ class Bigram:
             model = (factors[0] @ factors[1]).log_softmax(-1)
             return ((true.exp() * (true - model)).sum() / size).expand(len(index_B))
 
-        return Model(factors, loss, 1)
+        return Model(loss=loss, parameters=factors, examples=1)
 
     def expected(self, sampler: SamplerConfig, nbeta: float) -> float:
         """Returns λ̂ of the corresponding regression.
@@ -284,5 +246,7 @@ class Bigram:
         Near a flat distribution, K is half the squared change of the logits divided by vocabulary².
         """
         t, gamma = nbeta / self.vocabulary**2, sampler.localization
-        widths = self.vocabulary, self.hidden, self.vocabulary - 1
-        return self.copies * theory.two_layers(t, gamma, widths, self.rank, self.scale)
+        return self.copies * theory.two_layers(t, gamma, self.widths, self.rank, self.scale)
+
+
+Target = Quadratic | NormalCrossing | DeepLinear | Bigram

@@ -3,8 +3,8 @@
 At a finite nβ, λ̂ differs from λ by the lower-order terms of the theory. Sources:
 
     normal crossing, K(w) = Π wᵢ^(2kᵢ)   Watanabe 2009: λ = min 1/(2kᵢ), m = how many i attain it
-    reduced-rank regression              Aoyagi & Watanabe 2005 (Neural Networks 18)
-    deep linear network                  Aoyagi 2024 (Neural Networks 172)
+    deep linear network                  Aoyagi 2024 (Neural Networks 172); with one hidden layer, a
+                                         reduced-rank regression, Aoyagi & Watanabe 2005 (18)
 """
 
 from __future__ import annotations
@@ -36,22 +36,6 @@ class Truth:
 def normal_crossing(orders: Sequence[int]) -> Truth:
     """Returns λ and m of Π wᵢ^(2kᵢ), where `orders` are the kᵢ."""
     return Truth(1 / (2 * max(orders)), list(orders).count(max(orders)))
-
-
-def reduced_rank(inputs: int, hidden: int, outputs: int, rank: int) -> Truth:
-    """Returns λ and m of y = B·A·x + noise by the four cases of Aoyagi & Watanabe 2005.
-
-    A is hidden × inputs, B is outputs × hidden, and the true rank of BA is `rank`.
-    """
-    m, h, n, r = inputs, hidden, outputs, rank
-    if m + h < n + r:
-        return Truth((h * m - h * r + n * r) / 2)
-    if n + h < m + r:
-        return Truth((h * n - h * r + m * r) / 2)
-    if m + n < h + r:
-        return Truth(m * n / 2)
-    q = -((h + r) ** 2) - m**2 - n**2 + 2 * (h + r) * (m + n) + 2 * m * n
-    return Truth(q / 8) if (m + h + n + r) % 2 == 0 else Truth((q + 1) / 8, 2)
 
 
 def deep_linear(widths: Sequence[int], rank: int) -> Truth:

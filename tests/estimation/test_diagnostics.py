@@ -61,7 +61,7 @@ SLOW = 30 * (1 - np.exp(-np.arange(260) / 24)) + autoregressive(8, 260, 0.0, 4)
 @pytest.mark.parametrize(
     ("loss", "interval", "escaped", "advice"),
     [
-        (HEALTHY, (1.0, 2.0), 0.2, None),
+        (HEALTHY, (1.0, 2.0), 0.2, "^$"),
         (HEALTHY, (1.0, 2.0), 0.5, "not local: the loss rises by 50% of the way to guessing"),
         (HEALTHY, (-3.0, -1.0), 0.0, "below zero"),
         (HEALTHY, (-1.0, 1.0), 0.0, "holds zero"),
@@ -74,12 +74,9 @@ SLOW = 30 * (1 - np.exp(-np.arange(260) / 24)) + autoregressive(8, 260, 0.0, 4)
     ],
 )
 def test_each_problem_has_its_advice(
-    loss: Array, interval: tuple[float, float], escaped: float, advice: str | None
+    loss: Array, interval: tuple[float, float], escaped: float, advice: str
 ) -> None:
     alive = loss[np.isfinite(loss).all(axis=1), 40:]
     limits = {"rhat_limit": 1.05, "drift_level": 0.01, "local_limit": 0.25}
     found = diagnostics.advise(loss, 40, alive, interval, escaped, **limits)
-    if advice is None:
-        assert found == []
-    else:
-        assert re.search(advice, "\n".join(found))
+    assert re.search(advice, "\n".join(found))

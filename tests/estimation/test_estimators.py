@@ -15,13 +15,10 @@ NBETA = 30.0
 
 def of_losses(loss_SxCxD: np.ndarray, burn_in: int = 0) -> xr.Dataset:
     """A trace without diverged chains, whose minibatches have the loss BASELINE at w*."""
-    dims = ("shuffle", "chain", "draw")
-    arrays = {
-        "loss": (dims, loss_SxCxD),
-        "init_loss": (dims, np.full_like(loss_SxCxD, BASELINE)),
-        "diverged": (dims[:2], np.zeros(loss_SxCxD.shape[:2], bool)),
-    }
-    return xr.Dataset(arrays, {"draw": np.arange(loss_SxCxD.shape[2]) - burn_in})
+    shuffles, chains, steps = loss_SxCxD.shape
+    data = trace(shuffles, chains, burn_in, steps - burn_in)
+    data.loss[:], data.init_loss[:] = loss_SxCxD, BASELINE
+    return data
 
 
 def controlled(data: xr.Dataset, c: float | None = None) -> estimators.Result:
@@ -55,14 +52,10 @@ def test_devinterp_is_devinterps() -> None:
     data = trace(1, 4, 50)
     init = data.init_loss.isel(draw=slice(0, 32)).mean("draw").isel(shuffle=0)
     dims = ("chain", "step", "batch_sampling", "token_pos")
-    losses = data.loss.values[0][:, :, None, None]
-    tree = xr.DataTree(
-        xr.Dataset(
-            {"sampling_loss_micro": (dims, losses), "init_loss": ("chain", init.values)},
-            attrs={"metadata": {"config": {"sampler": {"n_beta": NBETA}}}},
-        )
-    )
-    theirs = float(compute_llc(tree).llc_mean)
+    losses = (dims, data.loss.values[0][:, :, None, None])
+    tree = xr.Dataset({"sampling_loss_micro": losses, "init_loss": ("chain", init.values)})
+    tree.attrs["metadata"] = {"config": {"sampler": {"n_beta": NBETA}}}
+    theirs = float(compute_llc(xr.DataTree(tree)).llc_mean)
     ours = estimators.summarise(estimators.devinterp(data, NBETA))
     assert ours.llc == pytest.approx(theirs, rel=1e-12)
 
@@ -81,21 +74,20 @@ def test_published_alone_leaves_out_what_is_not_positive() -> None:
     everything = estimators.summarise(estimators.published(data, examples=1000))
     assert 0 < (everything.shuffles < 0).sum() < 6
     assert everything.llc == pytest.approx(everything.shuffles.mean())
-    kept = everything.shuffles[everything.shuffles > 0]
-    assert results["published"].llc == pytest.approx(kept.mean())
+    positive = everything.shuffles[everything.shuffles > 0]
+    assert results["published"].llc == pytest.approx(positive.mean())
 
 
 def test_a_diverged_chain_is_left_out_and_counted() -> None:
     """Its draws before it diverged do not matter."""
-    found = []
-    for first in (40, 0):
-        data = trace(2, 3)
-        data.loss[0, 1, first:] = np.nan
-        data.diverged[0, 1] = True
-        found.append(controlled(data))
-    assert (found[0].chains, found[0].diverged_chains) == (6, 1)
-    assert found[0].llc == found[1].llc
-    assert np.isfinite([found[0].standard_error, found[0].ess, found[0].rhat]).all()
+    data = trace(2, 3)
+    data.loss[0, 1, 40:] = np.nan
+    data.diverged[0, 1] = True
+    found = controlled(data)
+    data.loss[0, 1] = np.nan
+    assert (found.chains, found.diverged_chains) == (6, 1)
+    assert found.llc == controlled(data).llc
+    assert np.isfinite([found.standard_error, found.ess, found.rhat]).all()
 
 
 def test_there_is_no_estimate_if_all_chains_diverged() -> None:
@@ -109,11 +101,9 @@ def test_there_is_no_estimate_if_all_chains_diverged() -> None:
 
 def test_the_interval_covers_as_promised() -> None:
     """In 92 to 98 % of 400 repeats of 4 independent shuffles, the 95 % interval holds the truth."""
-    hits = 0
-    for seed in range(400):
-        low, high = controlled(trace(4, 2, 0, 50, seed=seed)).interval
-        hits += low < 3.0 < high
-    assert 0.92 < hits / 400 < 0.98
+    results = (controlled(trace(4, 2, 0, 50, seed=seed)) for seed in range(400))
+    low, high = np.array([result.interval for result in results]).T
+    assert 0.92 < np.mean((low < 3.0) & (high > 3.0)) < 0.98
 
 
 def test_drifting_chains_show_in_rhat_and_ess() -> None:
@@ -131,9 +121,8 @@ def test_draws_that_do_not_move_have_no_effective_number() -> None:
 
 def test_burn_in_is_counted_in_the_evaluations() -> None:
     values = estimators.controlled(trace(), NBETA, BASELINE)
-    bare = estimators.summarise(values).evaluations
-    burnt = estimators.summarise(values, burn_in=values.sizes["draw"]).evaluations
-    assert burnt == pytest.approx(2 * bare)
+    bare, burnt = (estimators.summarise(values, burn_in=steps) for steps in (0, 200))
+    assert burnt.evaluations == pytest.approx(2 * bare.evaluations)
 
 
 def test_clipping_takes_what_stands_above_the_quantile() -> None:

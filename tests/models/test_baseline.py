@@ -55,27 +55,17 @@ def test_a_baseline_is_what_one_pass_over_all_examples_gives(found: TextTask) ->
     assert report["gradient_norm_squared"] == pytest.approx(float(first @ second), rel=1e-4)
     assert report["sampled_parameters"] == sum(found.sizes)
     assert sum(done) == work(N, len(HALVES))
-    for parameter, origin in zip(found.parameters, before, strict=True):
-        assert torch.equal(parameter, origin)
+    torch.testing.assert_close(list(found.parameters), before, rtol=0, atol=0)
 
 
 def test_a_step_along_the_gradient_lowers_the_loss_of_random_weights(found: TextTask) -> None:
     """By what the gradient promises, if the step is short: the loss is linear near w*."""
-    first = [each.clone() for each in split(found, gradient(found, HALVES[:8]))]
-    with torch.no_grad():
-        losses_N = found.loss(torch.arange(N)).numpy()
-    norm = baseline.inner(first, first)
-    other = float(gradient(found, HALVES[8:]) @ torch.cat([x.flatten().double() for x in first]))
+    first, other = gradient(found, HALVES[:8]), gradient(found, HALVES[8:])
+    parts = first.float().split([parameter.numel() for parameter in found.parameters])
+    direction = [g.view_as(p) for g, p in zip(parts, found.parameters, strict=True)]
+    losses_N = baseline.losses(found, np.arange(N), N, silent)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(baseline, "PROMISED", (1e-4,))
-        fall, error = baseline.descent(
-            found, first, torch.from_numpy(HALVES[8:]), losses_N, 4, silent
-        )
-    assert fall == pytest.approx(1e-4 * other / norm, rel=0.05, abs=1e-6)
+        fall, error = baseline.descent(found, direction, HALVES[8:], losses_N, 4, silent)
+    assert fall == pytest.approx(1e-4 * float(first @ other / (first @ first)), rel=0.05, abs=1e-6)
     assert error > 0
-
-
-def split(found: TextTask, vector: torch.Tensor) -> list[torch.Tensor]:
-    sizes = [parameter.numel() for parameter in found.parameters]
-    pairs = zip(vector.float().split(sizes), found.parameters, strict=True)
-    return [part.view_as(parameter) for part, parameter in pairs]

@@ -9,26 +9,12 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from replicate.models import last_token
 
-SMALL = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "vocab_size": 50,
-}
+SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 50}
 SMALL |= {"max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-GPT2 = {
-    "n_embd": 32,
-    "n_layer": 3,
-    "n_head": 4,
-    "vocab_size": 50,
-    "n_positions": 16,
-    "resid_pdrop": 0,
-    "embd_pdrop": 0,
-    "attn_pdrop": 0,
-}
+GPT2 = SMALL | {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
+SMALL |= {"intermediate_size": 64}
 ARCHITECTURES = {
-    "gpt2": GPT2 | {"bos_token_id": 0, "eos_token_id": 0},
+    "gpt2": GPT2,
     "llama": SMALL,
     "gpt_neox": SMALL,
     "mistral": SMALL | {"num_key_value_heads": 2, "sliding_window": 6},

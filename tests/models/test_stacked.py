@@ -59,9 +59,9 @@ def test_losses_and_gradients_are_those_of_each_chain_alone(
         for name, parameter, each in zip(found.names, found.parameters, stack, strict=True):
             assert parameter.grad is not None
             assert each.grad is not None
-            gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
-            largest = gradient.abs().max()
-            assert (each.grad[chain] - gradient).abs().max() <= 1e-4 * largest, name
+            gradient = parameter.grad.to_dense()
+            error = (each.grad[chain] - gradient).abs().max()
+            assert error <= 1e-4 * gradient.abs().max(), name
 
 
 def run(found: TextTask, sampler: SamplerConfig, together: int) -> dict[tuple[int, int], Chain]:
@@ -80,7 +80,6 @@ def run(found: TextTask, sampler: SamplerConfig, together: int) -> dict[tuple[in
 
 
 SAMPLERS = [
-    SamplerConfig("sgld", 1e-3, localization=10.0),
     SamplerConfig("sgld", 1e-3, localization=10.0, weight_decay=0.1, bounding_box=0.02),
     SamplerConfig("rmsprop", 1e-3, localization=10.0),
     SamplerConfig("sgnht", 1e-4, diffusion=0.1),
@@ -98,8 +97,7 @@ def test_chains_side_by_side_are_the_chains_one_after_the_other(
     for key, chain in alone.items():
         np.testing.assert_allclose(together[key].loss, chain.loss, rtol=1e-4)
         assert len(set(chain.loss)) == len(chain.loss)
-    for parameter, origin in zip(found.parameters, before, strict=True):
-        assert torch.equal(parameter, origin)
+    torch.testing.assert_close(list(found.parameters), before, rtol=0, atol=0)
 
 
 def test_chains_side_by_side_do_not_depend_on_one_another(tmp_path: Path) -> None:
@@ -119,17 +117,23 @@ def test_a_diverged_chain_is_nan_from_there_and_the_others_go_on(tmp_path: Path)
     found = loaded(tmp_path)
     chains = run(found, SamplerConfig("sgld", 1e30, localization=10.0), C)
     for chain in chains.values():
-        assert np.isfinite(chain.loss[0])
-        assert np.isnan(chain.loss[1:]).any()
-        first = np.flatnonzero(np.isnan(chain.loss))[0]
-        assert np.isnan(chain.loss[first:]).all()
+        diverged = np.isnan(chain.loss)
+        first = np.flatnonzero(diverged)[0]
+        assert first > 0
+        assert diverged[first:].all()
         assert np.isnan(chain.seconds[first:]).all()
 
 
 @pytest.mark.parametrize(
-    "given", [{"together": 1}, {"compute_dtype": "bfloat16"}, {"weights": "int8"}]
+    ("architecture", "given"),
+    [
+        ("llama", {"together": 1}),
+        ("llama", {"compute_dtype": "bfloat16"}),
+        ("llama", {"weights": "int8"}),
+        ("gpt2", {"weights": "dequantised-float32"}),
+    ],
 )
-def test_what_is_not_known_is_computed_one_by_one(tmp_path: Path, given: dict[str, object]) -> None:
-    if given.get("weights") == "int8":
-        pytest.importorskip("bitsandbytes")
-    assert loaded(tmp_path, "llama", **given).stacked is None
+def test_what_is_not_known_is_computed_one_by_one(
+    tmp_path: Path, architecture: str, given: dict[str, object]
+) -> None:
+    assert loaded(tmp_path, architecture, **given).stacked is None

@@ -35,9 +35,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TaskConfig:
     folder, tokens_NxL = tmp_path_factory.mktemp("task"), text()
     save_windows(folder, tokens_NxL)
     model = build()
-    schedule = Schedule(
-        lr=5e-3, batch_size=64, warmup=20, check=50, tolerance=0.0, descent=0.5, steps=400
-    )
+    schedule = Schedule(5e-3, 64, warmup=20, check=50, tolerance=0.0, descent=0.5, steps=400)
     generator = torch.Generator().manual_seed(0)
     training.train(model, torch.from_numpy(tokens_NxL).long(), schedule, generator, silent)
     model.save_pretrained(folder / "model")
@@ -77,22 +75,21 @@ def test_lambda_in_bfloat16_is_that_of_float32_within_its_error(config: TaskConf
 
 
 def test_a_task_says_what_it_is_and_how_much_of_it_moves(config: TaskConfig) -> None:
-    whole = task.load(config)
-    part = task.load(replace(config, restriction=("l0",)))
-    assert whole.identity()["parameters"] == sum(p.numel() for p in whole.model.parameters())
-    assert whole.identity()["sampled_parameters"] == whole.identity()["parameters"]
-    assert part.identity()["sampled_parameters"] == sum(part.sizes) < sum(whole.sizes)
-    assert part.identity()["restriction"] == ["l0"]
-    assert (part.identity()["examples"], part.identity()["length"]) == (N, 9)
+    whole, part = task.load(config), task.load(replace(config, restriction=("l0",)))
+    size = sum(p.numel() for p in whole.model.parameters())
+    known = {"parameters": size, "examples": N, "length": 9}
+    assert whole.identity().items() >= (known | {"sampled_parameters": size}).items()
+    assert sum(part.sizes) < size
+    sampled = {"sampled_parameters": sum(part.sizes), "restriction": ["l0"]}
+    assert part.identity() == whole.identity() | sampled
 
 
 def test_the_order_of_examples_is_that_of_the_family_and_the_shuffle() -> None:
     first = order(1, "small", 50, 0)
     assert sorted(first) == list(range(50))
     np.testing.assert_array_equal(first, order(1, "small", 50, 0))
-    for other in (order(2, "small", 50, 0), order(1, "big", 50, 0)):
-        assert not np.array_equal(first, other)
-    assert not np.array_equal(first, order(1, "small", 50, 1))
+    for other in ((2, "small", 50, 0), (1, "big", 50, 0), (1, "small", 50, 1)):
+        assert not np.array_equal(first, order(*other))
 
 
 def test_dequantised_weights_have_their_anchors_in_four_bits(config: TaskConfig) -> None:

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from replicate.data import grammar, windows
-from replicate.models import loading, training
+from replicate.models import training
 from replicate.models.config import Schedule
 from replicate.progress import silent
+from tests.models.small_task import build
 
-SCHEDULE = Schedule(
-    lr=0.01, batch_size=16, warmup=5, check=20, tolerance=1e-9, descent=0.3, steps=80
-)
+SCHEDULE = Schedule(0.01, 16, warmup=5, check=20, tolerance=1e-9, descent=0.3, steps=80)
 TEXTS = [grammar.text(choices) for choices in grammar.reviews(0, 400)]
 TOKENIZER = windows.train_tokenizer(TEXTS, 400)
 TOKENS = torch.from_numpy(windows.select(TEXTS, TOKENIZER, 48).tokens_NxL).long()
@@ -40,8 +39,7 @@ class Memory:
 def trained(
     schedule: Schedule = SCHEDULE, checkpoint: training.Checkpoint | None = None
 ) -> training.Outcome:
-    torch.manual_seed(0)
-    model = loading.build("gpt2", layers=1, width=32, heads=2, vocabulary=400, length=48)
+    model = build(width=32, vocabulary=400, length=48)
     generator = torch.Generator().manual_seed(0)
     return training.train(model, TOKENS, schedule, generator, silent, checkpoint)
 

@@ -9,13 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
-from replicate.sampling import (
-    Chain,
-    SamplerConfig,
-    SamplingConfig,
-    Task,
-    assemble,
-)
+from replicate.sampling import Chain, SamplerConfig, SamplingConfig, Task, assemble
 from replicate.sampling.engine import run_piece
 from tests.scenarios import EXAMPLES, Quadratic, packed, quadratic_llc, sampled, seed, silent
 
@@ -75,16 +69,10 @@ def test_sgnht_on_a_quadratic_has_half_the_dimension() -> None:
     assert found == pytest.approx(16.0, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        SamplerConfig("sgld", 0.01, bounding_box=0.05),
-        SamplerConfig("sgnht", 1e-3, diffusion=0.1, bounding_box=0.05),
-    ],
-    ids=lambda sampler: sampler.sampler,
-)
-def test_no_weight_leaves_the_box(sampler: SamplerConfig) -> None:
+@pytest.mark.parametrize(("name", "lr"), [("sgld", 0.01), ("sgnht", 1e-3)])
+def test_no_weight_leaves_the_box(name: str, lr: float) -> None:
     """Each of 32 weights stays within 0.05, so the loss is at most ½·Σh·0.05²."""
+    sampler = SamplerConfig(name, lr, diffusion=0.1, bounding_box=0.05)
     trace = run(Quadratic(H, centre=1.0), sampler, nbeta=0.01, draws=500)
     assert 0 < float(trace.loss.max()) <= 0.5 * H.sum() * 0.05**2 * (1 + 1e-9)
 
@@ -129,18 +117,17 @@ def test_pieces_that_run_alone_in_any_order_give_the_same_chains(restart: bool) 
     sampling = SamplingConfig(NBETA, 1, 2, 3, 0, 20, restart)
     pieces = sampling.pieces()
     assert len(pieces) == (6 if restart else 2)
+    losses_N = np.zeros(EXAMPLES, np.float32)
     chains: dict[tuple[int, int], Chain] = {}
+
+    def order(shuffle: int) -> np.ndarray:
+        return np.random.default_rng(shuffle).permutation(EXAMPLES)
+
     for piece in reversed(pieces):
         target = Quadratic(H)
+        task = Task(target, [target.w])
         chains |= run_piece(
-            Task(target, [target.w]),
-            SGLD,
-            sampling,
-            piece,
-            np.zeros(EXAMPLES, np.float32),
-            order=lambda s: np.random.default_rng(s).permutation(EXAMPLES),
-            noise=seed,
-            advance=silent,
+            task, SGLD, sampling, piece, losses_N, order=order, noise=seed, advance=silent
         )
     xr.testing.assert_equal(
         whole.drop_vars("seconds"), assemble(sampling, chains).drop_vars("seconds")
@@ -163,15 +150,8 @@ def test_chains_of_a_shuffle_share_its_order_and_no_example() -> None:
     """With losses 0…63 at w*, 2 chains × 4 steps × 8 examples use each example once, in order."""
     orders = [np.random.default_rng(s + 5).permutation(EXAMPLES) for s in (0, 1)]
     losses = np.arange(EXAMPLES, dtype=np.float32)
-    trace = run(
-        Quadratic(H),
-        SGLD,
-        shuffles=2,
-        draws=4,
-        batch_size=8,
-        order=lambda shuffle: orders[shuffle],
-        init_losses=losses,
-    )
+    given = {"order": orders.__getitem__, "init_losses": losses}
+    trace = run(Quadratic(H), SGLD, shuffles=2, draws=4, batch_size=8, **given)
     for init_losses, order in zip(trace.init_loss.values, orders, strict=True):
         np.testing.assert_allclose(init_losses, order.reshape(2, 4, 8).mean(axis=-1))
 
@@ -184,15 +164,8 @@ def test_microbatches_give_the_path_of_the_whole_batch(name: str) -> None:
     paths = []
     for microbatch_size in (None, 3):
         w = torch.nn.Parameter(torch.ones(32, dtype=torch.float64))
-        trace = sampled(
-            lambda index_B, w=w: (x[index_B] @ w) ** 2,
-            [w],
-            sampler,
-            1.0,
-            batch_size=7,
-            burn_in=5,
-            microbatch_size=microbatch_size,
-        )
+        size = {"batch_size": 7, "microbatch_size": microbatch_size}
+        trace = sampled(lambda i, w=w: (x[i] @ w) ** 2, [w], sampler, 1.0, burn_in=5, **size)
         paths.append(trace.loss.values)
     np.testing.assert_allclose(paths[0], paths[1], rtol=1e-9)
     assert paths[0].std() > 0
@@ -202,16 +175,12 @@ def test_chains_around_an_anchor_in_4_bits_return_to_it() -> None:
     """The anchor stays packed, and w* is the same to the bit after every chain."""
     values = torch.randn(64, 96, generator=torch.Generator().manual_seed(0))
     anchor, _ = packed(values, torch.bfloat16)
-    w = torch.nn.Parameter(anchor.dense())
-    trace = sampled(
-        lambda index_B: (w.float() - anchor.dense().float()).square().sum().expand(len(index_B)),
-        [w],
-        SamplerConfig("sgld", 1e-4, localization=5.0),
-        1.0,
-        anchors=[anchor],
-        shuffles=2,
-        draws=8,
-    )
+    w, sampler = torch.nn.Parameter(anchor.dense()), SamplerConfig("sgld", 1e-4, localization=5.0)
+
+    def loss(index_B: torch.Tensor) -> torch.Tensor:
+        return (w.float() - anchor.dense().float()).square().sum().expand(len(index_B))
+
+    trace = sampled(loss, [w], sampler, 1.0, anchors=[anchor], shuffles=2, draws=8)
     assert (trace.loss.isel(draw=0) == 0).all()
     assert (trace.loss.isel(draw=slice(1, None)) > 0.1).all()
     assert torch.equal(w.detach(), anchor.dense())

@@ -34,24 +34,17 @@ def regression(
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(EXAMPLES, 96, generator=generator).to(device)
     anchor, values = packed(torch.randn(96, WIDTH, generator=generator), dtype)
-    anchor = replace(
-        anchor,
-        packed=anchor.packed.to(device),
-        scale=anchor.scale.to(device),
-        code=anchor.code.to(device),
-    )
+    parts = {name: getattr(anchor, name).to(device) for name in ("packed", "scale", "code")}
+    anchor = replace(anchor, **parts)
     w = torch.nn.Parameter(values.to(device))
     b = torch.nn.Parameter(torch.zeros(WIDTH, dtype=dtype, device=device))
-    return sampled(
-        lambda i: (x[i] @ w.float() / 10 + b.float()).square().mean(dim=1),
-        [w, b],
-        config,
-        30.0,
-        anchors=[anchor, None] if packed_anchor else (),
-        batch_size=16,
-        burn_in=4,
-        draws=12,
-    )
+
+    def loss(i: torch.Tensor) -> torch.Tensor:
+        return (x[i] @ w.float() / 10 + b.float()).square().mean(dim=1)
+
+    anchors = [anchor, None] if packed_anchor else ()
+    size = {"batch_size": 16, "burn_in": 4, "draws": 12}
+    return sampled(loss, [w, b], config, 30.0, anchors=anchors, **size)
 
 
 def test_the_noise_is_the_cpus() -> None:

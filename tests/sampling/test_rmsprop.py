@@ -80,17 +80,9 @@ def test_constant_gradients_make_it_sgld(bounding_box: float | None) -> None:
         def __call__(self, index_B: torch.Tensor) -> torch.Tensor:
             return (torch.tensor([2.0, -2.0], dtype=torch.float64) @ self.w).expand(len(index_B))
 
-    sgld, rmsprop = (
-        path(
-            Slope(np.ones(2), 0.5),
-            SamplerConfig(
-                name, 1e-3, localization=3.0, weight_decay=2.0, bounding_box=bounding_box
-            ),
-            50,
-            20,
-        )[0]
-        for name in ("sgld", "rmsprop")
-    )
+    pull: Any = {"localization": 3.0, "weight_decay": 2.0, "bounding_box": bounding_box}
+    configs = (SamplerConfig(name, 1e-3, **pull) for name in ("sgld", "rmsprop"))
+    sgld, rmsprop = (path(Slope(np.ones(2), 0.5), config, 50, 20)[0] for config in configs)
     np.testing.assert_allclose(rmsprop, sgld, rtol=1e-6, atol=1e-7)
     assert np.ptp(sgld) > 0
 
