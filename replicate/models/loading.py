@@ -171,8 +171,9 @@ def load(
         places = {"device_map": "auto", "max_memory": memory}
     quantisation = None
     if weights in QUANTISED:
-        given = QUANTISED[weights] | {"bnb_4bit_compute_dtype": compute_dtype}
-        quantisation = BitsAndBytesConfig(**given)
+        quantisation = BitsAndBytesConfig(
+            **QUANTISED[weights], bnb_4bit_compute_dtype=getattr(torch, compute_dtype)
+        )
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source,
