@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def regression(
         return (x[i] @ w.float() / 10 + b.float()).square().mean(dim=1)
 
     anchors = [anchor, None] if packed_anchor else ()
-    size = {"batch_size": 16, "burn_in": 4, "draws": 12}
+    size: Any = {"batch_size": 16, "burn_in": 4, "draws": 12}
     return sampled(loss, [w, b], config, 30.0, anchors=anchors, **size)
 
 
