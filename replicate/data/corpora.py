@@ -1,15 +1,13 @@
 """Reads a corpus of texts from a file or a folder.
 
 Texts are read exactly as they are written. A row without text, or with more or fewer fields than
-the first row, is an error. `datasets` reads Parquet, the format of the hub, whose columns have a
-type. In JSON and CSV, it would change texts such as 3 or 2020-01-01 and fill short rows. These
-formats are therefore read by pyarrow, which is told that the column is text.
+the first row, is an error. pyarrow reads all formats. The library `datasets` would change texts
+such as 3 or 2020-01-01 in JSON and CSV, and fill short rows.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 from pyarrow import csv, json, parquet
@@ -38,32 +36,20 @@ def _read_csv(path: Path) -> pa.Table:
 
 
 def _read_parquet(path: Path) -> pa.Table:
-    schema = parquet.read_schema(path)
+    file = parquet.ParquetFile(path)
+    schema = file.schema_arrow
     if schema.names.count("text") != 1:
         return schema.empty_table()
     if schema.field("text").type not in (pa.string(), pa.large_string()):
         raise pa.ArrowInvalid(f"its column `text` holds {schema.field('text').type}")
-    import datasets
-
-    datasets.disable_progress_bars()
-    features = datasets.Features({"text": datasets.Value("string")})
-    with TemporaryDirectory() as cache:
-        found = datasets.Dataset.from_parquet(
-            str(path), features=features, columns=["text"], cache_dir=cache, keep_in_memory=True
-        )
-    return found.data.table  # pyright: ignore[reportAttributeAccessIssue]
+    return file.read(["text"])
 
 
 def _read_txt(path: Path) -> pa.Table:
     return pa.table({"text": [pa.input_stream(path).read().decode("utf-8")]})
 
 
-READERS = {
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-    ".txt": _read_txt,
-}
+READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet, ".txt": _read_txt}
 
 
 def read(path: Path) -> list[str]:
@@ -97,16 +83,15 @@ def read(path: Path) -> list[str]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8; save it as UTF-8") from None
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({str(error)[:120]}); replace it by a whole one"
-        ) from None
+        cause = f"cannot be read ({str(error)[:120]})"
+        raise UserError(f"{path}: {cause}; replace it by a whole one") from None
     if texts is None:
         raise UserError(
             f"{path}: needs one column `text`, and has {', '.join(names) or 'none'}; rename the "
             "one that holds the texts"
         )
     for row, text in enumerate(texts, 1):
-        if not isinstance(text, str) or not text:
+        if not text:
             raise UserError(f"{path}: row {row} has no text; remove it")
     return texts
 
@@ -124,26 +109,12 @@ def read_tree(path: Path) -> list[str]:
         UserError: the folder has no such files, or a review is empty or cannot be read.
     """
     train = path if path.name == "train" else path / "train"
-    files = [
-        file
-        for label in ("neg", "pos")
-        for file in sorted(
-            (train / label).glob("[0-9]*_*.txt"),
-            key=lambda file: (len(file.stem.split("_")[0]), file.name),
-        )
-    ]
+    files = sorted(
+        [*train.glob("neg/[0-9]*_*.txt"), *train.glob("pos/[0-9]*_*.txt")],
+        key=lambda file: (file.parent.name, len(file.stem.split("_")[0]), file.name),
+    )
     if not files:
         raise UserError(
             f"{path}: has no train/neg/*.txt and train/pos/*.txt; give the unpacked folder aclImdb"
         )
-    texts = []
-    for file in files:
-        try:
-            texts.append(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{file}: cannot be read ({type(error).__name__}); unpack the archive again"
-            ) from None
-        if not texts[-1]:
-            raise UserError(f"{file}: has no text; unpack the archive again")
-    return texts
+    return [text for file in files for text in read(file)]

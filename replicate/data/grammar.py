@@ -52,13 +52,11 @@ SURNAMES = tuple(
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A distribution over texts, given by the running sums of their integer weights."""
+    """A distribution over texts, given by their integer weights and the running sums of these."""
 
     options: tuple[str, ...]
+    weights: tuple[int, ...]
     cumulative: tuple[int, ...]
-
-    def weight(self, option: int) -> int:
-        return self.cumulative[option] - (self.cumulative[option - 1] if option else 0)
 
 
 Choice = tuple[Table, int]  # a table, and the index of the option taken
@@ -67,9 +65,8 @@ Choice = tuple[Table, int]  # a table, and the index of the option taken
 @cache
 def table(*weighted: tuple[str, int]) -> Table:
     """Returns the table of texts with integer weights."""
-    return Table(
-        tuple(text for text, _ in weighted), tuple(accumulate(weight for _, weight in weighted))
-    )
+    options, weights = zip(*weighted, strict=True)
+    return Table(options, weights, tuple(accumulate(weights)))
 
 
 @cache
@@ -106,20 +103,11 @@ def either(*words: str) -> Table:
 def with_adverbs(adjectives: Table, genre: str) -> Table:
     """Returns the table of an adjective with probability 1/2, and of an adverb otherwise."""
     adverbs = zipf(ADVERBS, genre)
-    parts = ((adjectives, adverbs.cumulative[-1]), (adverbs, adjectives.cumulative[-1]))
-    return table(
-        *(
-            (text, part.weight(i) * scale)
-            for part, scale in parts
-            for i, text in enumerate(part.options)
-        )
-    )
-
-
-def people(kind: str, count: int) -> tuple[str, ...]:
-    """Returns `count` different full names."""
-    names = tuple(f"{first} {last}" for last in SURNAMES for first in WOMEN + MEN)
-    return ranked(names, kind)[:count]
+    weighted: list[tuple[str, int]] = []
+    for part, other in ((adjectives, adverbs), (adverbs, adjectives)):
+        weights = (weight * other.cumulative[-1] for weight in part.weights)
+        weighted += zip(part.options, weights, strict=True)
+    return table(*weighted)
 
 
 def plural(noun: str) -> str:
@@ -128,99 +116,84 @@ def plural(noun: str) -> str:
     return noun + ("es" if noun[-1] == "s" else "s")
 
 
-ACTORS, DIRECTORS = people("actors", 240), people("directors", 60)
+NAMES = tuple(f"{first} {last}" for last in SURNAMES for first in WOMEN + MEN)
+ACTORS, DIRECTORS = ranked(NAMES, "actors")[:240], ranked(NAMES, "directors")[:60]
 NOUNS = {
     genre: tuple(form for noun in words + CRAFT for form in (noun, plural(noun)))
     for genre, words in GENRES.items()
 }
 SINGULAR = {noun for words in GENRES.values() for noun in words + CRAFT}
-PRAISING = ("I loved this", "We enjoyed the", "Everyone needs that")
-OPENING = table(
-    *zip(PRAISING, (5, 3, 2), strict=True),
-    ("He hated this", 5),
-    ("They spoiled the", 3),
-    ("Nobody needs that", 2),
-)
+PRAISING = LEXICON["openings"]["praise"]
+OPENING = table(*(PRAISING | LEXICON["openings"]["blame"]).items())
 SENTENCE = table((" The", 6), (" In", 3), (" Then", 3), (" What a", 2), (" Later", 2))
 END = table((".", 5), (", and the", 2), (", but the", 1))
 
 
 class Writer:
-    """Writes one review; `say` draws each of its words from a table."""
+    """Writes one review; `say` writes each of its words."""
 
     def __init__(self, random: Random) -> None:
         self.random = random.random
         self.choices: list[Choice] = []
         self.words = 0
 
-    def say(self, options: Table) -> str:
-        taken = bisect_right(options.cumulative, int(self.random() * options.cumulative[-1]))
-        self.choices.append((options, taken))
-        text = options.options[taken]
-        self.words += text.count(" ")
+    def say(self, *parts: str | Table) -> str:
+        """Writes fixed texts and words drawn from tables; returns the last of them."""
+        text = ""
+        for part in parts:
+            options = table((part, 1)) if isinstance(part, str) else part
+            taken = bisect_right(options.cumulative, int(self.random() * options.cumulative[-1]))
+            self.choices.append((options, taken))
+            text = options.options[taken]
+            self.words += text.count(" ")
         return text.removeprefix(" ")
-
-    def fixed(self, text: str) -> None:
-        self.say(table((text, 1)))
 
     def review(self) -> list[Choice]:
         """Writes the opening and, unless the review is short, the cast and further sentences."""
         length = 0 if self.random() < SHORT else LONG[0] + int(self.random() * (LONG[1] - LONG[0]))
         praise = self.say(OPENING) in PRAISING
         self.genre = self.say(zipf(tuple(GENRES), "genre"))
-        self.fixed(" by")
-        director = self.say(zipf(DIRECTORS, self.genre))
-        self.fixed(" set in")
-        self.place = self.say(mostly(PLACES, ranked(PLACES, director)[0]))
-        if not length:
-            self.fixed(".")
-            return self.choices
-        self.fixed(" with")
+        director = self.say(" by", zipf(DIRECTORS, self.genre))
+        self.place = self.say(" set in", mostly(PLACES, ranked(PLACES, director)[0]))
         self.cast = {}
-        self.member()
-        self.fixed(" and")
-        self.member()
-        self.fixed(".")
+        if length:
+            self.member(" with")
+            self.member(" and")
+        self.say(".")
         while self.words < length:
             self.sentence(praise)
         return self.choices
 
-    def member(self) -> None:
-        actor = self.say(zipf(ACTORS, self.genre))
-        self.fixed(" as the")
-        role = self.say(mostly(ROLES, ranked(ROLES, actor)[0]))
+    def member(self, before: str) -> None:
+        """Adds an actor to the cast, with the name's role and pronoun."""
+        actor = self.say(before, zipf(ACTORS, self.genre))
+        role = self.say(" as the", mostly(ROLES, ranked(ROLES, actor)[0]))
         first, last = actor.split()
         self.cast.setdefault(last, (role, " her" if first in WOMEN else " his"))
 
     def sentence(self, praise: bool) -> None:
+        roles = either(*(role for role, _ in self.cast.values()))
         match self.say(SENTENCE):
             case "The":
                 self.judgement(praise)
             case "In":
-                self.say(mostly(PLACES, self.place))
-                self.fixed(" the")
-                self.action(self.say(either(*(role for role, _ in self.cast.values()))), " the")
+                self.action(self.say(mostly(PLACES, self.place), " the", roles), " the")
                 self.end(praise)
             case "Then":
                 self.action(*self.cast[self.say(either(*self.cast))])
                 self.end(praise)
             case "What a":
                 noun = self.say(zipf(NOUNS[self.genre][::2], self.genre, "exclaimed"))
-                self.fixed(", so")
-                self.say(zipf(PRAISE if praise else BLAME, noun))
-                self.fixed("!")
+                self.say(", so", zipf(PRAISE if praise else BLAME, noun), "!")
             case _:
-                self.fixed(" we learn that the")
-                role = self.say(either(*(role for role, _ in self.cast.values())))
-                self.fixed(" was a")
-                self.say(zipf(ROLES, role, "was"))
+                role = self.say(" we learn that the", roles)
+                self.say(" was a", zipf(ROLES, role, "was"))
                 self.end(praise)
 
     def action(self, role: str, article: str) -> None:
         """Writes what a person in this role does in this genre."""
-        self.say(mostly(PRESENT, ranked(PRESENT, self.genre, role)[0]))
-        self.fixed(article)
-        self.say(zipf(NOUNS[self.genre], self.genre))
+        verb = mostly(PRESENT, ranked(PRESENT, self.genre, role)[0])
+        self.say(verb, article, zipf(NOUNS[self.genre], self.genre))
 
     def judgement(self, praise: bool) -> None:
         """Writes a noun, relative clauses, a verb that agrees, and an adjective of the noun."""
@@ -278,10 +251,10 @@ class Floor:
         before, surprisals = options.cumulative[-1], []
         for position, token in enumerate(encoded[taken]):
             alike = [o for o in alike if encoded[o][position : position + 1] == (token,)]
-            weight = sum(options.weight(o) for o in alike)
+            weight = sum(options.weights[o] for o in alike)
             surprisals.append(math.log(before / weight))
             before = weight
-        return tuple(surprisals), math.log(before / options.weight(taken))
+        return tuple(surprisals), math.log(before / options.weights[taken])
 
     def surprisals(self, choices: Sequence[Choice]) -> list[float]:
         """Returns the surprisal (nats) of each token; the sum is −ln p of the review.

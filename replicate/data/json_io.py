@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from replicate.errors import UserError
 
+AGAIN = "delete it and run the stage that writes it again"
 DIGITS = 6  # the significant digits of each number that is written
 
 
 def finite(value: Any) -> Any:
     """Replaces each number that is not finite with None, also in nested lists and mappings."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return _each_float(value, lambda number: number if math.isfinite(number) else None)
 
 
 def rounded(value: Any) -> Any:
     """Rounds each float to `DIGITS` significant digits, also in nested lists and mappings."""
+    return _each_float(value, lambda number: float(f"{number:.{DIGITS}g}"))
+
+
+def _each_float(value: Any, change: Callable[[float], float | None]) -> Any:
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
+        return {key: _each_float(item, change) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+        return [_each_float(item, change) for item in value]
+    return change(value) if isinstance(value, float) else value
 
 
 def read_json(path: Path) -> Any:
@@ -39,10 +41,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        cause = f"cannot be read ({type(error).__name__})"
-        raise UserError(
-            f"{path}: {cause}; delete it and run the stage that writes it again"
-        ) from None
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); {AGAIN}") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from replicate.data.json_io import AGAIN
 from replicate.errors import UserError
-
-AGAIN = "delete it and run the stage that writes it again"
 
 
 def save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

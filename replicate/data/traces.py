@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from replicate.data import tensors
+from replicate.data.json_io import AGAIN
 from replicate.errors import UserError
 
 
@@ -41,10 +42,9 @@ def load(path: Path) -> xr.Dataset:
     try:
         trace = xr.open_zarr(path, zarr_format=3, consolidated=False, chunks=None).load()
     except Exception as error:  # Zarr has many ways to say that a store is missing or damaged
-        cause = f"cannot be read ({type(error).__name__})"
-        raise UserError(f"{path}: {cause}; {tensors.AGAIN}") from None
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); {AGAIN}") from None
     if trace.attrs.pop("sha256", None) != fingerprint(trace):
-        raise UserError(f"{path}: damaged, its hash is another; {tensors.AGAIN}")
+        raise UserError(f"{path}: damaged, its hash is another; {AGAIN}")
     return trace
 
 

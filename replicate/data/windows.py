@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
 
 from replicate.data import tensors
+from replicate.data.json_io import AGAIN
 from replicate.errors import UserError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -49,12 +50,11 @@ def load(path: Path) -> Windows:
         UserError: the file is missing or damaged, or contains no windows.
     """
     found = tensors.load(path)
-    for name in ("tokens", "review", "padded"):
-        if name not in found:
-            raise UserError(
-                f"{path}: holds no windows, tensor `{name}` is missing; {tensors.AGAIN}"
-            )
-    return Windows(found["tokens"], found["review"], found["padded"], found.get("floor"), {})
+    try:
+        return Windows(found["tokens"], found["review"], found["padded"], found.get("floor"), {})
+    except KeyError as name:
+        cause = f"holds no windows, tensor `{name.args[0]}` is missing"
+        raise UserError(f"{path}: {cause}; {AGAIN}") from None
 
 
 def select(
@@ -78,29 +78,29 @@ def select(
     """
     ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
     if characters is None:
-        kept = [i for i, tokens in enumerate(ids) if len(tokens) >= length]
+        selected = [i for i, tokens in enumerate(ids) if len(tokens) >= length]
     else:
-        kept = [i for i, text in enumerate(texts) if len(text) > characters]
-    if not kept:
+        selected = [i for i, text in enumerate(texts) if len(text) > characters]
+    if not selected:
         found = f"none of {len(ids)} reviews is long enough for windows of {length} tokens"
         raise UserError(f"{found}; lower the family's length")
     padding = tokenizer.token_to_id(END_OF_TEXT)
     if padding is None:
         padding = tokenizer.token_to_id("</s>") or 0
-    tokens_NxL = np.full((len(kept), length), padding, np.int32)
-    for row, i in enumerate(kept):
+    tokens_NxL = np.full((len(selected), length), padding, np.int32)
+    for row, i in enumerate(selected):
         tokens_NxL[row, : len(ids[i])] = ids[i][:length]
-    padded_N = np.array([len(ids[i]) < length for i in kept])
+    padded_N = np.array([len(ids[i]) < length for i in selected])
     statistics = {
         "reviews": len(ids),
-        "kept": len(kept),
-        "dropped": len(ids) - len(kept),
+        "kept": len(selected),
+        "dropped": len(ids) - len(selected),
         "padded_labels": int(padded_N.sum()),
         "tokens": sum(map(len, ids)),
         "vocabulary": tokenizer.get_vocab_size(),
         "length": length,
     }
-    return Windows(tokens_NxL, np.array(kept, np.int32), padded_N, None, statistics)
+    return Windows(tokens_NxL, np.array(selected, np.int32), padded_N, None, statistics)
 
 
 def consecutive(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> NDArray[np.int32]:

@@ -24,23 +24,23 @@ def tokenizer() -> Tokenizer:
     return windows.train_tokenizer(TEXTS * 20, 320)
 
 
-def test_tokens_keeps_whole_windows_alone(tokenizer: Tokenizer) -> None:
+def test_by_tokens_only_whole_windows_are_selected(tokenizer: Tokenizer) -> None:
     lengths = [len(tokenizer.encode(text).ids) for text in TEXTS]
     result = windows.select(TEXTS, tokenizer, lengths[0])
-    kept = [i for i, length in enumerate(lengths) if length >= lengths[0]]
-    assert result.review_N.tolist() == kept
-    assert 1 not in kept
+    selected = [i for i, length in enumerate(lengths) if length >= lengths[0]]
+    assert result.review_N.tolist() == selected
+    assert 1 not in selected
     assert result.tokens_NxL[0].tolist() == tokenizer.encode(TEXTS[0]).ids
     assert result.statistics["padded_labels"] == 0
 
 
-def test_characters_pads_and_says_how_many_labels_are_padding(tokenizer: Tokenizer) -> None:
-    """The rule of 2023 asks for over 35 characters, and counts no tokens."""
+def test_by_characters_short_windows_are_padded_and_counted(tokenizer: Tokenizer) -> None:
+    """The rule of 2023 selects reviews of over 35 characters, and counts no tokens."""
     result = windows.select(TEXTS, tokenizer, 10, 35)
-    kept = [i for i, text in enumerate(TEXTS) if len(text) > 35]
-    assert result.review_N.tolist() == kept
+    selected = [i for i, text in enumerate(TEXTS) if len(text) > 35]
+    assert result.review_N.tolist() == selected
     padding = tokenizer.token_to_id(windows.END_OF_TEXT)
-    padded = [len(tokenizer.encode(TEXTS[i]).ids) < 10 for i in kept]
+    padded = [len(tokenizer.encode(TEXTS[i]).ids) < 10 for i in selected]
     assert (result.tokens_NxL[:, -1] == padding).tolist() == padded
     assert result.statistics["padded_labels"] == sum(padded) == 1
     assert result.statistics["kept"] + result.statistics["dropped"] == len(TEXTS)
@@ -77,8 +77,5 @@ def test_what_is_too_short_or_damaged_is_told(tokenizer: Tokenizer, tmp_path: Pa
         windows.read_tokenizer(tmp_path / "nowhere")
 
 
-def test_a_tokenizer_is_the_same_each_time() -> None:
-    assert (
-        windows.train_tokenizer(TEXTS * 20, 320).to_str()
-        == windows.train_tokenizer(TEXTS * 20, 320).to_str()
-    )
+def test_a_tokenizer_is_the_same_each_time(tokenizer: Tokenizer) -> None:
+    assert windows.train_tokenizer(TEXTS * 20, 320).to_str() == tokenizer.to_str()
