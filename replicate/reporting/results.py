@@ -8,30 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from replicate.study import published
+from replicate.study import published, records
 from replicate.study.plan import StudyPlan
-from replicate.study.records import (
-    COLLECTED,
-    Aggregate,
-    Analysis,
-    Baseline,
-    Calibrated,
-    Coverage,
-    Estimate,
-    Extraction,
-    Importance,
-    JudgedClaim,
-    NegativeControl,
-    OriginalProtocol,
-    Provenance,
-    Quantised,
-    Refused,
-    ThinnedTrace,
-    Training,
-    Transferred,
-    Trial,
-    read,
-)
 
 ESTIMATOR = "controlled"  # the estimator that claims are judged by
 CALIBRATED = "control"  # the study that runs the whole calibration
@@ -42,19 +20,19 @@ class Study:
     """A study's plan, and the records of what was run."""
 
     plan: StudyPlan
-    claims: list[JudgedClaim]
-    baselines: list[Baseline]
-    estimates: list[Estimate]
-    importances: list[Importance]
-    original: list[OriginalProtocol]
-    provenance: list[Provenance]
-    quantisation: list[Quantised]
-    refused: list[Refused]
-    search: list[Trial]
-    traces: list[ThinnedTrace]
-    training: list[Training]
-    transfer: list[Transferred]
-    windows: list[Extraction]
+    claims: list[records.JudgedClaim]
+    baselines: list[records.Baseline]
+    estimates: list[records.Estimate]
+    importances: list[records.Importance]
+    original: list[records.OriginalProtocol]
+    provenance: list[records.Provenance]
+    quantisation: list[records.Quantised]
+    refused: list[records.Refused]
+    search: list[records.Trial]
+    traces: list[records.ThinnedTrace]
+    training: list[records.Training]
+    transfer: list[records.Transferred]
+    windows: list[records.Extraction]
 
     @classmethod
     def read(cls, plan: StudyPlan, folder: Path) -> Study:
@@ -67,10 +45,7 @@ class Study:
         Raises:
             UserError: a file is missing or damaged.
         """
-        found: dict[str, Any] = {
-            name: read(folder / f"{name}.json", kind) for name, kind in COLLECTED.items()
-        }
-        return cls(plan=plan, claims=read(folder / "claims.json", JudgedClaim), **found)
+        return cls(plan=plan, **_read(folder, "claims", *records.COLLECTED))
 
     @property
     def name(self) -> str:
@@ -78,9 +53,14 @@ class Study:
         return self.plan.name
 
     @property
-    def default(self) -> dict[str, Estimate]:
+    def default(self) -> dict[str, records.Estimate]:
         """λ̂ of each model that was run, by the estimator that claims are judged by."""
         return {row.model: row for row in self.estimates if row.estimator == ESTIMATOR}
+
+    @property
+    def worst_rhat(self) -> float:
+        """The greatest R-hat of all models that were run."""
+        return max((row.rhat or 0.0 for row in self.default.values()), default=0.0)
 
     @property
     def missing(self) -> list[str]:
@@ -93,12 +73,12 @@ class Reference:
     """The published figures with their verdicts, and the models whose λ is known."""
 
     figures: published.Figures
-    claims: list[JudgedClaim]
-    aggregates: list[Aggregate]
-    anova: list[Analysis]
-    calibration: list[Calibrated]
-    controls: list[NegativeControl]
-    coverage: list[Coverage]
+    claims: list[records.JudgedClaim]
+    aggregates: list[records.Aggregate]
+    anova: list[records.Analysis]
+    calibration: list[records.Calibrated]
+    controls: list[records.NegativeControl]
+    coverage: list[records.Coverage]
 
     @classmethod
     def read(cls, figures: Path, results: Path) -> Reference:
@@ -111,13 +91,12 @@ class Reference:
         Raises:
             UserError: a file is missing or damaged.
         """
-        known = results / CALIBRATED
         return cls(
             figures=published.read(figures),
-            claims=read(results / "published" / "claims.json", JudgedClaim),
-            aggregates=read(results / "published" / "aggregates.json", Aggregate),
-            anova=read(results / "published" / "anova.json", Analysis),
-            calibration=read(known / "calibration.json", Calibrated),
-            controls=read(known / "controls.json", NegativeControl),
-            coverage=read(known / "coverage.json", Coverage),
+            **_read(results / "published", "claims", "aggregates", "anova"),
+            **_read(results / CALIBRATED, "calibration", "controls", "coverage"),
         )
+
+
+def _read(folder: Path, *names: str) -> dict[str, Any]:
+    return {name: records.read(folder / f"{name}.json", records.FILES[name]) for name in names}

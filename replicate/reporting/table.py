@@ -1,33 +1,27 @@
-"""Tables of values. They become text when a writer shows them (`latex`, `terminal`, the report)."""
+"""Tables. `tables.yaml` declares them; `latex`, `terminal` and the report show them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import attrgetter
 from typing import Any, NamedTuple
 
+from replicate.reporting import expressions
 from replicate.reporting.formatting import DASH, NOT_RUN
+
+DECLARED = expressions.read("tables.yaml")
 
 
 class Column(NamedTuple):
-    """The name of a column, the source of its values, and how they are shown.
+    """The name of a column, and how its values are shown.
 
     Attributes:
-        value: names of a record's attributes, separated by spaces, or a function of the record.
         format: turns a value into text. A column without it holds words and is aligned left.
     """
 
     name: str
-    value: str | Callable[[Any], Any] = ""
     format: Callable[[Any], str] | None = None
-
-    def of(self, record: Any) -> Any:
-        """Returns the column's value for one record; a tuple if it names several attributes."""
-        return (
-            self.value(record) if callable(self.value) else attrgetter(*self.value.split())(record)
-        )
 
     def text(self, value: Any) -> str:
         """Returns a value as text."""
@@ -71,28 +65,27 @@ class Table:
 
 
 def tabulate(
-    title: str,
-    heads: Sequence[str | Column],
-    planned: Iterable[Hashable],
-    found: Mapping[Any, Any],
-    columns: Sequence[Column],
-    note: str = "",
+    name: str, planned: Iterable[Hashable], found: Mapping[Any, Any], **context: Any
 ) -> Table:
     """Makes a table with a row for everything planned, and NOT_RUN where there is no record.
 
     Args:
-        title: the title of the table.
-        heads: the first columns, or their names; every row has values in them.
-        planned: the key of every row. It is the row's first cell, or its first cells if a tuple.
+        name: the name of the table in tables.yaml.
+        planned: the key of every row; a tuple if it has several parts.
         found: the record of each key that was run.
-        columns: the columns that are filled from a record.
-        note: one or more sentences below the table.
+        context: what the expressions in tables.yaml use besides `key` and `row`.
     """
+    declared = DECLARED[name]
+    heads, known, columns = declared["heads"], declared.get("known", {}), declared["columns"]
     rows = []
     for key in planned:
-        head = key if isinstance(key, tuple) else (key,)
-        record = found.get(key)
-        cells = [NOT_RUN] if record is None else [column.of(record) for column in columns]
-        rows.append([*head, *cells])
-    heads = [head if isinstance(head, Column) else Column(head) for head in heads]
-    return Table(title, [*heads, *columns], rows, note)
+        parts = key if isinstance(key, tuple) else (key,)
+        names = {"key": key, "row": found.get(key)} | context
+        sources = known.values() if names["row"] is None else (known | columns).values()
+        cells = [expressions.text(source, **names) for source in sources]
+        end = [NOT_RUN] if names["row"] is None else []
+        rows.append([*parts[: len(heads)], *cells, *end])
+    filled = [Column(name, str if "|" in of else None) for name, of in (known | columns).items()]
+    title = expressions.render(declared["title"], context)
+    note = expressions.render(declared.get("note", ""), context)
+    return Table(title, [*map(Column, heads), *filled], rows, note)

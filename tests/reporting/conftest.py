@@ -28,7 +28,7 @@ def project(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     put(root / "results" / "control", of_study(config.plan("control")))
     for name in ("demo", "paper"):
         put(root / "results" / name, {})
-    put_calibration(root / "results")
+    put_calibration(root / "results" / "control")
     with contextlib.chdir(root):
         published.run(config)
         for study in config.studies:

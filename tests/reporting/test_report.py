@@ -21,7 +21,7 @@ from replicate.pipeline.stages import report
 from replicate.reporting.formatting import effect, with_error
 from replicate.reporting.report.page import inlined
 from replicate.study.records import Estimate, JudgedClaim, Refused, read, write
-from tests.reporting.records import original
+from tests.reporting.records import made
 
 NAMES = ("published", "demo", "control", "paper")
 CHROMIUM = shutil.which("chromium")
@@ -29,6 +29,7 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
+UNFOLD = "document.querySelectorAll('details').forEach(each => each.open = true)"
 
 
 @pytest.fixture
@@ -90,8 +91,8 @@ def test_every_claim_is_there_with_its_verdict_its_sentence_and_what_it_rests_on
     for claim in read(project / "results" / study / "claims.json", JudgedClaim):
         start = text.index(f'<details class="claim" id="{claim.id}">')
         whole = re.split('<details class="claim"|</section>', text[start + 1 :])[0]
-        summary, *sides = whole.split('<div class="evidence ')
-        ours = sides[NAMES.index(study)]
+        summary, *evidence = whole.split('<div class="evidence ')
+        ours = evidence[NAMES.index(study)]
         chip = r"<span class=\"name\">(\w+): </span><span class=\"chip \w+\">.*?</svg>([\w ]+)"
         assert (study, claim.verdict) in re.findall(chip, summary, re.DOTALL)
         assert claim.claim in summary
@@ -115,7 +116,10 @@ def test_a_replicated_figure_stands_beside_the_published_one_with_its_tolerance(
     config: Config, changed: Path
 ) -> None:
     same, other = [-4370.85, -771.82, 483.14, 798.83], [90_000.0, 90_100.0, 89_900.0, 90_050.0]
-    rows = [original("gpt2", "gpt2", same), original("gpt2", "gpt2-medium", other)]
+    rows = [
+        made("original", family="gpt2", model="gpt2", shuffles=same),
+        made("original", family="gpt2", model="gpt2-medium", shuffles=other),
+    ]
     write(changed / "results" / "paper" / "original.json", rows)
     refused = Refused(family="gpt2", model="gpt2-xl", path="data/x", reason="another nβ")
     write(changed / "results" / "paper" / "refused.json", [refused])
@@ -172,26 +176,22 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(params=["light", "dark"])
 def tab(browser: Any, project: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page from disk with the network off; `said` has what the console says and what is
-    asked for.
+    """The page, opened from disk without a network. `log` has the console's messages, and the
+    addresses that were requested.
     """
-    address = (project / "report.html").as_uri()
-    size = {"width": 1280, "height": 900}
-    looks = {"color_scheme": request.param, "bypass_csp": True, "offline": True}
-    context = browser.new_context(viewport=size, **looks)
+    context = browser.new_context(color_scheme=request.param, bypass_csp=True, offline=True)
     opened = context.new_page()
-    opened.said = []
-    opened.on("console", lambda message: opened.said.append(message.text))
-    opened.on("request", lambda asked: opened.said.append(asked.url))
-    opened.goto(address)
-    opened.said.remove(address)
+    opened.log = []
+    opened.on("console", lambda message: opened.log.append(message.text))
+    opened.on("request", lambda requested: opened.log.append(requested.url))
+    opened.goto((project / "report.html").as_uri())
     yield opened
     context.close()
 
 
 def test_a_browser_without_a_network_has_nothing_to_say(tab: Any) -> None:
     assert tab.title().startswith("Does the local learning coefficient")
-    assert [line for line in tab.said if not line.startswith("data:")] == []
+    assert [line for line in tab.log if not line.startswith("data:")] == [tab.url]
 
 
 @pytest.mark.parametrize("opened", [False, True])
@@ -199,7 +199,7 @@ def test_axe_finds_no_violation(tab: Any, opened: bool) -> None:
     import axe_playwright_python
 
     if opened:
-        tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        tab.evaluate(UNFOLD)
     script = Path(axe_playwright_python.__file__).parent / "axe.min.js"
     tab.evaluate(script.read_text(encoding="utf-8"))
     found = tab.evaluate("axe.run()")
@@ -222,9 +222,7 @@ def test_print_shows_what_is_folded(tab: Any) -> None:
     assert min(heights) > 0
 
 
-def test_a_phone_scrolls_in_one_direction(browser: Any, project: Path) -> None:
-    opened = browser.new_page(viewport={"width": 360, "height": 740})
-    opened.goto((project / "report.html").as_uri())
-    opened.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-    assert opened.evaluate("document.documentElement.scrollWidth") == 360
-    opened.close()
+def test_a_phone_scrolls_in_one_direction(tab: Any) -> None:
+    tab.set_viewport_size({"width": 360, "height": 740})
+    tab.evaluate(UNFOLD)
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360

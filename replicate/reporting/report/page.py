@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from replicate.reporting import formatting
+from replicate.reporting.expressions import FILTERS
 from replicate.reporting.report import brief
 from replicate.reporting.results import Reference, Study
 from replicate.reporting.tables import experiments, models, reference
@@ -53,10 +53,7 @@ def render(studies: Sequence[Study], known: Reference, figures: Figures, rules: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        name: getattr(formatting, name) for name in ("effect", "effects", "number", "probability")
-    }
-    environment.filters |= {"cited": brief.cited, "kind": KINDS.__getitem__}
+    environment.filters |= FILTERS | {"cited": brief.cited, "kind": KINDS.__getitem__}
     environment.globals |= {"models": models, "experiments": experiments, "tables": reference}
     judged = {PUBLISHED: known.claims} | {study.name: study.claims for study in studies}
     return environment.get_template("page.html.j2").render(
