@@ -1,5 +1,5 @@
-"""Real data for some tests, where it lies beside the project; tests that want it skip where it is
-absent.
+"""Real data for some tests, which are skipped if the data are not beside the project; and the
+commands `replicate` and `git`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
+def shared(name: str) -> Path:
+    """The path of real data; the test is skipped if they are absent."""
+    if not (SHARED / name).exists():
+        pytest.skip(f"{SHARED / name} is not there")
+    return SHARED / name
+
+
 @pytest.fixture
 def imdb() -> Path:
-    path = SHARED / "imdb" / "train.jsonl.gz"
-    if not path.is_file():
-        pytest.skip("the IMDB training reviews are not beside the project")
-    return path
+    return shared("imdb/train.jsonl.gz")
 
 
 @pytest.fixture
 def gpt2_tokenizer() -> Path:
-    path = SHARED / "gpt2-tokenizer"
-    if not path.is_dir():
-        pytest.skip("the GPT-2 tokenizer is not beside the project")
-    return path
+    return shared("gpt2-tokenizer")
 
 
 def replicate(
@@ -47,8 +48,8 @@ def replicate(
 
 
 def inherited() -> dict[str, str]:
-    """The environment without what the caller has set for git and DVC, but for where DVC may keep
-    what its repositories share.
+    """The environment without the caller's settings of git and DVC. DVC_SITE_CACHE_DIR, the folder
+    that repositories share, stays.
     """
     return {
         key: value

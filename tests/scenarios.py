@@ -53,20 +53,14 @@ def sampled(
     init_losses: np.ndarray | None = None,
     **sampling: Any,
 ) -> xr.Dataset:
-    """Runs chains on `EXAMPLES` examples: one shuffle of two chains with 20 draws, if not asked
-    otherwise.
+    """Runs chains on `EXAMPLES` examples: one shuffle of two chains with 20 draws, unless
+    `sampling` says otherwise.
     """
-    shape: dict[str, Any] = {
-        "batch_size": 1,
-        "shuffles": 1,
-        "chains": 2,
-        "burn_in": 0,
-        "draws": 20,
-    } | sampling
+    shape: dict[str, Any] = {"batch_size": 1, "shuffles": 1, "chains": 2, "burn_in": 0, "draws": 20}
     return sample(
         Task(loss, parameters, anchors=anchors),
         sampler,
-        SamplingConfig(nbeta, **shape),
+        SamplingConfig(nbeta, **(shape | sampling)),
         np.zeros(EXAMPLES, np.float32) if init_losses is None else init_losses,
         order=order,
         noise=seed,
@@ -112,14 +106,9 @@ def trace(
     init = BASELINE + deviation
     loss = BASELINE + 0.1 + correlation * deviation + rng.normal(0, 0.05, shape)
     dims = ("shuffle", "chain", "draw")
-    return xr.Dataset(
-        {
-            "loss": (dims, loss),
-            "init_loss": (dims, init),
-            "diverged": (dims[:2], np.zeros(shape[:2], bool)),
-        },
-        {"draw": np.arange(-burn_in, draws)},
-    )
+    diverged = dims[:2], np.zeros(shape[:2], bool)
+    variables = {"loss": (dims, loss), "init_loss": (dims, init), "diverged": diverged}
+    return xr.Dataset(variables, {"draw": np.arange(-burn_in, draws)})
 
 
 @compiled

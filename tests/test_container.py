@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -22,43 +21,6 @@ import pytest
 from tests.conftest import ROOT
 
 NOBODY = 54321
-LOCKS = ("base", "dev", "cuda", "benchmarks")
-
-
-def locked(name: str) -> dict[str, str]:
-    """A lock's packages and what it says of each, of both versions where a marker chooses one."""
-    blocks: dict[str, str] = {}
-    text = (ROOT / "requirements" / f"{name}.lock").read_text()
-    for block in re.split(r"\n(?=[a-z])", text)[1:]:
-        package = re.split(r"[=\[ ]", block)[0]
-        blocks[package] = blocks.get(package, "") + block
-    return blocks
-
-
-@pytest.mark.parametrize("name", LOCKS)
-def test_each_locked_package_is_checked_against_a_hash_and_names_no_host(name: str) -> None:
-    for package, block in locked(name).items():
-        hashes = len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", block))
-        assert hashes >= len(re.findall(rf"(?m)^{package}\b.*==", block)) > 0
-        assert set(re.findall(r"--[a-z-]+", block)) == {"--hash"}
-        assert "://" not in block
-
-
-def test_what_only_development_needs_is_not_in_the_runtime_locks() -> None:
-    def names(packages: list) -> set[str]:
-        return {re.split(r"[=<>\[]", each)[0] for each in packages if isinstance(each, str)}
-
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    runtime, groups = {*locked("base"), *locked("cuda")}, wanted["dependency-groups"]
-    assert names(groups["dev"] + groups["docs"]) <= set(locked("dev"))
-    assert not runtime & set(locked("dev"))
-    assert names(wanted["project"]["dependencies"]) <= runtime
-
-
-def test_both_builds_of_torch_have_one_version() -> None:
-    torch = re.search(r"torch==([\d.]+)", locked("cuda")["torch"])
-    assert torch
-    assert f"\ntorch=={torch[1]}+cpu\n" in (ROOT / "requirements" / "cpu.lock").read_text()
 
 
 def copied(path: str) -> bool:
