@@ -106,7 +106,7 @@ def test_every_step_size_and_format_that_the_plan_asks_for_has_a_row(plan) -> No
 
 def test_a_range_is_that_of_the_models_of_its_family(plan) -> None:
     spreads = ([7090.0, 1023.1], [5590.0, 806.4])
-    rows = [made("original", family=plan.full.name, spread=spread) for spread in spreads]
+    rows = [made("original", family=plan.full.name, model="m", spread=spread) for spread in spreads]
     found = values.original(study(plan, original=rows), plan.full.name)
     assert found[f"{plan.full.name}/original/spread32"] == "806 to 1,020"
     nothing = values.original(study(plan, original=[]), plan.full.name)
