@@ -94,7 +94,7 @@ def test_ratios_are_taken_within_a_round() -> None:
 
 
 def test_what_was_not_run_says_why() -> None:
-    rates = Rates(1e12, 1e10)
+    rates = dict.fromkeys(["float32", "bfloat16"], Rates(1e12, 1e10))
     timings = {"ours": Runs([Measurement(1.0, 0, 10, 5)]), "posteriors": Runs(lack="not installed")}
     works = {
         "tiny": results.row(TINY, None, timings, rates),

@@ -72,7 +72,7 @@ def examine(config: Config) -> Iterator[Check]:
     remedy = "" if sys.version_info[:2] == (3, 11) else "make setup PYTHON=python3.11"
     yield Check("Python", sys.version.split()[0], remedy, studies)
     yield packages(Path("requirements"), studies)
-    cores = len(os.sched_getaffinity(0))
+    cores = environment.cores()
     yield Check("processor", f"{environment.processor()}, {cores} cores")
     workers = cores if config.machine.workers == "auto" else config.machine.workers
     remedy = "" if free > workers * WORKER else "lower machine.workers in params.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -30,6 +31,12 @@ def processor() -> str:
         if named := re.search(r"^model name\s*: *(.+)$", text, re.MULTILINE):
             return named[1].strip()
     return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def device() -> str:

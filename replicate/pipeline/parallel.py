@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from replicate.errors import UserError
-from replicate.pipeline import processes
+from replicate.pipeline import environment, processes
 from replicate.pipeline.cache import code_hash, contents
 from replicate.progress import Advance, progress, silent
 
@@ -168,7 +168,7 @@ def count(workers: int | Literal["auto"], gpus_per_model: int = 1) -> int:
 
         if torch.cuda.is_available():
             return max(1, torch.cuda.device_count() // gpus_per_model)
-    return len(os.sched_getaffinity(0))
+    return environment.cores()
 
 
 def nanny(number: int, gpus_per_model: int) -> dict[str, Any]:

@@ -57,6 +57,8 @@ def load(path: Path = PARAMS) -> Config:
         raise UserError(f"{path}: {explain(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+    except RecursionError:
+        raise UserError(f"{path}: a block holds itself; take the file from git again") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; make it a file that can be read") from None
     except UserError as error:

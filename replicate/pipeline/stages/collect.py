@@ -69,7 +69,7 @@ class Collection:
 
     def collect_formats(self) -> None:
         """Fills in the comparison of weight formats."""
-        found: dict[tuple[str, str], list[collecting.Format]] = {}
+        found: dict[tuple[str, str], list[Any]] = {}
         family = self.plan.quantised or self.plan.full
         for kind in self.plan.formats:
             model, moved, weights = kind
