@@ -4,21 +4,26 @@ PYTHON ?= python3
 # An environment that is there already, as in the container image, can take its place.
 VENV ?= .venv
 # Not exported: set-up must find the Python outside .venv.
-WITH := PATH="$(abspath $(VENV))/bin:$$PATH" DVC_NO_ANALYTICS=1
+# DVC runs commands in $SHELL, which may be one that runs none.
+WITH := PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH" DVC_NO_ANALYTICS=1 SHELL=/bin/bash
 BOOK := PYTHONWARNINGS=ignore sphinx-build -c docs -W --keep-going -n
 CODE := $(shell find replicate requirements -name '*.py' -o -name '*.yaml' -o -name '*.lock')
 READING := published read@demo read@control read@paper reference
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime demo report test test-all paper lint docs wheel links clean
+.PHONY: help repository setup runtime demo report test test-all paper lint docs wheel links clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
-setup: ## install the locked packages into .venv
+repository:
+	@[ -e .git ] || { echo "make: DVC needs a git repository, and this is none (a zip download?): run" \
+		"git init, git add . and git commit -m download" >&2; exit 2; }
+
+setup: repository ## install the locked packages into .venv
 	@PYTHON="$(PYTHON)" requirements/install "$(VENV)"
 
-runtime:
+runtime: repository
 	@PYTHON="$(PYTHON)" requirements/install "$(VENV)" runtime
 
 demo: runtime tmp/demo ## run the demo study to its end, offline, and write report.html
