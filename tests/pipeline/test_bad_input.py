@@ -60,7 +60,7 @@ LINES = [
     (["plan", "--device", "abacus"], "plan: 'abacus' is no known device; write one of h200, h100"),
     (["compare", "demo", "nowhere"], "name another commit, a study (demo) or a folder of results"),
     (["paper", "none.tex"], "none.tex"),
-    (["report"], "results/demo/baselines.json: cannot be read"),
+    (["report"], "results/demo/claims.json: cannot be read"),
     (["summary", "demo"], "results/demo"),
 ]
 
