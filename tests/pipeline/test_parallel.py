@@ -68,7 +68,7 @@ def cluster() -> Iterator[str]:
         process.wait(30)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_number_of_workers_changes_no_byte(
     workers: int, tmp_path: Path, alone: dict[str, bytes]
 ) -> None:
@@ -77,6 +77,7 @@ def test_the_number_of_workers_changes_no_byte(
     assert content(tmp_path) == alone
 
 
+@pytest.mark.slow
 def test_two_machines_that_share_a_folder_give_the_same_bytes(
     cluster: str, tmp_path: Path, alone: dict[str, bytes]
 ) -> None:
@@ -210,7 +211,13 @@ def cmdline(process: psutil.Process) -> str:
         return ""
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGINT,
+        *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGTERM, signal.SIGKILL)),
+    ],
+)
 def test_workers_end_with_the_command_and_finished_units_stay(
     how: signal.Signals, tmp_path: Path
 ) -> None:
