@@ -53,10 +53,13 @@ def examine(
         `replicate.study.records.Baseline` that follow from the model.
 
     Raises:
-        UserError: the model cannot read its windows.
+        UserError: the model cannot read its windows, or a loss is not finite.
     """
     check(task)
     losses_N = losses(task, np.arange(task.examples), batch_size, advance)
+    if not np.isfinite(losses_N).all():
+        problem = f"the loss at w* is {losses_N[~np.isfinite(losses_N)][0]} for some windows"
+        raise UserError(f"{task.config.model}: {problem}; choose another compute_dtype or model")
     halves, gradients = torch.from_numpy(gradient_N).chunk(2), []
     for half in halves:
         for index_B in half.split(gradient_batch):

@@ -28,6 +28,7 @@ class TaskConfig:
         restriction: words of `replicate.models.restrictions`, which name the weights that move.
         hashes: the SHA-256 of the windows and of the model's files.
         together: the number of chains computed at once, if `stacked` supports the model.
+        left_unquantised: patterns of matrices that may stay unquantised; no result depends on it.
     """
 
     family: str
@@ -42,6 +43,7 @@ class TaskConfig:
     gpus_per_model: int
     hashes: tuple[str, str]
     together: int = 1
+    left_unquantised: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """Returns the fields on which results depend, for the attributes of a trace."""

@@ -6,6 +6,8 @@ The weights are safetensors from a pinned revision of the hub, from a local fold
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,23 @@ from transformers import (
 )
 from transformers.activations import NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from replicate.data.json_io import read_json, write_json
 from replicate.data.tensors import file_hash
 from replicate.errors import UserError, refusal
-from replicate.models import hub
+from replicate.models import hub, quantised
 from replicate.models.config import MANIFEST
 
 QUANTISED: dict[str, dict[str, Any]] = {
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
     "int8": {"load_in_8bit": True},
 }
+# names of masks and other constants in files that older versions of transformers saved
+CONSTANTS = re.compile(
+    r"\.(attn|attention)\.(bias|masked_bias|causal_mask)$|\.(inv_freq|position_ids)$"
+)
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -107,9 +114,10 @@ def save_manifest(folder: Path, name: str, revision: str | None = None) -> None:
         revision: the commit of the repository; None for a folder.
 
     Raises:
-        UserError: a file is missing or cannot be downloaded.
+        UserError: a file is missing or cannot be downloaded, or is of no causal language model.
     """
     source = hub.held(Path(name)) if revision is None else hub.weights(name, revision)
+    check_kind(source)
     digest = file_hash if revision is None else hub.sha256
     files = {
         file.name: {"size": file.stat().st_size, "sha256": digest(file)}
@@ -118,6 +126,19 @@ def save_manifest(folder: Path, name: str, revision: str | None = None) -> None:
     origin = {"path": name} if revision is None else {"repository": name, "revision": revision}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MANIFEST, origin | {"files": files})
+
+
+def check_kind(folder: Path) -> None:
+    """Checks that `config.json` is that of a causal language model.
+
+    Raises:
+        UserError: it is damaged, or that of another kind of model.
+    """
+    settings = read_json(folder / "config.json")
+    kind = str(settings.get("model_type")) if isinstance(settings, dict) else None
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        problem = f"model_type {kind!r} is no causal language model that transformers knows"
+        raise UserError(f"{folder}: {problem}; choose another model")
 
 
 def weights_of(manifest: Path) -> Path:
@@ -147,6 +168,7 @@ def load(
     device: torch.device,
     compute_dtype: str = "float32",
     gpus_per_model: int = 1,
+    left_unquantised: Sequence[str] = (),
 ) -> PreTrainedModel:
     """Loads the model that stage `pretrain` wrote to a folder, at w* and ready for sampling.
 
@@ -160,9 +182,11 @@ def load(
         device: the first GPU of this process, or the CPU.
         compute_dtype: the precision of matrix products with nf4 weights.
         gpus_per_model: the number of GPUs over which the model is spread.
+        left_unquantised: patterns of the matrices that may stay unquantised with nf4 and int8.
 
     Raises:
-        UserError: the weights are missing, damaged, or not safetensors.
+        UserError: the weights are missing, damaged, incomplete, or not safetensors; the model is
+            not causal; or a matrix is not in the format of `weights`.
     """
     source = weights_of(folder / MANIFEST) if (folder / MANIFEST).is_file() else folder
     places: dict[str, Any] = {"device_map": {"": device}}
@@ -175,7 +199,7 @@ def load(
             **QUANTISED[weights], bnb_4bit_compute_dtype=getattr(torch, compute_dtype)
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
             source,
             dtype=torch.bfloat16 if weights == "bfloat16" else torch.float32,
             quantization_config=quantisation,
@@ -183,6 +207,8 @@ def load(
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are listed in `found`
+            output_loading_info=True,
         )
     # transformers has many ways to say that a file is damaged, or is of another kind
     except Exception as error:
@@ -190,7 +216,38 @@ def load(
             raise
         problem = f"no usable weights ({' '.join(str(error).split())[:160]})"
         raise UserError(f"{source}: {problem}; fetch or train them again") from None
-    return settle(model)
+    _check_complete(source, settle(model), found)
+    quantised.check(source, model, weights, left_unquantised)
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):  # a file that is in 4 bits already brings its own
+            module.compute_dtype = getattr(torch, compute_dtype)
+    return model
+
+
+def _check_complete(source: Path, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
+    """Checks that a model is causal, and that its tensors are those of its files, and finite."""
+    problems = {
+        "missing": found["missing_keys"],
+        "of another shape": {name for name, *_ in found["mismatched_keys"]},
+        "unknown": {name for name in found["unexpected_keys"] if not CONSTANTS.search(name)},
+        "not finite": {
+            name
+            for name, x in model.state_dict().items()
+            if x.is_floating_point() and not x.is_meta and not x.isfinite().all()
+        },
+    }
+    said = [
+        f"{len(names)} are {problem} ({', '.join(sorted(names)[:3])}{', …' * (len(names) > 3)})"
+        for problem, names in problems.items()
+        if names
+    ]
+    if said:
+        remedy = "save the whole language model there with save_pretrained"
+        raise UserError(f"{source}: no usable weights, of its tensors {', '.join(said)}; {remedy}")
+    ahead = any(getattr(module, "is_causal", True) is False for module in model.modules())
+    if ahead and getattr(model.config, "is_decoder", True) is False:
+        remedy = "choose a causal language model, or set is_decoder in its config.json"
+        raise UserError(f"{source}: each token of this model reads those after it; {remedy}")
 
 
 def settle(model: PreTrainedModel) -> PreTrainedModel:

@@ -21,7 +21,8 @@ def load(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Token
         revision: the full hash of the repository's commit; None for a folder.
 
     Raises:
-        UserError: a file is missing or damaged, or `revision` is not a full hash.
+        UserError: a file is missing or damaged, the model is no causal language model, or
+            `revision` is not a full hash.
     """
     if revision is None:
         folder = tokenizer = Path(name)
@@ -32,5 +33,6 @@ def load(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Token
         raise UserError(f"--revision {revision}: give the commit's 40 digits; a branch can change")
     else:
         folder, tokenizer = hub.weights(name, revision), hub.file(name, revision, "tokenizer.json")
+    loading.check_kind(folder)
     model = loading.load(folder, "float32", loading.device("any", name))
     return model, windows.read_tokenizer(tokenizer)

@@ -6,10 +6,16 @@ A chain needs 2 bytes for a weight in bfloat16, and 0.56 for its w* (4 bits, and
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from replicate.errors import UserError
 from replicate.sampling.storage import NF4
 
 FORMATS = {  # the dtype of the chains' weights, for each weight format of this kind
@@ -28,6 +34,41 @@ def dense(parameter: nn.Parameter) -> Tensor:
     return dequantize_4bit(parameter.data, state)
 
 
+def check(source: Path, model: PreTrainedModel, weights: str, left: Sequence[str]) -> None:
+    """Checks that every matrix but embeddings and output head is in the format that is asked for.
+
+    bitsandbytes quantises some classes of layers and silently leaves the others as they are.
+
+    Args:
+        source: the folder of the model, for the message.
+        model: the model, as loaded.
+        weights: a format of `loading.load`.
+        left: patterns (fnmatch) of the parameters that may stay in full precision.
+
+    Raises:
+        UserError: the message names the matrices that are in another format.
+    """
+    head, formats = model.get_output_embeddings(), {weights}
+    if weights == "bfloat16":
+        formats.add("float32")  # transformers keeps a few matrices of some models in it
+    apart = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    apart += [] if head is None else [head]
+    free = {id(parameter) for module in apart for parameter in module.parameters()}
+    wrong = {}
+    for name, parameter in model.named_parameters():
+        state = getattr(parameter, "quant_state", None)
+        found = str(parameter.dtype).removeprefix("torch.") if state is None else state.quant_type
+        matrix = parameter.dim() > 1 and min(parameter.shape[-2:]) > 1 and "bias" not in name
+        permitted = found == "float32" and any(fnmatchcase(name, pattern) for pattern in left)
+        fits = found in formats or id(parameter) in free or permitted
+        if (matrix or state is not None) and not fits:
+            wrong[re.sub(r"\.\d+\.", ".*.", name)] = found
+    if wrong:
+        said = ", ".join(f"{name} ({found})" for name, found in wrong.items())
+        remedy = "choose other weights, or list the matrices in the family's left_unquantised"
+        raise UserError(f"{source}: not in {weights}: {said}; {remedy}")
+
+
 def dequantise(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, NF4]:
     """Replaces a 4-bit model's matrices by dequantised ones, which have gradients.
 
@@ -38,16 +79,17 @@ def dequantise(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, NF4]:
     Returns:
         The packed matrices by parameter name: w* in 4 bits.
     """
+    from bitsandbytes.functional import dequantize_blockwise
     from bitsandbytes.nn.modules import Linear4bit
 
     anchors = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear4bit):
             state = getattr(module.weight, "quant_state")  # noqa: B009 - unknown to torch's types
-            packed, code = module.weight.data.reshape(-1), state.code.float()
-            anchor = NF4(
-                packed, state.absmax, code, state.blocksize, torch.Size(state.shape), dtype
-            )
+            packed, code, scales = module.weight.data.reshape(-1), state.code.float(), state.absmax
+            if state.nested:  # the file has the scales in 8 bits
+                scales = (dequantize_blockwise(scales, state.state2) + state.offset).float()
+            anchor = NF4(packed, scales, code, state.blocksize, torch.Size(state.shape), dtype)
             full = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
             full.weight, full.bias = nn.Parameter(anchor.dense()), module.bias
             model.set_submodule(name, full)

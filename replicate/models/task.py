@@ -61,7 +61,14 @@ def load(config: TaskConfig) -> TextTask:
     tokens_NxL = torch.from_numpy(windows.load(config.windows).tokens_NxL).to(device)
     dtype = quantised.FORMATS.get(config.weights)
     weights, compute_dtype = "nf4" if dtype else config.weights, config.compute_dtype
-    model = loading.load(config.folder, weights, device, compute_dtype, config.gpus_per_model)
+    model = loading.load(
+        config.folder,
+        weights,
+        device,
+        compute_dtype,
+        config.gpus_per_model,
+        config.left_unquantised,
+    )
     anchors = quantised.dequantise(model, dtype) if dtype else {}
     masks = restrictions.restrict(model, config.restriction)
     last_token.focus(model)

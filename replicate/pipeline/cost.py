@@ -201,7 +201,10 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
     if shape is None:
         return found | {"fit": "unknown"}
     training = family.sampling.sampler == "adam"
-    tokens, sampled = family.length - 1, shape.sampled(family)
+    try:
+        tokens, sampled = family.length - 1, shape.sampled(family)
+    except Exception:  # the restriction cannot be applied; the stage itself says why
+        return found | {"fit": "unknown"}
     forward = shape.forward(tokens, tokens if training else 1)
     frozen = sampled <= shape.parameters - shape.matrices  # then the matrices have no gradients
     passes = 3 + family.gradient_checkpointing - frozen
@@ -239,9 +242,9 @@ def shape(config: Config, name: str) -> Shape | None:
     try:
         if isinstance(cached, str):
             return Shape(AutoConfig.from_pretrained(Path(cached).parent, trust_remote_code=False))
-    except (OSError, ValueError, KeyError):  # transformers does not know the model
+        return None if noted is None else Shape(AutoConfig.for_model(**noted))
+    except Exception:  # transformers fails in many ways on models that it does not know
         return None
-    return None if noted is None else Shape(AutoConfig.for_model(**noted))
 
 
 def here(config: Config) -> Device:

@@ -265,10 +265,13 @@ class Quantisation(Shuffled):
 class Family(Strict):
     """Models that are compared with one another, on one text and by one protocol.
 
-    The last four of the attributes below change results by rounding alone.
+    The last four of the attributes below change results by rounding alone. `left_unquantised`
+    changes none, and is not written to results.
 
     Attributes:
         weights: the format of the weights (see `replicate.models.loading`).
+        left_unquantised: patterns of parameter names: matrices that may stay in full precision
+            where bitsandbytes cannot quantise them. Others are refused.
         compute_dtype: the format of matrix products. Sums, and weights in float32, stay float32.
         gradient_checkpointing: whether backward recomputes each block's activations.
         microbatch_size: examples in one backward pass; None for the whole minibatch.
@@ -281,6 +284,7 @@ class Family(Strict):
     rule: Literal["tokens", "characters"] = "tokens"
     length: Several
     weights: WeightFormat = "float32"
+    left_unquantised: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     device: Literal["any", "cuda"] = "any"
     gradient_checkpointing: bool = False

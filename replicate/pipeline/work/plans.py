@@ -19,7 +19,14 @@ from replicate.sampling import SamplerConfig, SamplingConfig
 
 WINDOWS = "windows.safetensors"
 PADDED = "original.safetensors"  # the padded windows of the protocol of 2023
-COMPUTED = ("compute_dtype", "device", "gradient_checkpointing", "gpus_per_model", "together")
+COMPUTED = (
+    "compute_dtype",
+    "device",
+    "gradient_checkpointing",
+    "gpus_per_model",
+    "together",
+    "left_unquantised",
+)
 MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # the restriction of the chains
 
 
