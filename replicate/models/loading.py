@@ -199,7 +199,7 @@ def load(
             **QUANTISED[weights], bnb_4bit_compute_dtype=getattr(torch, compute_dtype)
         )
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=torch.bfloat16 if weights == "bfloat16" else torch.float32,
             quantization_config=quantisation,
@@ -207,7 +207,7 @@ def load(
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are listed in `found`
+            ignore_mismatched_sizes=True,  # they are listed in the loading info
             output_loading_info=True,
         )
     # transformers has many ways to say that a file is damaged, or is of another kind
@@ -216,6 +216,7 @@ def load(
             raise
         problem = f"no usable weights ({' '.join(str(error).split())[:160]})"
         raise UserError(f"{source}: {problem}; fetch or train them again") from None
+    model, found = loaded
     _check_complete(source, settle(model), found)
     quantised.check(source, model, weights, left_unquantised)
     for module in model.modules():

@@ -13,6 +13,7 @@ from replicate.models.config import work
 from replicate.models.task import TextTask
 from replicate.progress import silent
 from tests.models.small_task import build, save_windows, task_config
+from tests.pipeline.small import told
 
 N = 24
 HALVES = np.arange(16)  # the examples of the gradient
@@ -69,3 +70,11 @@ def test_a_step_along_the_gradient_lowers_the_loss_of_random_weights(found: Text
         fall, error = baseline.descent(found, direction, HALVES[8:], losses_N, 4, silent)
     assert fall == pytest.approx(1e-4 * float(first @ other / (first @ first)), rel=0.05, abs=1e-6)
     assert error > 0
+
+
+@pytest.mark.fault("A1")
+def test_a_loss_that_is_not_finite_is_told(found: TextTask) -> None:
+    """Finite weights may overflow."""
+    with torch.no_grad():
+        found.model.get_output_embeddings().weight.mul_(1e38)
+    told(lambda: baseline.examine(found, HALVES, 7, 3, silent), "small: the loss at w* is")

@@ -16,11 +16,15 @@ from transformers import (
     LlamaConfig,
     PretrainedConfig,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from replicate.models import loading
+from replicate.models import last_token, loading
 from replicate.pipeline import config, cost
 from replicate.pipeline.config import Family
+from replicate.pipeline.stages import collect
+from replicate.pipeline.work import plans
 from tests.conftest import ROOT, replicate
+from tests.pipeline import small
 
 CONFIG = config.load(ROOT / "params.yaml")
 ARCHITECTURES = ["gpt2", "llama", "gpt_neox"]
@@ -155,3 +159,63 @@ def test_a_plan_for_this_machine_has_times() -> None:
     found = rows("demo", CUDA_VISIBLE_DEVICES="")
     assert all(row["seconds"] > 0 for row in found if row["fit"] == "fits")
     assert {"pretrain@demo", "quantisation@demo"} <= {row["stage"] for row in found}
+
+
+TIED = {"head_dim": 32, "num_key_value_heads": 2, "tie_word_embeddings": True, "pad_token_id": 0}
+EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2} | TIED
+EXPERTS |= {"tie_word_embeddings": False, "moe_intermediate_size": 32}
+LATENT = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "q_lora_rank": 16}
+LATENT |= {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
+ODD = {
+    **dict.fromkeys(("gemma", "cohere", "llama"), TIED),
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": WIDTH, "pad_token_id": 1},
+    "xglm": {"attention_heads": 2, "ffn_dim": 64, "pad_token_id": 1},
+    **dict.fromkeys(("mixtral", "qwen2_moe", "olmoe", "gpt_oss"), EXPERTS),
+    "deepseek_v3": EXPERTS | LATENT | {"head_dim": 8},
+}
+
+
+@pytest.mark.fault("B6")
+@pytest.mark.parametrize("kind", ODD)
+def test_tied_embeddings_with_padding_and_mixtures_of_experts_are_counted_and_run(
+    tmp_path: Path, kind: str
+) -> None:
+    shape = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"vocab_size": WORDS, "intermediate_size": INNER}
+    odd = CONFIG_MAPPING[kind](**shape | ODD[kind])
+    AutoModelForCausalLM.from_config(odd).save_pretrained(tmp_path)
+    model = loading.load(tmp_path, "float32", torch.device("cpu"))
+    last_token.focus(model)
+    last_token.losses(model, torch.zeros(2, 9, dtype=torch.long)).mean().backward()
+    assert all(p.grad is None or p.grad.to_dense().isfinite().all() for p in model.parameters())
+    work = cost.Work("estimate@own", kind, family(), steps=9)
+    row = cost.cost(work, cost.Shape(odd), cost.Device(1e12, peak=cost.DEVICES["h100"]))
+    assert (row["fit"], row["parameters"]) == ("fits", loading.count(model))
+
+
+@pytest.mark.fault("B6")
+@pytest.mark.parametrize("settings", [{"model_type": "t5"}, {"n_head": 0}, {"n_layer": "x"}])
+def test_an_estimate_never_ends_the_plan(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Neither does a restriction that the model cannot have."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"} | settings))
+    own = {"source": "local", "path": str(tmp_path)}
+    found = small.configured(**{f"families__mini__models__{small.MODELS[0]}": own})
+    assert cost.shape(found, small.MODELS[0]) is None
+    sampling = family().sampling.model_copy(update={"restriction": ("nothing",)})
+    work = cost.Work("estimate@own", "x", family(sampling=sampling), steps=9)
+    row = cost.cost(work, cost.Shape(given("gpt2")), cost.Device(1e12))
+    assert (row["fit"], row["seconds"]) == ("unknown", None)
+
+
+@pytest.mark.fault("A2")
+def test_what_may_stay_unquantised_reaches_the_task_and_no_result(empty: Path) -> None:
+    name = small.MODELS[0]
+    plain = small.configured()
+    listed = small.configured(families__mini__left_unquantised=["*.mlp.*"])
+    for path in (plain.paths.windows("mini") / plans.WINDOWS, plain.paths.models("mini") / name):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    task, before = (plans.task_config(each, name) for each in (listed, plain))
+    assert (task.left_unquantised, before.left_unquantised) == (("*.mlp.*",), ())
+    assert task.identity() == before.identity()
+    assert collect.parts(listed, name) == collect.parts(plain, name)
