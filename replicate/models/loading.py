@@ -114,10 +114,12 @@ def save_manifest(folder: Path, name: str, revision: str | None = None) -> None:
         revision: the commit of the repository; None for a folder.
 
     Raises:
-        UserError: a file is missing or cannot be downloaded, or is of no causal language model.
+        UserError: a file is missing or cannot be downloaded, or damaged, or the
+            model is no causal language model or has weights that are not finite.
     """
     source = hub.held(Path(name)) if revision is None else hub.weights(name, revision)
     check_kind(source)
+    quantised.check_files(source)
     digest = file_hash if revision is None else hub.sha256
     files = {
         file.name: {"size": file.stat().st_size, "sha256": digest(file)}

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -32,6 +33,26 @@ def dense(parameter: nn.Parameter) -> Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
     return dequantize_4bit(parameter.data, state)
+
+
+def check_files(folder: Path) -> None:
+    """Checks that the weights in the safetensors files of a folder are finite.
+
+    Quantising on a GPU turns NaN into numbers, so the files themselves are read.
+
+    Raises:
+        UserError: a file is damaged, or a tensor in it is not finite.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as tensors:
+                read = ((name, tensors.get_tensor(name)) for name in tensors.keys())  # noqa: SIM118
+                wide = ((name, x) for name, x in read if x.is_floating_point() and x.itemsize > 1)
+                wrong = next((name for name, x in wide if not x.isfinite().all()), None)
+        except SafetensorError as error:
+            raise UserError(f"{file}: no usable weights ({error}); fetch them again") from None
+        if wrong is not None:
+            raise UserError(f"{file}: {wrong} is not finite; choose other weights")
 
 
 def check(source: Path, model: PreTrainedModel, weights: str, left: Sequence[str]) -> None:

@@ -21,8 +21,9 @@ from tests.pipeline.small import told
 CPU = torch.device("cpu")
 State = dict[str, Tensor]
 UP, HEAD = "model.layers.0.mlp.up_proj.weight", "lm_head.weight"
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 60}
-EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
+SHAPE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+SHAPE |= {"vocab_size": 60}
+EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
 EXPERTS |= {"num_key_value_heads": 2}
 
 
@@ -88,6 +89,10 @@ def test_weights_that_are_not_finite_are_refused_in_every_format(
 ) -> None:
     rewritten(tmp_path, with_value(saved(tmp_path, "llama"), value))
     refused(tmp_path, "not finite", weights=weights)
+    told(lambda: loading.save_manifest(tmp_path / "w*", str(tmp_path)), UP, "not finite")
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    told(lambda: loading.save_manifest(tmp_path / "w*", str(tmp_path)), "no usable weights")
+    assert not (tmp_path / "w*").exists()
 
 
 @pytest.mark.fault("A1")
@@ -150,7 +155,7 @@ def test_what_is_not_quantised_is_refused_unless_it_is_listed(
 def test_a_file_in_4_bits_is_loaded_in_4_bits_alone(tmp_path: Path, twice: bool) -> None:
     """Its scales may be in 8 bits ("double quantisation")."""
     saved(tmp_path / "whole", "llama")
-    options = loading.QUANTISED["nf4"] | {"bnb_4bit_use_double_quant": twice}
+    options = {**loading.QUANTISED["nf4"], "bnb_4bit_use_double_quant": twice}
     model = AutoModelForCausalLM.from_pretrained(
         tmp_path / "whole", quantization_config=loading.BitsAndBytesConfig(**options)
     )
@@ -167,7 +172,7 @@ def test_a_file_in_4_bits_is_loaded_in_4_bits_alone(tmp_path: Path, twice: bool)
 @pytest.mark.fault("B6")
 @pytest.mark.parametrize(("kind", "name"), [("bert", "reads those after it"), ("t5", "'t5' is no")])
 def test_a_model_that_is_not_causal_is_refused(tmp_path: Path, kind: str, name: str) -> None:
-    config = CONFIG_MAPPING[kind](**SHAPE | {"intermediate_size": 32, "d_kv": 16, "d_ff": 32})
+    config = CONFIG_MAPPING[kind](**SHAPE)
     if kind == "bert":
         AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
         refused(tmp_path, name)

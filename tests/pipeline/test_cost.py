@@ -161,10 +161,19 @@ def test_a_plan_for_this_machine_has_times() -> None:
     assert {"pretrain@demo", "quantisation@demo"} <= {row["stage"] for row in found}
 
 
-TIED = {"head_dim": 32, "num_key_value_heads": 2, "tie_word_embeddings": True, "pad_token_id": 0}
-EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2} | TIED
+TIED: dict[str, Any] = {
+    "head_dim": 32,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+    "pad_token_id": 0,
+}
+EXPERTS: dict[str, Any] = {
+    "num_local_experts": 4,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+} | TIED
 EXPERTS |= {"tie_word_embeddings": False, "moe_intermediate_size": 32}
-LATENT = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "q_lora_rank": 16}
+LATENT: dict[str, Any] = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "q_lora_rank": 16}
 LATENT |= {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
 ODD = {
     **dict.fromkeys(("gemma", "cohere", "llama"), TIED),
@@ -180,7 +189,7 @@ ODD = {
 def test_tied_embeddings_with_padding_and_mixtures_of_experts_are_counted_and_run(
     tmp_path: Path, kind: str
 ) -> None:
-    shape = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape: dict[str, Any] = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
     shape |= {"vocab_size": WORDS, "intermediate_size": INNER}
     odd = CONFIG_MAPPING[kind](**shape | ODD[kind])
     AutoModelForCausalLM.from_config(odd).save_pretrained(tmp_path)
