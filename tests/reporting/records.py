@@ -48,12 +48,13 @@ def of_family(family: FamilyPlan) -> Results:
     for i, model in enumerate(family.models):
         size = {"parameters": 34_080 * 4**i, "sampled_parameters": 9 * 4**i}
         llc = 5.0 * 2**i
+        value = {"llc": llc, "interval": (0.9 * llc, 1.1 * llc)}
         shuffles = [share * llc for share in (0.96, 0.99, 1.02, 1.03)]
         add("training", model=model)
         add("baselines", model=model, **size)
         add("provenance", model=model, parameters={"search": "c"}, weights={"w": "d" * 64})
         for name in NAMES:
-            add("estimates", model=model, estimator=name, llc=llc, shuffles=shuffles, **size)
+            add("estimates", model=model, estimator=name, shuffles=shuffles, **value, **size)
         means = [-1850.0, 8300.0, -2200.0, 460.0]
         add("original", model=model, shuffles=means, padded_labels=0.146)
     for model in (family.models[0], family.models[-1]):

@@ -165,7 +165,7 @@ def finished() -> dict[str, list[Any]]:
     generator = np.random.default_rng(0)
     rows: dict[str, list[Any]] = {name: [] for name in records.COLLECTED}
     for each in STUDY.families:
-        rows["windows"].append(make(records.Extraction, family=each.name, kept=100))
+        rows["windows"].append(make(records.Extraction, family=each.name, reviews=100, kept=100))
         for i, model in enumerate(each.models):
             named = {"family": each.name, "model": model}
             size = int(3e4 * 3**i)

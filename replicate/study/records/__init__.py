@@ -7,9 +7,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from replicate.data.json_io import write_json
 from replicate.errors import UserError
@@ -90,9 +90,27 @@ def parse(text: bytes, kind: type[R]) -> list[R]:
     Raises:
         ValueError: the text is not a list of such records, or a number in it is not finite.
     """
-    rows: list[R] = TypeAdapter(list[kind]).validate_python(  # pyright: ignore[reportInvalidTypeForm]
-        json.loads(text, parse_constant=_refuse)
-    )
+    return checked(json.loads(text, parse_constant=_refuse), kind)
+
+
+def checked(rows: Any, kind: type[R]) -> list[R]:
+    """Returns rows that were read from a file as records of one kind.
+
+    Raises:
+        ValueError: a row is no such record, has a number that no computation gives, or is there
+            twice.
+    """
+    one = Annotated[kind, AfterValidator(kind.possible)]
+    several = Annotated[list[one], AfterValidator(_distinct)]  # pyright: ignore[reportInvalidTypeForm]
+    return TypeAdapter(several).validate_python(rows)
+
+
+def _distinct(rows: list[R]) -> list[R]:
+    """Refuses two rows of the same model, claim, target …"""
+    names = [tuple(getattr(row, field) for field in row.identity) for row in rows]
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the row of {', '.join(map(str, twice))} is there twice")
     return rows
 
 
@@ -105,7 +123,7 @@ def explain(error: Exception) -> str:
     """Says why a file could not be read: its first wrong field, or the name of the error."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+        return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg'].removeprefix('Value error, ')}"
     return f"cannot be read ({type(error).__name__})"
 
 

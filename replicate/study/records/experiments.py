@@ -4,7 +4,7 @@ protocol of 2023.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from replicate.study.records.base import ModelRecord, Record
 
@@ -14,6 +14,7 @@ Rule = Literal["stability", "efficiency", "accuracy"]
 class Trial(ModelRecord):
     """One setting of a search, with λ̂ by `controlled` of each chain on its own."""
 
+    identity: ClassVar = ()
     proposed_by: Literal["grid", "tpe"]
     sampler: str
     lr: float
@@ -51,6 +52,7 @@ class Importance(Record):
     al. 2014), with its bootstrap.
     """
 
+    identity: ClassVar = ("family", "sampler", "hyperparameter")
     family: str
     sampler: str
     hyperparameter: str
@@ -65,6 +67,7 @@ class Transferred(ModelRecord):
     across factors: same batches, same noise.
     """
 
+    identity: ClassVar = ("model", "factor")
     factor: float
     lr: float
     llc: float | None
@@ -83,6 +86,7 @@ class Quantised(ModelRecord):
     paired with float32 and the same `moved`.
     """
 
+    identity: ClassVar = ("model", "moved", "weights")
     weights: str
     moved: Literal["restricted", "full"]
     """whether chains move what nf4 leaves unquantised (restricted) or everything (full)"""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from replicate.study.records.base import ModelRecord, Record
 
 
 class Extraction(Record):
     """What a family's rule kept of its corpus (reviews; tokens before cutting)."""
 
+    identity: ClassVar = ("family",)
     family: str
     reviews: int
     kept: int
@@ -63,6 +66,7 @@ class Estimate(ModelRecord):
     are null where they are not finite.
     """
 
+    identity: ClassVar = ("model", "estimator")
     weights: str
     """weight format of the chains"""
     parameters: int
@@ -151,6 +155,7 @@ class Provenance(ModelRecord):
 class Refused(ModelRecord):
     """A trace that is on disk and does not belong to what params.yaml asks for now."""
 
+    identity: ClassVar = ("path",)
     path: str
     reason: str
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from replicate.study.records.base import Record
 
@@ -31,6 +31,7 @@ class Part(Record):
 class JudgedClaim(Record):
     """A claim of the write-up, judged by the rules in params.yaml."""
 
+    identity: ClassVar = ("id",)
     id: str
     claim: str
     verdict: Verdict
@@ -49,6 +50,7 @@ class JudgedClaim(Record):
 class Aggregate(Record):
     """An average that the study of 2023 reported, beside the same from its own shuffles."""
 
+    identity: ClassVar = ("family", "model")
     family: str
     model: str
     shuffles: int
@@ -70,6 +72,7 @@ class Analysis(Record):
     shares of the sum of squares.
     """
 
+    identity: ClassVar = ("family", "estimator")
     family: str
     estimator: str
     models: list[str]
@@ -99,6 +102,7 @@ class Rung(Record):
 class Calibrated(Record):
     """λ̂ of a target whose λ is known."""
 
+    identity: ClassVar = ("target", "true_llc")
     target: str
     kind: str
     parameters: int
@@ -121,6 +125,7 @@ class Calibrated(Record):
 class Coverage(Record):
     """How often the nominal 95 % interval held the truth, over independent repeats."""
 
+    identity: ClassVar = ("target",)
     target: str
     true_llc: float
     repeats: int
@@ -133,6 +138,7 @@ class Coverage(Record):
 class NegativeControl(Record):
     """A sampler that is wrong on purpose, judged as the right one is: it must be caught."""
 
+    identity: ClassVar = ("control", "target")
     control: str
     target: str
     expected: float
