@@ -35,7 +35,7 @@ def main() -> None:
     guess = log(read_tokenizer(config.paths.windows(FAMILY)).get_vocab_size())
     for name in config.families[FAMILY].models:
         task = tasks.load(plans.task_config(config, name))
-        losses_N = units.read_losses(plans.baseline_file(config, name), task.examples)
+        losses_N = units.read_losses(plans.baseline_file(config, task.config), task.examples)
         for localization in LOCALIZATIONS:
             lr = min(1e-3, 0.5 / localization)
             trace = sample(

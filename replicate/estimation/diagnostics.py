@@ -100,6 +100,7 @@ def advise(
     interval: tuple[float, float],
     escaped: float,
     *,
+    still: bool,
     rhat_limit: float,
     drift_level: float,
     local_limit: float,
@@ -112,6 +113,7 @@ def advise(
         values_CxD: the draws of λ̂ of the chains that did not diverge.
         interval: the 95 % interval of λ̂.
         escaped: what `escape` returns.
+        still: whether the chains did not leave w*.
         rhat_limit: the largest R-hat of healthy chains.
         drift_level: the smallest p value of the drift test of healthy chains.
         local_limit: the largest `escaped` of local chains.
@@ -127,6 +129,8 @@ def advise(
         found.append(f"{diverged} of {N} chains diverged: {remedy}")
     if diverged == N:
         return found
+    if still:
+        return [*found, "the chains did not leave w*, so that λ̂ means nothing: raise the step size"]
     if escaped > local_limit:
         rise = f"the loss rises by {escaped:.0%} of the way to guessing"
         found.append(f"not local: {rise}; raise localisation, or nβ")

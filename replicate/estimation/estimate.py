@@ -98,6 +98,7 @@ class Estimate:
             draws_NxD[np.isfinite(draws_NxD).all(axis=1)],
             self.interval,
             diagnostics.escape(loss_NxT, burn_in, self.baseline, guess),
+            still=estimators.still(self.trace),
             rhat_limit=RHAT,
             drift_level=DRIFT,
             local_limit=LOCAL,

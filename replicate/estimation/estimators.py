@@ -226,6 +226,16 @@ def estimates(
     }
 
 
+def still(trace: xr.Dataset) -> bool:
+    """Returns whether the chains did not leave w*: rounding explains how their losses differ from
+    those of the same minibatches at w*.
+    """
+    draws, dtype = _draws(trace), trace.attrs.get("task", {}).get("compute_dtype")
+    rounding = 1e-3 if dtype == "bfloat16" else 1e-6  # relative, of a minibatch's loss
+    least = rounding * abs(draws.init_loss).mean()
+    return bool(abs(draws.loss - draws.init_loss).median() <= least)
+
+
 def running(values: xr.DataArray) -> tuple[Array, Array]:
     """Returns λ̂ from all draws up to each one, and its standard error, both (draw,).
 

@@ -56,6 +56,7 @@ class Outcome:
         drift_p: p value of the drift test.
         penalty: 0 if the chains are healthy; otherwise up to 2, and larger for worse chains.
         diverged_chains: the number of chains that diverged.
+        fault: why no rule may choose the sampler, with a remedy; empty if there is no reason.
     """
 
     mean: float
@@ -66,6 +67,7 @@ class Outcome:
     drift_p: float
     penalty: float
     diverged_chains: int
+    fault: str = ""
 
     @property
     def stability(self) -> float:
@@ -109,7 +111,14 @@ def posterior(
 
 
 def outcome(
-    trace: xr.Dataset, nbeta: float, baseline: float, *, rhat_below: float, drift_above: float
+    trace: xr.Dataset,
+    nbeta: float,
+    baseline: float,
+    *,
+    rhat_below: float,
+    drift_above: float,
+    guess: float = NAN,
+    local: float = 1.0,
 ) -> Outcome:
     """Computes the outcome of a trial from its trace, by the estimator `controlled`.
 
@@ -119,6 +128,8 @@ def outcome(
         baseline: the mean loss at w* over all examples (nats per label).
         rhat_below: in healthy chains, split R-hat is below this limit.
         drift_above: in healthy chains, the p value of the drift test is not below this limit.
+        guess: the loss of guessing (nats per label); NaN if it is unknown.
+        local: the greatest rise of the loss of local chains, as a share of the rise to `guess`.
     """
     values = estimators.controlled(trace, nbeta, baseline)
     draws_CxD = values.values.reshape(-1, values.sizes["draw"])
@@ -128,14 +139,21 @@ def outcome(
     spread = float(chains.std(ddof=1)) if len(chains) > 1 else NAN
     if diverged:
         penalty = 1 + diverged / len(draws_CxD)
-        return Outcome(mean, spread, NAN, NAN, NAN, NAN, penalty, diverged)
+        fault = "chains diverged: add smaller lr"
+        return Outcome(mean, spread, NAN, NAN, NAN, NAN, penalty, diverged, fault)
     ess, rhat = diagnostics.ess(draws_CxD), diagnostics.rhat(draws_CxD)
     p = diagnostics.drift(draws_CxD)[1]
     # 0 within the limits; a diagnostic that is NaN counts as the worst
     excess = np.nan_to_num([1 - rhat_below / rhat, 1 - p / drift_above], nan=1.0).clip(min=0)
     efficiency = ess / (len(draws_CxD) * trace.sizes["draw"])
     noise = float(draws_CxD.std() / np.sqrt(ess) / abs(mean))
-    return Outcome(mean, spread, efficiency, noise, rhat, p, float(excess.mean()), 0)
+    loss_CxT, burn_in = trace.loss.values.reshape(len(draws_CxD), -1), int((trace.draw < 0).sum())
+    fault = ""
+    if estimators.still(trace):
+        fault = "chains did not leave w*: add larger lr"
+    elif diagnostics.escape(loss_CxT, burn_in, baseline, guess) > local:
+        fault = "chains are not local: raise sampling.localization or sampling.nbeta"
+    return Outcome(mean, spread, efficiency, noise, rhat, p, float(excess.mean()), 0, fault)
 
 
 def step_biases(trials: Sequence[Trial]) -> list[float]:
@@ -163,12 +181,17 @@ def step_biases(trials: Sequence[Trial]) -> list[float]:
     return found
 
 
+def expected_error(outcome: Outcome, step_bias: float) -> float:
+    """Returns the expected relative error of λ̂; an unknown bias (NaN) counts as 1."""
+    return math.hypot(1.0 if math.isnan(step_bias) else step_bias, outcome.noise)
+
+
 def worth(outcome: Outcome, step_bias: float) -> float:
     """Rates a trial by its expected relative error: 0 for no error, −1 for an infinite one.
 
-    An unknown bias (NaN) counts as 1. If the chains are not healthy, 1 + penalty is subtracted.
+    If the chains are not healthy, 1 + penalty is subtracted.
     """
-    error = math.hypot(1.0 if math.isnan(step_bias) else step_bias, outcome.noise)
+    error = expected_error(outcome, step_bias)
     fallen = 1.0 if math.isnan(error) else 1 - 1 / (1 + error)
     return -fallen - (0 if outcome.healthy else 1 + outcome.penalty)
 
@@ -186,7 +209,7 @@ def choose(rule: Rule, trials: Sequence[Trial], posterior: SamplerConfig) -> int
             over standard deviation across chains, at any posterior. `efficiency` takes the healthy
             trial of this posterior with the most effective draws per gradient. `accuracy` takes the
             healthy trial of this posterior with the smallest expected error; if none is healthy, it
-            takes the one with the best rating by `worth` among those without diverged chains.
+            takes the one with the best rating by `worth`. None takes a trial that has a `fault`.
         trials: all trials of a search.
         posterior: the sampler at the family's posterior; its lr and diffusion are ignored.
 
@@ -196,6 +219,8 @@ def choose(rule: Rule, trials: Sequence[Trial], posterior: SamplerConfig) -> int
 
     def value(trial: Trial, bias: float) -> float:
         found = trial.outcome
+        if found.fault:
+            return NAN
         if rule == "stability":
             mine = trial.proposed_by == "grid" and trial.sampler.sampler == posterior.sampler
             return found.stability if mine else NAN

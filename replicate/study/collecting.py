@@ -133,6 +133,7 @@ def thinned(
         alive_CxD.dropna("chains", how="all").values,
         estimators.summarise(values).interval,
         diagnostics.escape(chains_CxT.values, burn_in, loss, log(vocabulary)),
+        still=estimators.still(trace),
         rhat_limit=rhat,
         drift_level=drift,
         local_limit=local,

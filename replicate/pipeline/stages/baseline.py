@@ -18,7 +18,7 @@ def run(config: Config, family: str, only: str | None = None) -> None:
         folder, found = config.paths.baselines(family) / unit.task.model, notes["report"]
         folder.mkdir(parents=True, exist_ok=True)
         tensors.save(folder / "losses.safetensors", {"losses": arrays["losses"]})
-        json_io.write_json(folder / "baseline.json", found)
+        json_io.write_json(folder / "baseline.json", found | {"task": unit.task.identity()})
         print(
             f"{unit.task.model}: label loss {found['loss']:.4f} ± {found['standard_error']:.4f},"
             f" gradient norm {found['gradient_norm']:.4f}"

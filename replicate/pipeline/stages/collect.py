@@ -93,17 +93,25 @@ class Collection:
 
         Returns:
             The rows of the file; none if the stage was not run.
+
+        Raises:
+            UserError: the file is damaged, or was edited into what no stage writes.
         """
         if not path.exists():
             return []
         found = json_io.read_json(path)
         rows = found if isinstance(found, list) else [found]
         record = records.COLLECTED[kind]
-        fields = record.model_fields
-        self.rows[kind] += [
-            record.model_validate(known | {key: row[key] for key in row if key in fields})
+        named = [
+            known | {key: row[key] for key in row if key in record.model_fields}
+            if isinstance(row, dict)
+            else row
             for row in rows
         ]
+        try:
+            self.rows[kind] += records.checked(named, record)
+        except ValueError as error:
+            raise UserError(f"{path}: {records.explain(error)}; {json_io.AGAIN}") from None
         return rows
 
     def trace(

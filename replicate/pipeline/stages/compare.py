@@ -90,8 +90,9 @@ def _read(label: str, files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
         if name in reproduction.READ and len(folder) < 2:
             try:
                 rows = records.parse(text, records.FILES[name])
-            except (ValueError, RecursionError):
-                raise UserError(f"{label}: {path} is damaged or old; run `dvc repro`") from None
+            except (ValueError, RecursionError) as error:
+                said = f"{path} is damaged or old: {records.explain(error)}"
+                raise UserError(f"{label}: {said}; run `dvc repro`") from None
             found.setdefault("".join(folder), {})[name] = rows
     if not found:
         raise UserError(f"{label} has no results; run `dvc repro` or name another place")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from replicate.data import traces
+from replicate.pipeline import health
 from replicate.pipeline.config import Config
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import run_chains
@@ -14,5 +15,4 @@ def run(config: Config, family: str, only: str | None = None) -> None:
     chains = {name: plans.estimate(config, name) for name in models}
     for name, trace in run_chains(config, family, "estimate", chains):
         traces.save(trace, config.paths.traces(family) / name)
-        whole = int((~trace.diverged).sum())
-        print(f"{name}: {whole} of {trace.diverged.size} chains did not diverge")
+        health.show(config, name, trace)

@@ -145,8 +145,9 @@ def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUni
     family = config.family_of(name)
     file = config.paths.windows(family) / plans.WINDOWS
     schedule = config.training.model_dump() | ({"steps": model.steps} if model.steps else {})
-    text, tokenizer = windows.load(file), windows.read_tokenizer(file.parent)
-    sizes = {"vocabulary": tokenizer.get_vocab_size(), "length": text.tokens_NxL.shape[1]}
+    text, tokenizer = plans.text(file), windows.read_tokenizer(file.parent)
+    highest = max(tokenizer.get_vocab().values())  # there may be gaps between the numbers
+    sizes = {"vocabulary": highest + 1, "length": text.tokens_NxL.shape[1]}
     return TrainingUnit(
         root=config.paths.cache,
         stage="pretrain",

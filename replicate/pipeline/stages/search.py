@@ -22,6 +22,7 @@ from replicate.sampling import SamplerConfig
 from replicate.search import importance, trials
 from replicate.search.trials import Outcome, Rule, Trial
 
+LARGEST = 0.5  # expected relative error of λ̂ without a warning
 RULES: tuple[Rule, ...] = ("stability", "efficiency", "accuracy")
 
 
@@ -30,12 +31,15 @@ class Evaluation:
 
     def __init__(self, config: Config, family: str, engine: Engine) -> None:
         given = config.families[family].search
-        losses = plans.baseline_file(config, given.model)
         task, plan = plans.task_config(config, given.model), plans.sampling(config, family, given)
+        losses = plans.baseline_file(config, task)
         units = plans.chains(config, "search", task, SamplerConfig("sgld", 1.0), plan, losses)
         pieces = tuple(chain.from_iterable(unit.pieces for unit in units))
         self.template = replace(units[0], pieces=pieces, search=True)
-        self.title, self.engine, self.limits = f"search {family}", engine, config.diagnostics
+        self.title, self.engine, limits = f"search {family}", engine, config.diagnostics
+        text = json_io.read_json(config.paths.windows(family) / "statistics.json")
+        self.limits = {"rhat_below": limits.rhat, "drift_above": limits.drift}
+        self.limits |= {"local": limits.local, "guess": math.log(text["vocabulary"])}
         self.traces: list[xr.Dataset] = []
 
     def __call__(self, samplers: Sequence[SamplerConfig]) -> list[Outcome]:
@@ -48,15 +52,15 @@ class Evaluation:
     def outcome(self, trace: xr.Dataset) -> Outcome:
         """Returns the outcome of a trial from its trace."""
         nbeta, loss = trace.attrs["sampling"]["nbeta"], trace.attrs["baseline"]["loss"]
-        limits = {"rhat_below": self.limits.rhat, "drift_above": self.limits.drift}
-        return trials.outcome(trace, nbeta, loss, **limits)
+        return trials.outcome(trace, nbeta, loss, **self.limits)
 
 
 def run(config: Config, family: str) -> None:
     """Writes all trials and their traces, the importance of each knob, and the chosen sampler.
 
     Raises:
-        UserError: all chains diverged in every trial that the family's rule can choose.
+        UserError: in every trial that the family's rule can choose, chains diverged, did not leave
+            w*, or are not local.
     """
     given, own = config.families[family].search, config.families[family].sampling
     pull = {name: getattr(own, name) for name in ("localization", "weight_decay", "bounding_box")}
@@ -76,9 +80,11 @@ def run(config: Config, family: str) -> None:
     }
     best = choices[given.rule]
     if best is None:
+        mine = (each.outcome for each in attempts if each.sampler.sampler == own.sampler)
+        faults = dict.fromkeys(each.fault or "chains are not healthy: draw more" for each in mine)
         raise UserError(
-            f"families.{family}.search: all chains of the {own.sampler} settings that {given.rule}"
-            " can choose diverged; add smaller lr"
+            f"families.{family}.search: {given.rule} can choose none of the {own.sampler} settings"
+            f" that were tried; {'; '.join(faults)}"
         )
     out, setting = config.paths.search(family), attempts[best].sampler
     found = xr.concat(evaluate.traces, "trial", combine_attrs="drop_conflicts")
@@ -94,6 +100,12 @@ def run(config: Config, family: str) -> None:
         f"{family}: chose {setting.sampler}, lr {setting.lr:.3g}, by {given.rule};"
         f" λ̂ {outcome.mean:.4g} ± {outcome.standard_deviation:.2g} across chains"
     )
+    error = trials.expected_error(outcome, trials.step_biases(attempts)[best])
+    if not error < LARGEST:
+        print(
+            f"warning: λ̂ may be wrong by {error:.0%}, as the trials show how it depends on the step"
+            f" size; add other lr to families.{family}.search"
+        )
     if not outcome.healthy:
         print(
             f"warning: its chains are not healthy (R-hat {outcome.rhat:.3g}, drift p"
@@ -113,7 +125,7 @@ def rows(
     for i, (attempt, bias) in enumerate(zip(attempts, trials.step_biases(attempts), strict=True)):
         outcome = attempt.outcome
         row = asdict(attempt.sampler) | asdict(outcome)
-        for name in ("noise", "penalty", "noise_level"):
+        for name in ("fault", "noise", "penalty", "noise_level"):
             del row[name]
         yield row | {
             "stability": outcome.stability,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +16,7 @@ from replicate.pipeline.config import Config
 from replicate.pipeline.config.family import Chains
 from replicate.pipeline.work.units import BaselineUnit, ChainUnit
 from replicate.sampling import SamplerConfig, SamplingConfig
+from replicate.sampling.config import SAMPLERS
 
 WINDOWS = "windows.safetensors"
 PADDED = "original.safetensors"  # the padded windows of the protocol of 2023
@@ -27,6 +28,14 @@ COMPUTED = (
     "together",
     "left_unquantised",
 )
+MAY_BE_ZERO = ("weight_decay", "localization")  # of a sampler
+LONGEST = 10**9  # steps of a chain
+IDENTITY = {  # what the losses at w* depend on → its name in messages
+    "windows": "windows",
+    "model": "weights",
+    "weights": "weight formats",
+    "compute_dtype": "products",
+}
 MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # the restriction of the chains
 
 
@@ -49,15 +58,15 @@ def task_config(
     """
     name = config.family_of(model)
     family = config.families[name]
-    folder, text = config.paths.models(name) / model, config.paths.windows(name) / file
+    folder, where = config.paths.models(name) / model, config.paths.windows(name) / file
     return TaskConfig(
         family=name,
         model=model,
         folder=folder,
-        windows=text,
+        windows=where,
         weights=weights or family.weights,
         restriction=restriction or family.sampling.restriction,
-        hashes=(tensors.file_hash(text), tensors.file_hash(folder)),
+        hashes=(tensors.file_hash(where), tensors.file_hash(folder)),
         **{key: getattr(family, key) for key in COMPUTED},
     )
 
@@ -73,21 +82,44 @@ def baseline_unit(config: Config, task: TaskConfig, stage: str = "baseline") -> 
         batch_size=family.microbatch_size or config.baseline.batch_size,
         gradient_examples=config.baseline.gradient_examples,
         gradient_batch=family.microbatch_size or family.sampling.batch_size,
-        examples=len(windows.load(task.windows).tokens_NxL),
+        examples=len(text(task.windows).tokens_NxL),
     )
+
+
+def text(file: Path) -> windows.Windows:
+    """Reads a family's windows.
+
+    Raises:
+        UserError: there are fewer than two, or they are not rows of token ids.
+    """
+    found = windows.load(file)
+    shape, least = found.tokens_NxL.shape, found.tokens_NxL.min(initial=0)
+    if len(shape) != 2 or shape[0] < 2 or shape[1] < 2 or least < 0:
+        what = f"holds token {least}" if least < 0 else f"has the shape {shape}"
+        remedy = "give the corpus more texts, or lower the family's length"
+        raise UserError(f"{file}: {what}, and two windows of two tokens are the least; {remedy}")
+    return found
 
 
 def chosen(config: Config, family: str) -> SamplerConfig:
     """Returns the sampler that stage `search` chose for a family.
 
     Raises:
-        UserError: the file of the chosen sampler is missing or damaged.
+        UserError: the file of the chosen sampler is missing or damaged, or no search can choose it.
     """
-    file = config.paths.search(family) / "chosen.json"
+    file, again = config.paths.search(family) / "chosen.json", f"run `dvc repro search@{family}`"
     try:
-        return TypeAdapter(SamplerConfig).validate_python(json_io.read_json(file))
+        found = TypeAdapter(SamplerConfig).validate_python(json_io.read_json(file))
     except ValidationError:
-        raise UserError(f"{file}: no sampler settings; run `dvc repro search@{family}`") from None
+        raise UserError(f"{file}: no sampler settings; {again}") from None
+    if found.sampler not in SAMPLERS:
+        raise UserError(f"{file}: {found.sampler!r} is no sampler; {again}")
+    for name, value in asdict(found).items():
+        if isinstance(value, float) and not (
+            0 < value < math.inf or (value == 0 and name in MAY_BE_ZERO)
+        ):
+            raise UserError(f"{file}: {name} is {value:g}, which no search chooses; {again}")
+    return found
 
 
 def sampling(config: Config, family: str, part: Chains, stretch: float = 1.0) -> SamplingConfig:
@@ -112,21 +144,23 @@ def sampling(config: Config, family: str, part: Chains, stretch: float = 1.0) ->
     )
 
 
-def baseline_file(config: Config, model: str) -> Path:
+def baseline_file(config: Config, task: TaskConfig) -> Path:
     """Returns the file of a model's losses at w*.
 
     Raises:
-        UserError: the baseline was computed from other windows than the present ones.
+        UserError: the baseline was computed from other windows, other weights or in another format
+            than the task has now.
     """
-    family = config.family_of(model)
-    folder = config.paths.baselines(family) / model
-    now = tensors.file_hash(config.paths.windows(family) / WINDOWS)
-    then = json_io.read_json(folder / "baseline.json").get("windows", "")
-    if then != now:
-        raise UserError(
-            f"{folder}: was computed from other windows (hash {then[:8]}…, expected {now[:8]}…);"
-            f" run `dvc repro baseline@{family}`"
-        )
+    folder, now = config.paths.baselines(task.family) / task.model, task.identity()
+    report = json_io.read_json(folder / "baseline.json")
+    noted = report if isinstance(report, dict) else {}
+    then = now | {"windows": noted.get("windows", "")} | noted.get("task", {})
+    for key, name in IDENTITY.items():
+        if then[key] != now[key]:
+            raise UserError(
+                f"{folder}: was computed from other {name} ({str(then[key])[:12]}, expected"
+                f" {str(now[key])[:12]}); run `dvc repro baseline@{task.family}`"
+            )
     return folder / "losses.safetensors"
 
 
@@ -166,27 +200,36 @@ def estimate(config: Config, model: str) -> list[ChainUnit]:
     """Returns the chains of one model with the sampler that its family's search chose."""
     family = config.family_of(model)
     plan = sampling(config, family, config.families[family].sampling)
-    losses = baseline_file(config, model)
     task = task_config(config, model)
+    losses = baseline_file(config, task)
     return chains(config, "estimate", task, chosen(config, family), plan, losses)
 
 
 def transfer(config: Config, model: str, factor: float) -> list[ChainUnit]:
-    """Returns the chains of one model at the chosen step size times a factor."""
+    """Returns the chains of one model at the chosen step size times a factor.
+
+    Raises:
+        UserError: the chains of that factor are too long.
+    """
     family = config.family_of(model)
     stretch = max(1.0, 1 / factor)  # half the step size needs twice the steps to go as far
-    plan = sampling(config, family, config.families[family].transfer, stretch)
+    given = config.families[family].transfer
+    if (steps := (given.burn_in + given.draws) * stretch) > LONGEST:
+        said = f"{factor:g} needs chains of {steps:.3g} steps; write a larger factor"
+        raise UserError(f"families.{family}.transfer.factors: {said}")
+    plan = sampling(config, family, given, stretch)
     found = chosen(config, family)
     sampler = replace(found, lr=found.lr * factor)
-    losses = baseline_file(config, model)
-    return chains(config, "transfer", task_config(config, model), sampler, plan, losses)
+    task = task_config(config, model)
+    losses = baseline_file(config, task)
+    return chains(config, "transfer", task, sampler, plan, losses)
 
 
 def original(config: Config, model: str) -> list[ChainUnit]:
     """Returns the chains of one model by the protocol of November 2023."""
     name = config.family_of(model)
     given = config.families[name].original
-    texts = len(windows.load(config.paths.windows(name) / PADDED).tokens_NxL)
+    texts = len(text(config.paths.windows(name) / PADDED).tokens_NxL)
     batches = max(texts // given.batch_size, 2)
     sampler = SamplerConfig(
         "sgld", given.lr, localization=given.localization, bounding_box=given.bounding_box
