@@ -100,10 +100,10 @@ def advise(
     interval: tuple[float, float],
     escaped: float,
     *,
-    still: bool,
     rhat_limit: float,
     drift_level: float,
     local_limit: float,
+    still: bool = False,
 ) -> list[str]:
     """Says what is wrong with a model's chains and what to do about it.
 
@@ -113,10 +113,10 @@ def advise(
         values_CxD: the draws of λ̂ of the chains that did not diverge.
         interval: the 95 % interval of λ̂.
         escaped: what `escape` returns.
-        still: whether the chains did not leave w*.
         rhat_limit: the largest R-hat of healthy chains.
         drift_level: the smallest p value of the drift test of healthy chains.
         local_limit: the largest `escaped` of local chains.
+        still: whether the chains did not leave w*.
 
     Returns:
         One sentence for each problem; an empty list if there is none.

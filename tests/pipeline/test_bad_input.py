@@ -149,7 +149,7 @@ def test_a_baseline_of_other_windows_names_both_hashes_and_the_remedy(
 ) -> None:
     then = file_hash(WINDOWS)
     rewritten(WINDOWS, review=tensors.load(WINDOWS)["review"][::-1].copy())
-    hashes = f"(hash {then[:8]}…, expected {file_hash(WINDOWS)[:8]}…)"
+    hashes = f"other windows ({then[:12]}, expected {file_hash(WINDOWS)[:12]})"
     told(lambda: small.run(configured(), stage), hashes, "run `dvc repro baseline@mini`")
 
 

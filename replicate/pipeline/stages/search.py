@@ -80,12 +80,14 @@ def run(config: Config, family: str) -> None:
     }
     best = choices[given.rule]
     if best is None:
-        mine = (each.outcome for each in attempts if each.sampler.sampler == own.sampler)
-        faults = dict.fromkeys(each.fault or "chains are not healthy: draw more" for each in mine)
-        raise UserError(
-            f"families.{family}.search: {given.rule} can choose none of the {own.sampler} settings"
-            f" that were tried; {'; '.join(faults)}"
-        )
+        where, wanted = f"families.{family}.search", posteriors[own.sampler]
+        mine = [
+            each.outcome.fault or "chains are not healthy: draw more"
+            for each in attempts
+            if given.rule == "stability" or trials.same_posterior(each.sampler, wanted)
+        ]
+        told = "; ".join(dict.fromkeys(mine)) or "none is at the family's posterior: add one"
+        raise UserError(f"{where}: no {own.sampler} setting that {given.rule} can choose; {told}")
     out, setting = config.paths.search(family), attempts[best].sampler
     found = xr.concat(evaluate.traces, "trial", combine_attrs="drop_conflicts")
     traces.save(found, out / "traces.zarr")
@@ -103,8 +105,8 @@ def run(config: Config, family: str) -> None:
     error = trials.expected_error(outcome, trials.step_biases(attempts)[best])
     if not error < LARGEST:
         print(
-            f"warning: λ̂ may be wrong by {error:.0%}, as the trials show how it depends on the step"
-            f" size; add other lr to families.{family}.search"
+            f"warning: λ̂ may depend on the step size (expected error {error:.0%}); add other lr to"
+            f" families.{family}.search"
         )
     if not outcome.healthy:
         print(

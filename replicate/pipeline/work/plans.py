@@ -115,9 +115,8 @@ def chosen(config: Config, family: str) -> SamplerConfig:
     if found.sampler not in SAMPLERS:
         raise UserError(f"{file}: {found.sampler!r} is no sampler; {again}")
     for name, value in asdict(found).items():
-        if isinstance(value, float) and not (
-            0 < value < math.inf or (value == 0 and name in MAY_BE_ZERO)
-        ):
+        zero = value == 0 and name in MAY_BE_ZERO
+        if isinstance(value, float) and not (zero or 0 < value < math.inf):
             raise UserError(f"{file}: {name} is {value:g}, which no search chooses; {again}")
     return found
 

@@ -123,7 +123,8 @@ def explain(error: Exception) -> str:
     """Says why a file could not be read: its first wrong field, or the name of the error."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg'].removeprefix('Value error, ')}"
+        where = ".".join(map(str, first["loc"])) or "the file"
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
     return f"cannot be read ({type(error).__name__})"
 
 
