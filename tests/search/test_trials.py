@@ -109,7 +109,38 @@ def test_only_other_steps_of_the_same_posterior_tell_the_bias() -> None:
     assert np.isnan(biases[2:]).all()
 
 
+@pytest.mark.fault("A5")
+@pytest.mark.parametrize("rounding", [0.0, 1e-7])
+def test_chains_that_did_not_leave_the_minimum_have_a_fault(rounding: float) -> None:
+    """Whatever R-hat and drift say of the rounding of their losses."""
+    data = trace(1, 4)
+    noise = np.random.default_rng(0).normal(size=data.loss.shape)
+    data["loss"] = data.init_loss + rounding * noise
+    result = trials.outcome(data, 30.0, BASELINE, **LIMITS)
+    assert "did not leave w*" in result.fault
+    assert abs(result.mean) < 1e-5
+
+
+@pytest.mark.fault("A5")
+def test_chains_that_are_not_local_have_a_fault() -> None:
+    """Their loss is 0.1 above that at w*, and guessing 0.2 or 2."""
+    for guess, local in ((BASELINE + 0.2, False), (BASELINE + 2.0, True), (math.nan, True)):
+        result = trials.outcome(trace(1, 4), 30.0, BASELINE, **LIMITS, guess=guess, local=0.25)
+        assert result.healthy
+        assert (result.fault == "") == local
+
+
 # The choice
+
+
+@pytest.mark.fault("A5")
+@pytest.mark.parametrize("rule", ["stability", "efficiency", "accuracy"])
+def test_no_rule_chooses_a_trial_with_a_fault(rule: trials.Rule) -> None:
+    """However good its numbers are."""
+    best = {"standard_deviation": 1e-9, "efficiency": 1.0, "noise": 0.0, "fault": "not local"}
+    found = [tried("grid", 1e-4, 10.0), tried("grid", 2e-4, 10.0, **best)]
+    assert trials.choose(rule, found, POSTERIOR) == 0
+    assert trials.choose(rule, found[1:], POSTERIOR) is None
 
 
 def test_stability_chooses_the_most_stable_trial_of_the_grid_without_diverged_chains() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from itertools import chain
 
 from replicate.data import json_io, tensors, traces
-from replicate.pipeline import health
 from replicate.pipeline.config import Config
 from replicate.pipeline.parallel import Engine
 from replicate.pipeline.work import plans, units
@@ -30,9 +29,7 @@ def run(config: Config, study: str, only: str | None = None) -> None:
     for (model, moved, weights), baseline, mine in zip(formats, baselines, chains, strict=True):
         arrays, notes = baseline.read()
         folder = out / model / f"{moved}-{weights}"
-        trace = units.trace(mine)
-        traces.save(trace, folder / "trace")
-        health.show(config, f"{model}, {moved}, in {weights}", trace)
+        traces.save(units.trace(mine), folder / "trace")
         tensors.save(folder / "losses.safetensors", {"losses": arrays["losses"]})
         json_io.write_json(folder / "minimum.json", notes["report"])
     print(f"{study}: {len(formats)} formats of {', '.join(models) or 'no model'}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from itertools import product
 
 from replicate.data import traces
-from replicate.pipeline import health
 from replicate.pipeline.config import Config
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import run_chains
@@ -21,5 +20,4 @@ def run(config: Config, family: str, only: str | None = None) -> None:
     chains = {kind: plans.transfer(config, *kind) for kind in product(models, given.factors)}
     for (name, factor), trace in run_chains(config, family, "transfer", chains):
         traces.save(trace, config.paths.transfer(family) / name / f"{factor:g}")
-        health.show(config, f"{name} at step size × {factor:g}", trace)
     print(f"{family}: {len(models)} models at {len(given.factors)} step sizes")
