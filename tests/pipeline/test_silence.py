@@ -13,7 +13,6 @@ import pytest
 from tokenizers import Tokenizer
 
 from replicate.data import json_io, tensors, windows
-from replicate.pipeline.config import reading
 from replicate.pipeline.stages import pretrain
 from replicate.pipeline.work import plans
 from tests.conftest import replicate
@@ -111,12 +110,11 @@ def test_a_rank_that_was_left_in_the_environment_changes_nothing(project: Path) 
 # Chains that do not move, or are not local
 
 
-def searched(rule: str, *lrs: float, local: float = 0.25) -> None:
-    data = small.parameters(diagnostics__local=local)
-    search = data["families"]["mini"]["search"]
-    data["families"]["mini"]["search"] |= {"rule": rule, "tpe": None}
-    search["sgld"]["lr"] = list(lrs)
-    small.run(reading.build(data), "search")
+def searched(rule: str, *lrs: float) -> None:
+    """Runs a search whose grid has these step sizes."""
+    grid = small.parameters()["families"]["mini"]["search"]["sgld"] | {"lr": list(lrs)}
+    changes = {"search__rule": rule, "search__tpe": None, "search__sgld": grid}
+    small.run(configured(**{f"families__mini__{key}": changes[key] for key in changes}), "search")
 
 
 @pytest.mark.fault("A5")
@@ -130,8 +128,8 @@ def test_a_search_never_chooses_chains_that_stay_at_the_minimum(project: Path, r
 @pytest.mark.fault("A5")
 def test_a_search_never_chooses_chains_that_are_not_local(project: Path) -> None:
     """A step size at which the loss rises far above that of guessing."""
-    told(lambda: searched("accuracy", 0.0035), "not local", "sampling.localization")
-    searched("stability", 1e-4, 0.0035)
+    told(lambda: searched("accuracy", 0.05), "not local", "sampling.localization")
+    searched("stability", 1e-4, 0.05)
     assert json_io.read_json(CHOSEN)["lr"] == 1e-4
 
 
@@ -146,7 +144,7 @@ def test_a_search_says_if_its_estimate_depends_on_the_step_size(
 @pytest.mark.fault("A5")
 @pytest.mark.parametrize(
     ("edited", "says"),
-    [({"lr": 1e-300}, "the chains did not leave w*"), ({"lr": 0.0035}, "not local: the loss ris")],
+    [({"lr": 1e-300}, "the chains did not leave w*"), ({"lr": 0.05}, "not local: the loss ris")],
 )
 def test_estimate_prints_the_health_of_each_model(
     project: Path, capsys: pytest.CaptureFixture[str], edited: dict[str, Any], says: str
@@ -158,8 +156,8 @@ def test_estimate_prints_the_health_of_each_model(
     assert "0 of 4 chains diverged" in printed
     assert f"{MODEL}: warning: {says}" in printed
     small.run(configured(), "collect", name="demo")
-    shown = next(row for row in json_io.read_json(Path("results/demo/traces.json")))
-    assert any(line.startswith(says) for line in shown["advice"]) or says not in printed
+    shown = json_io.read_json(Path("results/demo/traces.json"))  # which `summary` prints
+    assert any(line.startswith(says) for row in shown for line in row["advice"])
 
 
 # What is finished stays
