@@ -24,14 +24,7 @@ WINDOWS = Path("data/mini/windows") / plans.WINDOWS
 BASELINE = Path("data/mini/baselines") / MODEL
 CHOSEN = Path("data/mini/search/chosen.json")
 TRACE = Path("data/mini/traces") / MODEL
-TOLD = (  # how a rank, or a number of ranks, is told to a process
-    "RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "SLURM_PROCID",
-    "OMPI_COMM_WORLD_RANK",
-    "PMI_RANK",
-)
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -81,9 +74,9 @@ def other_weights() -> None:
     ("change", "changes", "says"),
     [
         (other_order, {}, "other windows"),
-        (other_weights, {}, "other weights"),
+        (other_weights, {}, "other model"),
         (lambda: None, {"families__mini__weights": "bfloat16"}, "float32, expected bfloat16"),
-        (lambda: None, {"families__mini__compute_dtype": "bfloat16"}, "other products"),
+        (lambda: None, {"families__mini__compute_dtype": "bfloat16"}, "other compute_dtype"),
     ],
 )
 @pytest.mark.parametrize("stage", ["search", "estimate", "transfer"])
@@ -101,7 +94,7 @@ def test_a_rank_that_was_left_in_the_environment_changes_nothing(project: Path) 
     for unit in plans.estimate(configured(), MODEL):
         unit.file.unlink()
     shutil.rmtree(TRACE)
-    done = replicate("estimate", "mini", "--only", MODEL, cwd=project, **dict.fromkeys(TOLD, "1"))
+    done = replicate("estimate", "mini", "--only", MODEL, cwd=project, **dict.fromkeys(RANKS, "1"))
     assert done.returncode == 0, done.stderr
     assert f"{MODEL}: λ̂ " in done.stdout
     assert small.files(TRACE) == before
@@ -186,10 +179,8 @@ def test_no_command_deletes_finished_units_of_another(project: Path) -> None:
     ("edited", "says"),
     [
         ({"lr": -1e-4}, "lr is -0.0001"),
-        ({"lr": 0.0}, "lr is 0"),
         ({"lr": float("inf")}, "lr is inf"),
         ({"localization": -1.0}, "localization is -1"),
-        ({"bounding_box": 0.0}, "bounding_box is 0"),
         ({"sampler": "adam"}, "'adam' is no sampler"),
     ],
 )

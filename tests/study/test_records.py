@@ -57,8 +57,6 @@ EDITED = [  # fields that no computation gives, and words of the line
     ({"interval": (9.0, 1.0)}, "0: the interval 9 to 1 does not hold 5"),
     ({"llc": 900.0}, "does not hold 900"),
     ({"standard_error": -0.5}, "0: standard_error is -0.5, and it cannot be below 0"),
-    ({"monte_carlo_error": -1.0}, "monte_carlo_error is -1"),
-    ({"rhat": -1.0}, "rhat is -1"),
     ({"steps": -3}, "steps is -3"),
     ({"drift_p": 1.5}, "drift_p is 1.5, and it cannot be above 1"),
     ({"chains": 2, "diverged_chains": 3}, "diverged_chains is 3, more than chains"),

@@ -30,12 +30,7 @@ COMPUTED = (
 )
 MAY_BE_ZERO = ("weight_decay", "localization")  # of a sampler
 LONGEST = 10**9  # steps of a chain
-IDENTITY = {  # what the losses at w* depend on → its name in messages
-    "windows": "windows",
-    "model": "weights",
-    "weights": "weight formats",
-    "compute_dtype": "products",
-}
+IDENTITY = ("windows", "model", "weights", "compute_dtype")  # what the losses at w* depend on
 MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # the restriction of the chains
 
 
@@ -154,10 +149,10 @@ def baseline_file(config: Config, task: TaskConfig) -> Path:
     report = json_io.read_json(folder / "baseline.json")
     noted = report if isinstance(report, dict) else {}
     then = now | {"windows": noted.get("windows", "")} | noted.get("task", {})
-    for key, name in IDENTITY.items():
+    for key in IDENTITY:
         if then[key] != now[key]:
             raise UserError(
-                f"{folder}: was computed from other {name} ({str(then[key])[:12]}, expected"
+                f"{folder}: was computed from other {key} ({str(then[key])[:12]}, expected"
                 f" {str(now[key])[:12]}); run `dvc repro baseline@{task.family}`"
             )
     return folder / "losses.safetensors"
