@@ -83,7 +83,11 @@ def select(
         selected = [i for i, text in enumerate(texts) if len(text) > characters]
     if not selected:
         found = f"none of {len(ids)} reviews is long enough for windows of {length} tokens"
-        raise UserError(f"{found}; lower the family's length")
+        remedy = "lower the family's length"
+        if characters is not None:
+            found = f"none of {len(ids)} reviews has more than {characters} characters"
+            remedy = "lower original.characters of the family, or write original: null"
+        raise UserError(f"{found}; {remedy}")
     padding = tokenizer.token_to_id(END_OF_TEXT)
     if padding is None:
         padding = tokenizer.token_to_id("</s>") or 0

@@ -141,6 +141,7 @@ def run(config: Config, study: str | None, device: str | None, as_json: bool) ->
     Raises:
         UserError: the study or the device does not exist.
     """
+    device = device and device.lower()
     for kind, name, known in (("study", study, config.studies), ("device", device, DEVICES)):
         if name is not None and name not in known:
             raise UserError(f"plan: {name!r} is no known {kind}; write one of {', '.join(known)}")
@@ -177,9 +178,10 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
         steps = _steps(family.transfer) * sum(max(1.0, 1 / f) for f in family.transfer.factors)
         for model in family.transfer.models:
             yield Work(f"transfer@{name}", model, family, round(steps))
-        settings = _changed(family, sampler="sgld", batch_size=family.original.batch_size)
-        for model in family.original.models:
-            yield Work(f"original@{name}", model, settings, _steps(family.original))
+        if (given := family.original) is not None:
+            settings = _changed(family, sampler="sgld", batch_size=given.batch_size)
+            for model in given.models:
+                yield Work(f"original@{name}", model, settings, _steps(given))
     steps = _steps(config.studies[study].quantisation)
     for model, moved, weights in config.plan(study).formats:
         family = config.families[config.family_of(model)]

@@ -80,16 +80,21 @@ class OnHub(Strict):
 
 
 class HubFile(OnHub):
-    """A file of texts in a data set on the hub."""
+    """A file of texts in a data set on the hub; its column `column` holds them."""
 
     file: File
+    column: Printable = "text"
 
 
 class OnDisk(Strict):
-    """A text, a tokenizer, or a model that `save_pretrained` wrote; here or elsewhere."""
+    """Texts, a tokenizer, or a model that `save_pretrained` wrote; here or elsewhere."""
 
     source: Literal["local"]
     path: Printable
+
+
+class LocalTexts(OnDisk):
+    column: Printable = "text"
 
 
 class GeneratedCorpus(Strict):
@@ -114,7 +119,7 @@ class TrainedModel(Strict):
     steps: Count | None = None
 
 
-Corpus = Annotated[GeneratedCorpus | HubFile | OnDisk, Field(discriminator="source")]
+Corpus = Annotated[GeneratedCorpus | HubFile | LocalTexts, Field(discriminator="source")]
 Tokenizer = Annotated[TrainedTokenizer | OnHub | OnDisk, Field(discriminator="source")]
 Model = Annotated[TrainedModel | OnHub | OnDisk, Field(discriminator="source")]
 
@@ -295,4 +300,4 @@ class Family(Strict):
     sampling: Sampling
     search: Search
     transfer: Transfer
-    original: Original
+    original: Original | None = None

@@ -86,7 +86,7 @@ def _spell_out(data: Any) -> Any:
     with suppress(LookupError, TypeError, AttributeError):  # validation reports what is malformed
         for family in data["families"].values():
             for part in ("transfer", "original"):
-                if family[part]["models"] == "all":
+                if (family.get(part) or {}).get("models") == "all":
                     family[part] = family[part] | {"models": list(family["models"])}
     return data
 

@@ -30,6 +30,8 @@ from replicate.pipeline.config.paths import RESERVED, Paths
 from replicate.study.plan import FamilyPlan, StudyPlan
 from replicate.study.rules import Rules
 
+CLIPPED = 0.95  # the quantile of the estimator *published* for a family without `original`
+
 
 class Machine(Strict):
     """How work is spread over processes. Results do not depend on it.
@@ -191,8 +193,8 @@ class Config(Strict):
             repositories=tuple(each.repository for each in models if isinstance(each, OnHub)),
             search_model=family.search.model,
             transfer=tuple((model, x) for model in transfer.models for x in transfer.factors),
-            original=family.original.models,
-            clip_quantile=family.original.clip_quantile,
+            original=family.original.models if family.original else (),
+            clip_quantile=family.original.clip_quantile if family.original else CLIPPED,
         )
 
     @model_validator(mode="after")
@@ -218,7 +220,7 @@ class Config(Strict):
             yield f"{key}.search.model", family.search.model, *mine
             for model in family.transfer.models:
                 yield f"{key}.transfer.models", model, *mine
-            for model in family.original.models:
+            for model in family.original.models if family.original else ():
                 yield f"{key}.original.models", model, *mine
         for name in self.calibration:
             yield f"calibration.{name}", name, self.studies, "one of studies"
@@ -243,6 +245,8 @@ class Config(Strict):
             if given.sampler == "sgnht" and given.localization:
                 said = "SGNHT has no localisation; write 0.0, or another sampler"
                 yield f"{key}.sampling.localization: {said}"
+            if family.rule == "characters" and family.original is None:
+                yield f"{key}.rule: characters needs original.characters; write tokens"
             for model, shape in family.models.items():
                 at, other = f"{key}.models.{model}", self.family_of(model)
                 if other != name:

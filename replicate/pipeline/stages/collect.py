@@ -185,7 +185,7 @@ def parts(config: Config, model: str) -> dict[str, str]:
     }
     if isinstance(given, TrainedModel):
         blocks["training"] = config.training
-    values = {part: block.model_dump(mode="json") for part, block in blocks.items()}
+    values = {part: block and block.model_dump(mode="json") for part, block in blocks.items()}
     values["family"] = family.model_dump(mode="json", exclude={*PARTS, "models"})
     return collecting.hashes(values)
 

@@ -13,20 +13,24 @@ from tokenizers import Tokenizer
 from replicate.data import corpora, grammar, json_io, windows
 from replicate.models import hub
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.family import HubFile, OnDisk, OnHub, TrainedTokenizer
+from replicate.pipeline.config.family import HubFile, LocalTexts, OnDisk, OnHub, TrainedTokenizer
 from replicate.pipeline.work import plans
 from replicate.progress import progress
 from replicate.seeds import derive
 
 
 def run(config: Config, family: str) -> None:
-    """Writes the family's windows, those of the protocol of 2023, the tokenizer and counts."""
+    """Writes the family's windows, the tokenizer and counts.
+
+    If the family has `original`, the windows of the protocol of 2023 are written too.
+    """
     given = config.families[family]
     written, texts = read_texts(config, given.corpus)
     tokenizer = find_tokenizer(config.tokenizers[given.tokenizer], texts)
-    padded = windows.select(texts, tokenizer, given.length, given.original.characters)
-    found = padded
-    if given.rule == "tokens":
+    found = padded = None
+    if given.original is not None:
+        found = padded = windows.select(texts, tokenizer, given.length, given.original.characters)
+    if given.rule == "tokens" or found is None:
         found = windows.select(texts, tokenizer, given.length)
         if written and grammar.EXACT[0] <= given.length <= grammar.EXACT[1]:
             floor = grammar.Floor(lambda text: tokenizer.encode(text).ids)
@@ -37,7 +41,8 @@ def run(config: Config, family: str) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     found.save(out / plans.WINDOWS)
-    padded.save(out / plans.PADDED)
+    if padded is not None:
+        padded.save(out / plans.PADDED)
     tokenizer.save(str(out / "tokenizer.json"))
     json_io.write_json(out / "statistics.json", found.statistics)
     print(
@@ -53,11 +58,11 @@ def read_texts(config: Config, name: str) -> tuple[list[list[grammar.Choice]], l
         The grammar's choices for each review, none unless the grammar wrote them; and the texts.
     """
     corpus = config.corpora[name]
-    if isinstance(corpus, OnDisk):
-        return [], corpora.read(Path(corpus.path))
+    if isinstance(corpus, LocalTexts):
+        return [], corpora.read(Path(corpus.path), corpus.column)
     if isinstance(corpus, HubFile):
         file = hub.file(corpus.repository, corpus.revision, corpus.file, repo_type="dataset")
-        return [], corpora.read(file)
+        return [], corpora.read(file, corpus.column)
     written = []
     with progress(f"extract: writing reviews of {name}", corpus.reviews) as advance:
         for choices in grammar.reviews(derive(config.seed, "corpus", name), corpus.reviews):

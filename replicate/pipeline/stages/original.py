@@ -16,7 +16,12 @@ from replicate.pipeline.work import plans, units
 
 def run(config: Config, family: str, only: str | None = None) -> None:
     """Writes a trace for each model, with the number of padded labels in each minibatch."""
-    models = plans.only(config.families[family].original.models, only)
+    given = config.families[family].original
+    if given is None:
+        config.paths.original(family).mkdir(parents=True, exist_ok=True)
+        print(f"{family}: has no `original` in params.yaml, so nothing is run")
+        return
+    models = plans.only(given.models, only)
     chains = {name: plans.original(config, name) for name in models}
     padded_N = windows.load(config.paths.windows(family) / plans.PADDED).padded_N
     attributes = {"texts": len(padded_N), "padded_labels": float(padded_N.mean())}

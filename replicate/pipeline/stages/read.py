@@ -98,5 +98,6 @@ def blocks(config: Config, study: Study) -> dict[str, dict[str, object]]:
         given = config.families[family]
         found[family] = given.model_dump()
         found[f"{family}/sampling"] = given.sampling.model_dump()
-        found[f"{family}/protocol"] = given.original.model_dump()
+        if given.original is not None:
+            found[f"{family}/protocol"] = given.original.model_dump()
     return found

@@ -223,6 +223,7 @@ def original(config: Config, model: str) -> list[ChainUnit]:
     """Returns the chains of one model by the protocol of November 2023."""
     name = config.family_of(model)
     given = config.families[name].original
+    assert given is not None, "a family without the protocol of 2023"
     texts = len(text(config.paths.windows(name) / PADDED).tokens_NxL)
     batches = max(texts // given.batch_size, 2)
     sampler = SamplerConfig(
