@@ -8,6 +8,7 @@ cause and the remedy in one line.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from replicate.errors import UserError
 
 HTTPError = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 SINGLE, INDEX = constants.SAFETENSORS_SINGLE_FILE, constants.SAFETENSORS_INDEX_FILE
+NETWORK = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+NETWORK += ("SSL_CERT_FILE", "SSL_CERT_DIR")
+FOLDERS = ("HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME")
 REJECTED = "the hub does not accept the token; make a new one in its settings and set HF_TOKEN"
 
 logging.set_verbosity_error()  # hides the warnings about downloads that are retried
@@ -110,6 +114,24 @@ def ask(
         hf.get_hf_file_metadata(url, timeout=patience)
 
 
+def token() -> str | None:
+    """Returns the token that is sent to the hub, if there is one.
+
+    Raises:
+        UnreachableError: its file cannot be read.
+    """
+    try:
+        return hf.get_token()
+    except (OSError, UnicodeDecodeError) as error:
+        where = f"{constants.HF_TOKEN_PATH}: cannot be read ({type(error).__name__})"
+        raise UnreachableError(f"{where}; correct {_set(*FOLDERS)}") from None
+
+
+def _set(*names: str) -> str:
+    """Returns the names of the variables that are set, for a remedy; all if none is."""
+    return " or ".join([name for name in names if os.environ.get(name)] or names)
+
+
 def sha256(file: Path) -> str | None:
     """Returns the SHA-256 of a large file, which is its name in the cache; None for others."""
     name = file.resolve().name
@@ -165,18 +187,21 @@ def _shards(index: Path) -> list[str]:
 def _explained(repository: str, revision: str, name: str) -> Iterator[None]:
     """Turns an error of the hub's client into a `UserError` of one line with a remedy."""
     here = f"{repository}@{revision[:8]}"
-    if not (hf.get_token() or "").isascii():  # an HTTP header must be ASCII
+    if not (token() or "").isascii():  # an HTTP header must be ASCII
         raise UserError(f"{here}: {REJECTED}")
     try:
         get_session()
-    except (ImportError, ValueError, FileNotFoundError) as error:
-        remedy = "correct HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE"
-        raise UserError(f"{here}: the hub cannot be reached ({error}); {remedy}") from None
+    except (ImportError, ValueError, OSError) as error:
+        at = f"{here}: {name}: not in the local cache, and the hub cannot be reached ({error})"
+        raise UnreachableError(f"{at}; correct or unset {_set(*NETWORK)}") from None
     try:
         yield
         return
     except (OSError, HTTPError) as error:
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+        if isinstance(cause, NotADirectoryError | FileExistsError):
+            at = f"{cause.filename}: is a file, or in one"
+            raise UserError(f"{at}; correct {_set(*FOLDERS)}") from None
         if isinstance(cause, OSError) and cause.errno:  # for example, a full disk
             raise
     if isinstance(cause, errors.HfHubHTTPError):
@@ -196,12 +221,12 @@ def _explained(repository: str, revision: str, name: str) -> Iterator[None]:
 
 def _refusal(error: errors.HfHubHTTPError, repository: str, name: str) -> str:
     """Returns the cause and the remedy of a refusal (HTTP 401, 403, 404 or another status)."""
-    status, token = error.response.status_code, hf.get_token()
+    status, given = error.response.status_code, token()
     licence = f"accept the licence on the page of {repository} on the Hugging Face hub"
-    if status == 401 and token:
+    if status == 401 and given:
         return REJECTED
     if isinstance(error, errors.GatedRepoError):  # before RepositoryNotFoundError, its parent
-        if not token:
+        if not given:
             return f"access is gated; {licence}, then set HF_TOKEN to a token of that account"
         if "awaiting" in (error.server_message or ""):
             return "access is asked for, but not granted yet; run the same command again later"

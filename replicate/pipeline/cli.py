@@ -43,6 +43,7 @@ class Group(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Runs a command as click does, but prints click's own errors as one line too."""
         try:
+            processes.check_environment()
             code = super().main(*args, **(extra | {"standalone_mode": False}))
             sys.exit(code if isinstance(code, int) else 0)
         except click.ClickException as error:
@@ -111,7 +112,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 @main.command()
 @click.argument("model")
-@click.option("--text", required=True, type=click.Path(path_type=Path), help="A txt, jsonl or csv.")
+@click.option("--text", required=True, type=click.Path(path_type=Path), help="A corpus.")
+@click.option("--column", default="text", show_default=True, help="The column of the texts.")
 @click.option("--revision", help="The commit, if MODEL is a repository of the hub.")
 @click.option("--length", default=200, show_default=True, help="Tokens of a window.")
 @click.option("--loss", default="tokens", type=click.Choice(["tokens", "last"]), show_default=True)
@@ -125,7 +127,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--seed", default=0, show_default=True)
 @as_json
 def llc(
-    model: str, text: Path, revision: str | None, length: int, as_json: bool, **settings: Any
+    model: str,
+    text: Path,
+    column: str,
+    revision: str | None,
+    length: int,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Estimate λ̂ of one model on a text, without params.yaml.
 
@@ -137,7 +145,7 @@ def llc(
     from replicate.models.cpu_kernels import fast_cpu
 
     loaded, tokenizer = pretrained.load(model, revision)
-    tokens_NxL = windows.consecutive(corpora.read(text), tokenizer, length)
+    tokens_NxL = windows.consecutive(corpora.read(text, column), tokenizer, length)
     with fast_cpu():
         estimate = api.llc(loaded, tokens_NxL, **settings)
     click.echo(estimate.to_json() if as_json else estimate)

@@ -9,17 +9,17 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-from huggingface_hub import get_token
 from packaging.requirements import Requirement
 
 from replicate.errors import UserError
 from replicate.models import hub
-from replicate.pipeline import environment
+from replicate.pipeline import environment, git
 from replicate.pipeline.config import Config
 from replicate.pipeline.config.family import HubFile, OnHub
 
@@ -59,7 +59,7 @@ def run(config: Config, as_json: bool) -> bool:
     else:
         for check in checks:
             remedy = f"; {check.remedy}" if check.remedy else ""
-            remedy += f" (for {', '.join(check.needed_by)})" if remedy else ""
+            remedy += f" (for {', '.join(check.needed_by)})" if remedy and check.needed_by else ""
             print(f"{'lack' if remedy else 'ok':<5} {check.name:<10} {check.found}{remedy}")
         for study, names in lacking.items():
             print(f"{study}: {'no, because of ' + ', '.join(names) if names else 'yes'}")
@@ -81,6 +81,7 @@ def examine(config: Config) -> Iterator[Check]:
     yield gpu(tuple(name for name, s in config.studies.items() if on_gpu & {*s.families}))
     yield disk(studies)
     yield dvc(Path(".dvc"), studies)
+    yield identity()
     yield from hub_access(config)
 
 
@@ -148,11 +149,26 @@ def dvc(folder: Path, studies: tuple[str, ...]) -> Check:
     return Check("DVC", f"{version('dvc')}, no lock held")
 
 
+def identity() -> Check:
+    """Checks that git knows who commits; without it, `dvc exp run` fails."""
+    try:
+        lacking = [key for key in ("user.name", "user.email") if not git.setting(key)]
+    except UserError as error:
+        found, _, remedy = str(error).partition("; ")
+        return Check("git", found, remedy or "see `git status`")
+    remedy = " and ".join(f"`git config --global {key} …`" for key in lacking)
+    found = f"no {' and '.join(lacking)}, which `dvc exp run` needs" if lacking else "an identity"
+    return Check("git", found, remedy and f"run {remedy}")
+
+
 def hub_access(config: Config) -> Iterator[Check]:
     """Asks the hub for a file of each repository that the cache lacks."""
-    token = "a token" if get_token() else "no token, which gated repositories need"
     wanted = hub_files(config)
     lacking = {key: value for key, value in wanted.items() if not hub.cached(*key)}
+    held = False
+    with suppress(UserError):  # the first repository below tells why
+        held = bool(hub.token())
+    token = "a token" if held else "no token, which gated repositories need"
     yield Check("hub", f"{token}; the cache lacks {len(lacking)} of {len(wanted)} repositories")
     for (repository, revision, name, kind), studies in lacking.items():
         try:

@@ -47,6 +47,15 @@ def commit(revision: str) -> str:
     return found[0]
 
 
+def setting(key: str) -> str:
+    """Returns a setting of git, such as `user.name`; "" if it is not set.
+
+    Raises:
+        UserError: git is not installed, or it fails.
+    """
+    return _git("config", "--default", "", "--get", key).decode(errors="replace").strip()
+
+
 def files(commit: str, folder: Path) -> dict[str, bytes]:
     """Returns the bytes of a folder's files in a commit, by their path in the folder.
 

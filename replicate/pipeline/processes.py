@@ -1,4 +1,4 @@
-"""Sets up each process of the pipeline, so that it ends with the process that started it.
+"""Sets up each process of the pipeline: what it prints, and that it ends with its parent.
 
 Ctrl-C and SIGTERM have their default action: a process ends at once. Finished units are not lost,
 because each is a complete file in the cache. On Linux a process also ends when its parent ends, for
@@ -8,12 +8,23 @@ whatever reason.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from replicate.errors import UserError
 
 PR_SET_PDEATHSIG = 1
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+CHECKED: dict[str, Callable[[str], object]] = {
+    "HF_ENDPOINT": urlsplit,
+    "HF_HUB_DOWNLOAD_TIMEOUT": int,
+    "HF_HUB_ETAG_TIMEOUT": int,
+}
 DASK = {
     "distributed.worker.multiprocessing-method": "forkserver",
     "distributed.worker.daemon": True,
@@ -28,15 +39,37 @@ DASK = {
 def begin(parent: int | None = None) -> None:
     """Gives signals their default action and ties this process to its parent.
 
+    What an output cannot show is printed as "?", and figures are drawn without a screen.
+
     Args:
         parent: the id of the process that this one must end with; None if there is none.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.environ["MPLBACKEND"] = "agg"
+    for name in ("stdout", "stderr"):
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+        elif stream is None:  # it was closed before this process began
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     if parent is None or sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent ended before the line above
         os._exit(1)
+
+
+def check_environment() -> None:
+    """Refuses variables with which the client of the Hugging Face hub cannot even be imported.
+
+    Raises:
+        UserError: the message names the variable.
+    """
+    for name, check in CHECKED.items():
+        value = os.environ.get(name, "0")
+        try:
+            check(value)
+        except ValueError:
+            raise UserError(f"{name}: {value!r} cannot be used; correct it or unset it") from None
 
 
 def use_one_thread() -> None:

@@ -55,7 +55,7 @@ def run(config: Config, a: str | None, b: str | None, as_json: bool) -> bool:
     if as_json:
         whole = {"a": mine.label, "b": theirs.label, "answer": answer}
         whole |= {"comparisons": [asdict(pair) for pair in found]}
-        print(json.dumps(rounded(whole), ensure_ascii=False, indent=1))
+        print(json.dumps(rounded(whole), indent=1))
     else:
         terminal.show(_table(found, mine.label, theirs.label))
         print(answer)

@@ -11,7 +11,9 @@ from pathlib import Path
 from replicate.errors import UserError
 
 PACKAGES = "latexmk texlive-latex-recommended texlive-fonts-recommended lmodern"
-LATEXMK = "latexmk -pdf -cd -interaction=nonstopmode -halt-on-error -file-line-error -silent"
+LATEXMK = (  # -norc: without the user's settings, which may write the PDF elsewhere
+    "latexmk -norc -pdf -cd -interaction=nonstopmode -halt-on-error -file-line-error -silent"
+)
 WARNING = re.compile(r"Warning:|^(Over|Under)full ")
 # LaTeX writes this date (November 2023) into the PDF instead of today's
 DATED = {"SOURCE_DATE_EPOCH": "1700000000", "FORCE_SOURCE_DATE": "1"}
@@ -38,7 +40,7 @@ def run(source: Path) -> None:
         raise UserError(f"{source}: no LaTeX file; give one as paper/main.tex")
     check()
     command = [*LATEXMK.split(), str(source)]
-    result = subprocess.run(command, env=os.environ | DATED, capture_output=True, text=True)
+    result = subprocess.run(command, env=os.environ | DATED, capture_output=True)
     file = source.with_suffix(".log")
     log = file.read_text(errors="replace").splitlines() if file.is_file() else []
     if result.returncode:

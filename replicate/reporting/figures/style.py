@@ -61,8 +61,8 @@ UNDATED = {  # file format → metadata without dates and versions
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Sets fonts and colours; decorates the functions that draw."""
-    with plt.rc_context(RC):
+    """Sets fonts and colours, whatever matplotlibrc says; decorates the functions that draw."""
+    with plt.style.context(["default", RC]):
         yield
 
 
