@@ -195,14 +195,31 @@ def test_what_the_hub_refuses_is_one_line_with_the_remedy(
     [
         ("ALL_PROXY", "socks5://127.0.0.1:9"),
         ("HTTPS_PROXY", "odd://127.0.0.1:9"),
+        ("ALL_PROXY", "socks://127.0.0.1:9"),
         ("SSL_CERT_FILE", "/none.pem"),
+        ("SSL_CERT_FILE", os.devnull),
     ],
 )
+@pytest.mark.fault("B9")
 def test_a_network_that_no_client_can_use_is_told(tmp_path: Path, name: str, value: str) -> None:
     done = call("weights", GPT2, COMMIT, home=tmp_path, **{name: value})
-    told(done, f"{GPT2}@607a30d7: the hub")
+    told(done, f"{GPT2}@607a30d7: config.json: not in the local cache, and the hub cannot be")
+    assert name in done.stderr.partition("; correct or unset ")[2]
     snapshot(tmp_path, {"config.json": "", "model.safetensors": ""})
     assert call("weights", GPT2, COMMIT, home=tmp_path, **{name: value}).returncode == 0
+
+
+@pytest.mark.fault("B9")
+@pytest.mark.parametrize("name", ["HF_HOME", "HF_HUB_CACHE"])
+def test_a_file_where_the_cache_should_be_is_told_with_the_variable(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    with serving(Hub({"config.json": b"{}"})) as endpoint:
+        given = {"HF_ENDPOINT": endpoint, name: str(tmp_path / "file")}
+        done = call("file", GPT2, COMMIT, "config.json", home=tmp_path, **given)
+    told(done, str(tmp_path / "file"))
+    assert f"; correct {name}" in done.stderr
 
 
 def test_a_name_that_no_repository_can_have_is_told(tmp_path: Path) -> None:
