@@ -23,8 +23,8 @@ from replicate.errors import UserError
 
 HTTPError = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 SINGLE, INDEX = constants.SAFETENSORS_SINGLE_FILE, constants.SAFETENSORS_INDEX_FILE
-NETWORK = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
-NETWORK += ("SSL_CERT_FILE", "SSL_CERT_DIR")
+PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 FOLDERS = ("HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME")
 REJECTED = "the hub does not accept the token; make a new one in its settings and set HF_TOKEN"
 
@@ -124,12 +124,12 @@ def token() -> str | None:
         return hf.get_token()
     except (OSError, UnicodeDecodeError) as error:
         where = f"{constants.HF_TOKEN_PATH}: cannot be read ({type(error).__name__})"
-        raise UnreachableError(f"{where}; correct {_set(*FOLDERS)}") from None
+        raise UnreachableError(f"{where}; correct {_set(*FOLDERS)[0]}") from None
 
 
-def _set(*names: str) -> str:
-    """Returns the names of the variables that are set, for a remedy; all if none is."""
-    return " or ".join([name for name in names if os.environ.get(name)] or names)
+def _set(*names: str) -> list[str]:
+    """Returns the names of the variables that are set; all if none is."""
+    return [name for name in names if os.environ.get(name)] or [*names]
 
 
 def sha256(file: Path) -> str | None:
@@ -192,8 +192,9 @@ def _explained(repository: str, revision: str, name: str) -> Iterator[None]:
     try:
         get_session()
     except (ImportError, ValueError, OSError) as error:
+        wrong = " or ".join(_set(*(CERTIFICATES if isinstance(error, OSError) else PROXIES)))
         at = f"{here}: {name}: not in the local cache, and the hub cannot be reached ({error})"
-        raise UnreachableError(f"{at}; correct or unset {_set(*NETWORK)}") from None
+        raise UnreachableError(f"{at}; correct or unset {wrong}") from None
     try:
         yield
         return
@@ -201,7 +202,7 @@ def _explained(repository: str, revision: str, name: str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
         if isinstance(cause, NotADirectoryError | FileExistsError):
             at = f"{cause.filename}: is a file, or in one"
-            raise UserError(f"{at}; correct {_set(*FOLDERS)}") from None
+            raise UserError(f"{at}; correct {_set(*FOLDERS)[0]}") from None
         if isinstance(cause, OSError) and cause.errno:  # for example, a full disk
             raise
     if isinstance(cause, errors.HfHubHTTPError):
