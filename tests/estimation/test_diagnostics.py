@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +78,6 @@ def test_each_problem_has_its_advice(
     loss: Array, interval: tuple[float, float], escaped: float, advice: str
 ) -> None:
     alive = loss[np.isfinite(loss).all(axis=1), 40:]
-    limits = {"rhat_limit": 1.05, "drift_level": 0.01, "local_limit": 0.25}
+    limits: dict[str, Any] = {"rhat_limit": 1.05, "drift_level": 0.01, "local_limit": 0.25}
     found = diagnostics.advise(loss, 40, alive, interval, escaped, **limits)
     assert re.search(advice, "\n".join(found))
