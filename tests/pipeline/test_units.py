@@ -155,7 +155,10 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
     ({f"{MINI}sampling__nbeta": 7.0}, "sampling.nbeta is 30.0 in the trace, and params.yaml asks"),
     ({f"{MINI}sampling__shuffles": 3}, "sampling.shuffles is 2 in the trace"),
     ({f"{MINI}sampling__localization": 0.0, "seed": 3}, "seed is 2023 in the trace"),
-    ({f"{MINI}compute_dtype": "bfloat16"}, "task.compute_dtype is float32 in the trace"),
+    (
+        {f"{MINI}compute_dtype": "bfloat16"},
+        "data/mini/baselines/mini-8: was computed from other compute_dtype (float32, expected bf",
+    ),
 ]
 
 

@@ -101,7 +101,7 @@ def checked(rows: Any, kind: type[R]) -> list[R]:
             twice.
     """
     one = Annotated[kind, AfterValidator(kind.possible)]
-    several = Annotated[list[one], AfterValidator(_distinct)]  # pyright: ignore[reportInvalidTypeForm]
+    several: Any = Annotated[list[one], AfterValidator(_distinct)]
     return TypeAdapter(several).validate_python(rows)
 
 

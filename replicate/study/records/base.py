@@ -36,8 +36,8 @@ class Record(BaseModel):
         Raises:
             ValueError: it cannot, as with a negative error; the message names the field.
         """
-        row = {name: value for name, value in self if isinstance(value, int | float | tuple)}
-        low, high = row.pop("interval", (None, None))
+        row = {name: value for name, value in self if isinstance(value, int | float)}
+        interval: tuple[float, float] | None = getattr(self, "interval", None)
         for name, value in row.items():
             if value < 0 and name not in SIGNED:
                 raise ValueError(f"{name} is {value:g}, and it cannot be below 0")
@@ -46,7 +46,8 @@ class Record(BaseModel):
             most = AT_MOST.get(name, name)
             if value > row.get(most, value):
                 raise ValueError(f"{name} is {value:g}, more than {most}")
-        if low is not None and high is not None:
+        if interval is not None:
+            low, high = interval
             value = next((row[name] for name in HELD if name in row), (low + high) / 2)
             slack = ROUNDING * max(abs(low), abs(high))
             if not low - slack <= value <= high + slack:
