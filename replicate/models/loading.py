@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from replicate.data.json_io import read_json, write_json
 from replicate.data.tensors import file_hash
 from replicate.errors import UserError, refusal
-from replicate.models import hub, quantised
+from replicate.models import hub, integrity
 from replicate.models.config import MANIFEST
 
 QUANTISED: dict[str, dict[str, Any]] = {
@@ -119,7 +119,7 @@ def save_manifest(folder: Path, name: str, revision: str | None = None) -> None:
     """
     source = hub.held(Path(name)) if revision is None else hub.weights(name, revision)
     check_kind(source)
-    quantised.check_files(source)
+    integrity.check_files(source)
     digest = file_hash if revision is None else hub.sha256
     files = {
         file.name: {"size": file.stat().st_size, "sha256": digest(file)}
@@ -220,7 +220,7 @@ def load(
         raise UserError(f"{source}: {problem}; fetch or train them again") from None
     model, found = loaded
     _check_complete(source, settle(model), found)
-    quantised.check(source, model, weights, left_unquantised)
+    integrity.check(source, model, weights, left_unquantised)
     for module in model.modules():
         if hasattr(module, "compute_dtype"):  # a file that is in 4 bits already brings its own
             module.compute_dtype = getattr(torch, compute_dtype)
