@@ -19,6 +19,36 @@ from tests.conftest import ROOT
 from tests.pipeline import small
 from tests.pipeline.small import MODELS, configured
 
+
+@pytest.mark.fault("B8")
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "iso8859-9"])
+def test_an_output_that_cannot_print_decides_nothing(project: Path, encoding: str) -> None:
+    """The words of `search` have a λ, and the help too."""
+    before = small.files(Path("data/mini/search"))
+    shutil.rmtree("data/mini/search")
+    for line in (["search", "mini"], ["--help"]):
+        done = replicate(*line, cwd=project, PYTHONIOENCODING=encoding)
+        assert done.returncode == 0, done.stderr
+        assert "?" in done.stdout
+    assert small.files(Path("data/mini/search")) == before
+
+
+@pytest.mark.fault("B8")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_decide_nothing(project: Path, closed: str) -> None:
+    line = f"{sys.executable} -m replicate collect demo {closed}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run(["sh", "-c", line], env=environment).returncode == 0
+
+
+@pytest.mark.fault("B9")
+def test_the_variables_of_a_launcher_are_not_read(project: Path) -> None:
+    shutil.rmtree("data/mini/baselines")
+    for given in ({"WORLD_SIZE": "abc", "RANK": "", "LOCAL_RANK": "x"}, {"WORLD_SIZE": "2"}):
+        done = replicate("baseline", "mini", cwd=project, **given)
+        assert done.returncode == 0, done.stderr
+
+
 ESTIMATE = """
 import resource, sys
 from tests.pipeline import small
