@@ -19,7 +19,7 @@ def show(config: Config, name: str, trace: xr.Dataset) -> None:
         trace: the chains, with their attributes.
     """
     family = trace.attrs["family"]
-    rows = collecting.estimates(trace, config.families[family].original.clip_quantile)
+    rows = collecting.estimates(trace, config.family_plan(family).clip_quantile)
     print(f"{name}: {health(next(row for row in rows if row.estimator == 'controlled'))}")
     text = json_io.read_json(config.paths.windows(family) / "statistics.json")
     limits = config.diagnostics.model_dump()

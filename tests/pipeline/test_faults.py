@@ -21,13 +21,12 @@ from tests.pipeline.small import MODELS, configured
 
 
 @pytest.mark.fault("B8")
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "iso8859-9"])
-def test_an_output_that_cannot_print_decides_nothing(project: Path, encoding: str) -> None:
+def test_an_output_that_cannot_print_decides_nothing(project: Path) -> None:
     """The words of `search` have a λ, and the help too."""
     before = small.files(Path("data/mini/search"))
     shutil.rmtree("data/mini/search")
     for line in (["search", "mini"], ["--help"]):
-        done = replicate(*line, cwd=project, PYTHONIOENCODING=encoding)
+        done = replicate(*line, cwd=project, PYTHONIOENCODING="ascii")
         assert done.returncode == 0, done.stderr
         assert "?" in done.stdout
     assert small.files(Path("data/mini/search")) == before
