@@ -193,9 +193,8 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
     """Returns what a piece of work costs on a device.
 
     Returns:
-        A row of the table: the numbers of weights and of sampled weights, the operations, the bytes
-        of one copy of the model, the seconds with all workers, and whether the work fits. What is
-        not known is None.
+        A row of the table: the weights, those that are sampled, the operations, the bytes of one
+        copy of the model, the seconds with all workers, and whether it fits; None if not known.
     """
     family = work.family
     found: dict[str, Any] = {"stage": work.stage, "model": work.model, "weights": family.weights}

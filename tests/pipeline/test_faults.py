@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from replicate.data import traces
 from replicate.errors import refusal
 from replicate.pipeline.work import plans
-from tests.conftest import ROOT
+from tests.conftest import ROOT, replicate
 from tests.pipeline import small
 from tests.pipeline.small import MODELS, configured
 

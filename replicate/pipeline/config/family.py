@@ -38,11 +38,7 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def with_one(factors: tuple[float, ...]) -> tuple[float, ...]:
-    """Refuses factors without 1.0, which the other factors are compared with.
-
-    Raises:
-        ValueError: 1.0 is missing.
-    """
+    """Refuses (`ValueError`) factors without 1.0, which the other factors are compared with."""
     if 1.0 not in factors:
         raise ValueError("1.0, which the others are compared with, is not among them")
     return factors
