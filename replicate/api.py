@@ -229,6 +229,11 @@ def calibrate(
 
 def _require(*, least: float | None = None, **values: float) -> None:
     for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise ArgumentError(f"{name} = {value!r}: must be a number")
+        whole = name not in ("lr", "nbeta", "localization")
+        if whole and not isinstance(value, int | np.integer):
+            raise ArgumentError(f"{name} = {value}: must be a whole number")
         if least is None and not (value > 0 and math.isfinite(value)):
             raise ArgumentError(f"{name} = {value}: must be above 0")
         if least is not None and not (value >= least and math.isfinite(value)):
