@@ -2,7 +2,7 @@
 
     from replicate import llc
 
-    estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)  # tokens: (N, L)
+    estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)  # N windows of L tokens
     print(estimate)
 
 The public names are `llc`, `sample`, `baseline`, `calibrate`, `Estimate`, `fast_cpu`, the samplers

@@ -1,4 +1,4 @@
-"""`python -m replicate`."""
+"""Runs the command line when Python is called as `python -m replicate`."""
 
 from replicate.pipeline.cli import run
 

@@ -56,7 +56,7 @@ def sample(
     show_progress: bool = True,
     **knobs: float,
 ) -> xr.Dataset:
-    """Runs shuffles × chains of a sampler around the current weights w* of a model.
+    """Runs `shuffles` × `chains` chains of a sampler around the current weights w* of a model.
 
     Only the parameters that require a gradient move. Afterwards they are at w* again, and the model
     is as it was before. The model is sampled in eval mode, in its own dtype.
@@ -68,10 +68,12 @@ def sample(
         nbeta: nβ, the inverse temperature times the number of examples.
         localization: γ, the pull towards w*.
         lr: the step size ε.
-        loss: `tokens` for the mean loss of all next tokens, `last` for that of the last token.
+        loss: `tokens` for the mean loss of all tokens but the first, `last` for the loss of the
+            last token; unused with `loss_fn`.
         loss_fn: takes the model and a batch of each tensor of `data`, and returns the loss of each
             example (B,).
-        sampler: `SGLD`, `SGNHT` or `RMSpropSGLD`.
+        sampler: the class `SGLD`, `SGNHT` or `RMSpropSGLD`, or its name: `sgld`, `sgnht` or
+            `rmsprop`.
         shuffles: number of random orders of the examples.
         chains: number of chains in each shuffle.
         burn_in: steps of a chain before the first draw.
@@ -80,12 +82,15 @@ def sample(
         microbatch_size: examples in one backward pass; None for the whole minibatch.
         seed: the same seed gives the same trace on the same machine.
         show_progress: whether a progress bar is shown.
-        **knobs: `weight_decay`, `bounding_box`, `noise_level`, or `diffusion` of SGNHT.
+        **knobs: other hyperparameters; `SamplerConfig` describes them. SGLD and RMSpropSGLD take
+            `weight_decay`, `bounding_box` and `noise_level`. SGNHT takes `diffusion` (0.01 by
+            default), `noise_diffusion` and `bounding_box`; its `localization` must be 0.
 
     Returns:
-        A dataset with `loss`, `init_loss` (of the same minibatch at w*; both in nats) and `seconds`
-        (shuffle, chain, draw), and `diverged` (shuffle, chain). Draws are negative in the burn-in.
-        The attributes record the model, the data, the sampler and the seed.
+        A dataset with `loss`, `init_loss` and `seconds` (shuffle, chain, draw), and `diverged`
+        (shuffle, chain). `init_loss` is the loss of the same minibatch at w*. Losses are in nats,
+        or in the unit of `loss_fn`. The steps of the burn-in have negative numbers as `draw`. The
+        attributes record the model, the data, the sampler and the seed.
 
     Raises:
         ArgumentError: an argument is not valid, or the loss at w* is not finite.
@@ -177,7 +182,7 @@ def baseline(
 ) -> NDArray[np.float32]:
     """Returns the loss of each example (N,) at the current weights, in nats.
 
-    The arguments are those of `sample`.
+    The arguments are those of `sample`; `batch_size` is the number of examples in a forward pass.
 
     Raises:
         ArgumentError: the data do not fit the model, or a loss is not finite.

@@ -10,7 +10,7 @@ MEMORY = (
     "close other programs, or write a smaller microbatch_size, gradient_checkpointing: true or more"
     " gpus_per_model in params.yaml",
 )
-SHORT = (  # in messages of PyTorch's errors other than OutOfMemoryError
+SHORT = (  # PyTorch has errors other than OutOfMemoryError; these words mean too little memory
     "can't allocate memory",  # on a CPU
     "Storage size calculation overflowed",  # more than any machine has
     "CUDA error: out of memory",  # other processes fill the GPU before PyTorch starts
@@ -29,7 +29,7 @@ REFUSALS = {
     errno.EIO: ("the disk fails", "go on from another"),
     errno.ENOMEM: MEMORY,
 }
-LONGEST = 600  # characters; a message may quote text of any length from a file
+LONGEST = 600  # characters of a message; longer ones, which may quote a file, are cut
 
 
 class UserError(Exception):
@@ -53,7 +53,7 @@ def refusal(error: BaseException | None) -> UserError | None:
     Libraries often wrap such an error in one of their own, so its causes are examined too.
 
     Returns:
-        An error with one line for the user; None if the error has another meaning.
+        An error with one line for the user; None if the machine is not the cause.
     """
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None

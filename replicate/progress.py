@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from typing import Protocol
 
 INTERVAL = 15.0  # seconds between plain lines
-after: float | None = None  # seconds of the work after this one, such as later stages
+after: float | None = None  # expected seconds of work that follows, such as later stages
 
 
 class Advance(Protocol):
-    """Reports that `steps` more steps are done, with a note on the last one."""
+    """Reports that `steps` more steps are done, with a note that is shown beside the progress."""
 
     def __call__(self, steps: int = 1, note: str = "") -> None: ...
 
 
 def silent(steps: int = 1, note: str = "") -> None:
-    """Does nothing: the `Advance` of work whose progress is not shown."""
+    """Does nothing; it is the `Advance` of work whose progress is not shown."""
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def _bar(label: str, total: int) -> Iterator[Advance]:
 
 
 def _notebook_cell() -> Callable[[str], None] | None:
-    """Returns a function that replaces the line below a notebook cell; None elsewhere."""
+    """Returns a function that replaces the line below a notebook cell; None outside a notebook."""
     from importlib import import_module
 
     shell = import_module("IPython").get_ipython() if "IPython" in sys.modules else None

@@ -1,9 +1,12 @@
-"""Seeds by name: a study has one seed, and every other seed is derived from it."""
+"""Derives every seed from the one seed of a study and from names, such as a shuffle's number."""
 
 import hashlib
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """Returns a seed in [0, 2⁶³) for what the names name; other names give independent seeds."""
+    """Returns a seed in [0, 2⁶³) that depends on `seed` and `names` alone.
+
+    Different names give independent seeds.
+    """
     digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -1,4 +1,4 @@
-"""Computes diagnostics of chains: effective draws, split R-hat, drift and locality, with advice.
+"""Computes diagnostics of chains (effective draws, split R-hat, drift, locality) and gives advice.
 
 ESS and split R-hat are those of Vehtari et al. 2021 (arXiv 1903.08008), computed by ArviZ. All
 functions are pure. Axes: N chains, C chains that did not diverge, T steps with burn-in, D draws
@@ -21,7 +21,7 @@ ENOUGH = 100  # effective draws; with these, the standard error is known to abou
 def ess(draws_CxD: Array) -> float:
     """Returns the effective number of draws for the mean over all chains.
 
-    It is NaN if there is no chain, or if there are fewer than four draws.
+    It is NaN if there is no chain, if there are fewer than four draws, or if all draws are equal.
     """
     return _measured(az.ess, draws_CxD, method="mean")
 
@@ -34,13 +34,14 @@ def rhat(draws_CxD: Array) -> float:
 def drift(draws_CxD: Array) -> tuple[float, float]:
     """Tests whether the mean changes from the first to the second half of the draws.
 
-    This is Welch's t test with effective numbers of draws as sample sizes (after Geweke 1992). A
-    half of the draws is too short to measure its effective number. So the mean of each half is
-    subtracted from it, the ESS of both together is computed, and each half gets half of this ESS.
+    This is Student's two-sample t test with effective numbers of draws as sample sizes (after
+    Geweke 1992). One half is too short for its effective number to be measured. So each half is
+    centred at its own mean, the ESS of both halves together is computed, and each half is assumed
+    to have one half of this ESS.
 
     Returns:
         The change and its p value. Both are NaN if there is no chain or if there are fewer than
-        eight draws.
+        eight draws. The p value is also NaN if the draws of neither half vary.
     """
     chains, draws = draws_CxD.shape
     if chains == 0 or draws < 8:
@@ -58,7 +59,7 @@ def drift(draws_CxD: Array) -> tuple[float, float]:
 def relaxation(loss_T: Array) -> float:
     """Returns the time constant τ (steps) of a mean trace that starts at w*.
 
-    Least squares fits loss = plateau − rise·exp(−t/τ). The result is NaN if no such curve fits.
+    Least squares fits loss = plateau − rise·exp(−t/τ). τ is NaN if the fit fails or gives τ ≤ 0.
     """
     plateau = loss_T[-len(loss_T) // 4 :].mean()
     start = plateau, plateau - loss_T[0], len(loss_T) / 5
@@ -77,8 +78,8 @@ def relaxation(loss_T: Array) -> float:
 def escape(loss_NxT: Array, burn_in: int, loss: float, guess: float) -> float:
     """Measures how far the chains have left the neighbourhood of w*.
 
-    λ̂/nβ is how far the chains' mean loss is above the loss at w*. If the mean loss comes close to
-    that of guessing, λ̂ says more about the text than about the model.
+    λ̂/nβ is the chains' mean loss minus the loss at w*. If the mean loss comes close to that of
+    guessing, λ̂ says more about the text than about the model.
 
     Args:
         loss_NxT: the minibatch losses (nats), NaN where a chain diverged.
@@ -87,7 +88,7 @@ def escape(loss_NxT: Array, burn_in: int, loss: float, guess: float) -> float:
         guess: the loss of guessing, which a model that knows nothing has (nats).
 
     Returns:
-        The rise as a share of the rise from `loss` to `guess`; NaN if all chains diverged.
+        The share (mean loss − `loss`)/(`guess` − `loss`); NaN if all chains diverged.
     """
     alive = loss_NxT[np.isfinite(loss_NxT).all(axis=1), burn_in:]
     return float((alive.mean() - loss) / (guess - loss)) if len(alive) else float("nan")
@@ -110,7 +111,7 @@ def advise(
     Args:
         loss_NxT: minibatch losses (nats), NaN where a chain diverged.
         burn_in: the number of steps before the first draw.
-        values_CxD: the draws of λ̂ of the chains that did not diverge.
+        values_CxD: the contribution of each draw to λ̂, of the chains that did not diverge.
         interval: the 95 % interval of λ̂.
         escaped: what `escape` returns.
         rhat_limit: the largest R-hat of healthy chains.

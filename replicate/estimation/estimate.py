@@ -47,7 +47,7 @@ class Estimate:
 
     @cached_property
     def result(self) -> estimators.Result:
-        """λ̂, its errors and the diagnostics of its chains."""
+        """λ̂, its errors, and the diagnostics of the chains."""
         return estimators.summarise(self.values)
 
     @property
@@ -118,7 +118,10 @@ class Estimate:
         )
 
     def to_json(self) -> str:
-        """Returns the estimate, its advice and the attributes of the trace as JSON."""
+        """Returns the estimate, its advice and the attributes of the trace as JSON.
+
+        A number that is unknown, such as the error of a single chain, is written as NaN.
+        """
         result = asdict(self.result) | {"shuffles": self.result.shuffles.tolist()}
         found = result | {"advice": self.advice, "made_by": self.trace.attrs}
         return json.dumps(found, indent=1, ensure_ascii=False)

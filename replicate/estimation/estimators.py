@@ -9,11 +9,12 @@ An estimator that leaves out anything else says so below.
               the pooled draws gives c.
 `paired`      the same with c = 1 (common random numbers).
 `plain`       the same with c = 0.
-`devinterp`   L(w*) is the mean of the first 32 minibatch losses at w* of all chains. All steps are
-              averaged, burn-in included.
-`published`   the estimator of the study of 2023. L(w*) is the loss of one minibatch, that of the
-              first draw of chain 0, after burn-in. Each chain is clipped at its own quantile. The
-              factor is n/ln n, whatever nβ the chain had. Only shuffles with λ̂ > 0 are averaged.
+`devinterp`   L(w*) is the mean, over all chains, of the losses of a chain's first 32 minibatches at
+              w*. All steps are averaged, burn-in included.
+`published`   the estimator of the study of 2023. L(w*) is the loss of one minibatch: the first
+              draw of chain 0 after the burn-in. The losses of each chain are clipped at a quantile
+              of its own losses. The factor is n/ln n, whatever nβ the chain had. Only shuffles with
+              λ̂ > 0 are averaged.
 
 The control variate removes the share ρ² of the variance of the draws, where ρ is the correlation of
 L_t(B_t) with L₀(B_t). This is nearly all of it while a chain is close to w*, and little when it has
@@ -53,8 +54,8 @@ class Result:
         rhat: split R-hat over all chains.
         drift: change of λ̂ from the first to the second half of the draws.
         drift_p: p value of that change.
-        evaluations: number of gradient evaluations that would reduce the standard error to 1 % of
-            λ̂ with the same configuration.
+        evaluations: number of steps, over all chains, that would reduce the standard error to 1 %
+            of λ̂ with the same configuration. Each step evaluates one minibatch gradient.
         chains: number of chains, diverged ones included.
         diverged_chains: number of chains that diverged.
     """
@@ -74,7 +75,10 @@ class Result:
 
 
 def coefficient(trace: xr.Dataset, baseline: float) -> float:
-    """Returns c of the control variate: the least-squares slope of L_t(B_t) on L₀(B_t)."""
+    """Returns c of the control variate: the least-squares slope of L_t(B_t) on L₀(B_t).
+
+    It is 0 if L₀(B_t) does not vary, or if all chains diverged.
+    """
     draws = _draws(trace)
     y, x = draws.loss.values.ravel() - baseline, draws.init_loss.values.ravel() - baseline
     known = np.isfinite(y)
@@ -85,7 +89,7 @@ def coefficient(trace: xr.Dataset, baseline: float) -> float:
 def explained(trace: xr.Dataset, baseline: float) -> float:
     """Returns ρ², the share of the draws' variance that the fitted control variate removes.
 
-    It is NaN if the draws do not vary.
+    It is NaN if the draws do not vary. `baseline` is L̄₀ (nats per label).
     """
     plain, fitted = (float(controlled(trace, 1.0, baseline, c).var()) for c in (0.0, None))
     return 1 - fitted / plain if plain > 0 else float("nan")
@@ -111,7 +115,10 @@ def controlled(
 
 
 def devinterp(trace: xr.Dataset, nbeta: float) -> xr.DataArray:
-    """Returns nβ·(L_t − initial loss) of every step, as `devinterp.slt.llc.compute_llc` does."""
+    """Returns nβ·(L_t − L(w*)) of every step (shuffle, chain, draw), burn-in included.
+
+    L(w*) is that of `devinterp.slt.llc.compute_llc`, described above.
+    """
     steps = trace.where(~trace.diverged)
     return nbeta * (steps.loss - float(steps.init_loss.isel(draw=slice(0, INIT_BATCHES)).mean()))
 
@@ -123,6 +130,9 @@ def published(trace: xr.Dataset, examples: int, quantile: float = CLIP_QUANTILE)
         trace: what `sampling.sample` returned.
         examples: n, the number of texts.
         quantile: the quantile of a chain's losses at which they are clipped.
+
+    Returns:
+        The contribution of each draw to λ̂ (shuffle, chain, draw).
     """
     draws = _draws(trace).loss
     baseline = draws.isel(chain=0, draw=0, drop=True)
@@ -132,9 +142,10 @@ def published(trace: xr.Dataset, examples: int, quantile: float = CLIP_QUANTILE)
 def clipping(
     trace: xr.Dataset, nbeta: float, baseline: float, quantile: float = CLIP_QUANTILE
 ) -> Array:
-    """Returns by how much clipping each chain's losses would change λ̂ of each shuffle (S,).
+    """Returns the relative change of each shuffle's λ̂ (S,) if its chains' losses were clipped.
 
-    The change is relative to λ̂. It is NaN for a shuffle with a chain that diverged.
+    The arguments are those of `controlled` and `published`. The change is NaN for a shuffle with a
+    chain that diverged.
     """
     draws, dims = _draws(trace).loss, ("chain", "draw")
     change = (_clipped(draws, quantile) - draws).mean(dims, skipna=False)
@@ -227,8 +238,10 @@ def estimates(
 
 
 def still(trace: xr.Dataset) -> bool:
-    """Returns whether the chains did not leave w*: rounding explains how their losses differ from
-    those of the same minibatches at w*.
+    """Returns whether the chains did not leave w*.
+
+    This is so if the median difference between a draw's loss and the loss of the same minibatch at
+    w* is not larger than rounding explains.
     """
     draws, dtype = _draws(trace), trace.attrs.get("task", {}).get("compute_dtype")
     rounding = 1e-3 if dtype == "bfloat16" else 1e-6  # relative, of a minibatch's loss
@@ -237,9 +250,10 @@ def still(trace: xr.Dataset) -> bool:
 
 
 def running(values: xr.DataArray) -> tuple[Array, Array]:
-    """Returns λ̂ from all draws up to each one, and its standard error, both (draw,).
+    """Returns λ̂ from all draws up to each draw, and its standard error, both (draw,).
 
-    The standard error is that of the mean of the shuffles; NaN if there is one shuffle.
+    `values` is what `controlled` returns. The standard error is that of the mean of the shuffles;
+    it is NaN if there is one shuffle.
     """
     shuffles, draws = values.sizes["shuffle"], values.sizes["draw"]
     mean_SxD = values.mean("chain").values.cumsum(axis=1) / np.arange(1, draws + 1)
@@ -249,7 +263,7 @@ def running(values: xr.DataArray) -> tuple[Array, Array]:
 
 
 def _draws(trace: xr.Dataset) -> xr.Dataset:
-    """Leaves burn-in out and replaces the values of diverged chains by NaN."""
+    """Leaves the burn-in out and replaces the values of diverged chains by NaN."""
     return trace.where(~trace.diverged).sel(draw=slice(0, None))
 
 

@@ -4,8 +4,10 @@ Shuffles are blocks in the statistical sense: all models of a family use the sam
 difference is computed within a shuffle and then averaged. Intervals over three to eight shuffles
 are Student's t intervals, because a nominal 95 % percentile bootstrap of three values covers the
 truth only about 75 % of the time. The bootstrap is used for quantities that have many values
-(trials of a search) or no other interval. All functions are pure. Axes: S shuffles, M models, K
-levels of x, B blocks, N and M values.
+(trials of a search) or no other interval.
+
+All functions are pure. `level` is the significance level α, so an interval has confidence 1 − α.
+Axes: S shuffles, M models (in `superiority`, M values), K levels of x, B blocks, N values.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ class Effect:
     Attributes:
         value: the estimate of the effect.
         interval: its interval; None if it is unknown, as with only one value.
-        above: the p value of the test that the effect is above its null value, or None.
-        below: the p value of the test that it is below, or None.
+        above: the p value of the one-sided test for an effect above its null value, or None.
+        below: the p value of the one-sided test for an effect below it, or None.
     """
 
     value: float
@@ -75,8 +77,8 @@ def mean(values_N: Array, level: float, null: float = 0.0) -> Effect:
 def needed(values_N: Array, level: float, null: float = 0.0) -> int | None:
     """Returns how many shuffles are needed so that the t interval does not contain `null`.
 
-    It assumes the mean and the standard deviation of `values_N`, and confidence 1 − `level`. It is
-    None if more than `MOST` would be needed.
+    The shuffles are assumed to have the mean and the standard deviation of `values_N`. The number
+    is None if more than `MOST` would be needed.
     """
     spread, distance = float(np.std(values_N, ddof=1)), abs(float(np.mean(values_N)) - null)
     n = np.arange(2, MOST + 1)
@@ -85,10 +87,10 @@ def needed(values_N: Array, level: float, null: float = 0.0) -> int | None:
 
 
 def page(values_BxK: Array) -> float:
-    """Returns the exact p value of Page's test that the columns rise (Page 1963).
+    """Returns the exact p value of Page's test for a rise of the values from column to column.
 
-    SciPy computes it, but does not accept a single block. For one block, all orders of the columns
-    are enumerated.
+    Each row is a block (Page 1963). SciPy does not accept a single block; for one block, all orders
+    of the columns are enumerated.
     """
     if len(values_BxK) > 1:
         return float(stats.page_trend_test(values_BxK, method="exact").pvalue)

@@ -1,6 +1,6 @@
-"""Computes the baseline: the loss of each example at w*, and the gradient there.
+"""Computes the baseline of a model: the loss of each example at w*, and the gradient at w*.
 
-It also measures by how much steps without noise lower the loss.
+It also measures by how much a step without noise lowers the loss, to tell whether w* is a minimum.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ def examine(
 
     Args:
         task: the task, whose parameters are at w*.
-        gradient_N: the examples whose gradient is computed, in two halves.
+        gradient_N: the indices of the examples whose gradient is computed. The gradient of the
+            first half gives the direction of the steps, which the second half evaluates.
         batch_size: the number of examples in a forward pass.
         gradient_batch: the number of examples in a backward pass.
         advance: reports the examples that are done.
 
     Returns:
-        The label loss of every example at w* (N,) in nats, and the fields of a
-        `replicate.study.records.Baseline` that follow from the model.
+        The label loss of every example at w* (N,) in nats, and the fields of
+        `replicate.study.records.Baseline`, except those that name the model.
 
     Raises:
         UserError: the model cannot read its windows, or a loss is not finite.
@@ -126,10 +127,10 @@ def descent(
     batch_size: int,
     advance: Advance,
 ) -> tuple[float, float]:
-    """Returns the greatest mean fall of the loss after one noise-free step, and its standard error.
+    """Measures by how much one step without noise lowers the loss, at best.
 
-    The step goes along −`direction`. For each value of `PROMISED`, its length is such that a loss
-    linear in the weights would fall by this value. At a minimum no step lowers the loss.
+    One step along −`direction` is tried for each value of `PROMISED`. Its length is such that a
+    loss linear in the weights would fall by this value. At a minimum no step lowers the loss.
 
     Args:
         task: the task, whose parameters are at w* and are restored at the end.
@@ -140,7 +141,7 @@ def descent(
         advance: reports the examples that are done.
 
     Returns:
-        The fall and its standard error, both in nats.
+        The largest mean fall and its standard error, both in nats.
     """
     origins = [parameter.detach().clone() for parameter in task.parameters]
     found = []

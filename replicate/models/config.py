@@ -1,4 +1,4 @@
-"""Configurations of tasks and trainings. This module does not import torch."""
+"""Holds the configurations of tasks and trainings. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from replicate.seeds import derive
 
-MANIFEST = "manifest.json"  # in a model's folder if the weights are elsewhere; it says where
-EVALUATED = 4096  # a training's final losses are means over the first so many windows
-PROMISED = (0.001, 0.003, 0.01, 0.03, 0.1)  # nats by which a step would lower a linear loss
+MANIFEST = "manifest.json"  # the file that a model's folder has instead of weights; it names them
+EVALUATED = 4096  # the number of windows, the first ones, over which final losses are averaged
+PROMISED = (0.001, 0.003, 0.01, 0.03, 0.1)  # nats; see `baseline.descent`
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,20 @@ class TaskConfig:
     """Describes a task: a model, its windows, their formats, and the weights that move.
 
     Attributes:
+        family: the name of the family.
+        model: the name of the model.
         folder: the folder of the model at w*, written by stage `pretrain`.
         windows: the file of the family's windows.
         weights: a format of `loading.load` or of `quantised.FORMATS`.
         compute_dtype: the precision of matrix products, float32 or bfloat16.
         restriction: words of `replicate.models.restrictions`, which name the weights that move.
+        device: 'cuda' if a GPU is required; otherwise a GPU is used if there is one.
+        gradient_checkpointing: whether the backward pass recomputes activations to save memory.
+        gpus_per_model: the number of GPUs over which the model is spread.
         hashes: the SHA-256 of the windows and of the model's files.
         together: the number of chains computed at once, if `stacked` supports the model.
-        left_unquantised: patterns of matrices that may stay unquantised; no result depends on it.
+        left_unquantised: patterns (fnmatch) of the matrices that may stay unquantised. This only
+            permits them, so no result depends on it.
     """
 
     family: str
@@ -65,7 +71,8 @@ class Schedule:
         batch_size: the number of windows in a step.
         warmup: the number of steps over which the rate rises to `lr`.
         check: the number of steps between two checks of the loss.
-        tolerance: the loss is flat if it improves by less between checks (nats per token).
+        tolerance: the loss is flat if it improves by less than this between two checks (nats per
+            token).
         descent: the share of all steps over which the rate falls to zero.
         steps: the largest number of steps.
     """

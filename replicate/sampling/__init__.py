@@ -1,7 +1,8 @@
 """Runs chains of samplers around w* and records their losses.
 
-`sample` runs shuffles × chains of the sampler that a `SamplerConfig` names; `config.SAMPLERS` lists
-the samplers. The parts that need torch are imported when they are first used.
+`sample` runs all chains of a `SamplingConfig` with the sampler that a `SamplerConfig` names;
+`config.SAMPLERS` lists the samplers. The parts that need torch are imported when they are first
+used.
 """
 
 from __future__ import annotations

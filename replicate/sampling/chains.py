@@ -20,7 +20,9 @@ class Chain:
         loss: the loss of the minibatch before the update, nats per label. If the chain diverges,
             its losses are NaN from that step on.
         init_loss: the loss of the same minibatch at w*, nats per label.
-        seconds: the computing time of the step, NaN where the loss is NaN.
+        seconds: the computing time of the step, as a mean over the steps between two copies of the
+            losses from the device. If C chains run side by side, each gets 1/C of the time. It is
+            NaN where the loss is NaN.
     """
 
     loss: NDArray[np.float64]

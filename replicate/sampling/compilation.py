@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from numba import config, njit  # pyright: ignore[reportPrivateImportUsage]
 
-# Numba reuses a compiled kernel as long as the kernel's own file is unchanged, even if a file whose
-# functions it inlines has changed. A hash of all files therefore names the cache's folder.
+# Numba reuses a compiled kernel until the kernel's own file changes, although functions that it
+# inlines from other files may have changed. So the cache's folder is named by a hash of all files.
 _HERE = Path(__file__).parent
 _SOURCES = sha256(b"".join(file.read_bytes() for file in sorted(_HERE.rglob("*.py"))))
 setattr(config, "CACHE_DIR", str(_HERE / "__pycache__" / _SOURCES.hexdigest()[:16]))  # noqa: B010
@@ -36,7 +36,7 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     Without a GPU or without gcc, it returns the function itself.
     """
     if torch.cuda.is_available() and shutil.which("gcc"):
-        # The samplers share this code; isolation gives each its own limit of recompilations.
+        # The samplers share this code. With isolation, each has its own limit of recompilations.
         return torch.compile(function, dynamic=True, isolate_recompiles=True)  # pyright: ignore
     return function
 

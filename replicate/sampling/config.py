@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 SAMPLERS = {"sgld": "SGLD", "sgnht": "SGNHT", "rmsprop": "RMSpropSGLD"}
-"""Maps each sampler's name, a module in `replicate.sampling.samplers`, to its class."""
+"""Maps each sampler's name, which is a module of `replicate.sampling.samplers`, to the name of its
+class."""
 
 Implementation = Literal["replicate", "devinterp"]
 
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """Holds the hyperparameters of a sampler. Each sampler's module lists those that it uses.
+    """Holds the hyperparameters of a sampler, which uses `lr` and those in its class's `knobs`.
 
     Attributes:
         sampler: the sampler's name in `SAMPLERS`.
@@ -73,6 +74,9 @@ class SamplingConfig:
         return self.burn_in + self.draws
 
     def pieces(self) -> list[list[tuple[int, int]]]:
-        """Returns the chains, as (shuffle, chain), split into pieces that can run independently."""
+        """Returns the chains, as (shuffle, chain), split into pieces that can run independently.
+
+        With `restart` a piece is one chain, otherwise it is all chains of a shuffle.
+        """
         shuffles = [[(s, c) for c in range(self.chains)] for s in range(self.shuffles)]
         return [[key] for keys in shuffles for key in keys] if self.restart else shuffles

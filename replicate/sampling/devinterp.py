@@ -1,8 +1,8 @@
 """Gives the samplers of devinterp 2.0.1 the interface of this package.
 
-They are the reference for this package's SGLD and SGNHT, and can replace them. SGLD is
-`SGMCMC.sgld`. SGNHT is `devinterp.optim.SGNHT`, which is deprecated but correct: in version 2.0.1,
-`SGMCMC.sgnht` never updates its momentum.
+They are the reference for this package's SGLD and SGNHT, and can replace them. For SGLD,
+`SGMCMC.sgld` is used. For SGNHT, it is `devinterp.optim.SGNHT`, which is deprecated but correct: in
+version 2.0.1, `SGMCMC.sgnht` never updates its momentum.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def optimizer(
         ValueError: SGNHT has no diffusion factor.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # warnings: SGNHT is deprecated, nβ is 1, σ is not 1
+        # devinterp warns that SGNHT is deprecated, that nβ is 1, or that σ is not 1
+        warnings.simplefilter("ignore")
         if config.sampler == "sgnht":
             if config.diffusion is None:
                 raise ValueError("SGNHT needs a diffusion factor")

@@ -1,8 +1,8 @@
-"""Runs shuffles × chains of a sampler around w* and records the losses of the minibatches.
+"""Runs the chains of a sampler around w* and records the losses of their minibatches.
 
-The chains of a shuffle use consecutive parts of its order of the examples, and start again at the
-first example when the order is used up. Each chain has its own noise. A step records the loss of
-its minibatch before the update, so the first loss of a chain that starts at w* is a loss at w*.
+A shuffle is a random order of the examples. Its chains use consecutive parts of this order, and
+start again at its first example when it is used up. Each chain has its own noise. A step records
+the loss of its minibatch before the update, so a chain's first loss is a loss where it starts.
 
 Chains run one after the other on the same parameters, with w* stored once, or side by side
 (`run_together`). A chain's batches are copied to the device before it starts. Its losses are copied
@@ -73,7 +73,7 @@ def run_pieces(
 
     Args:
         together: the number of chains to run side by side, which changes results only by rounding.
-            It is 1 without `task.stacked`, without `sampling.restart`, or with devinterp.
+            Without `task.stacked` or `sampling.restart`, or with devinterp, 1 is used instead.
 
     The other arguments and the result are those of `run_piece`.
     """
@@ -249,9 +249,9 @@ def run_chains(
         advance: is told how many more steps are done.
 
     Returns:
-        The mean losses of each step before its update (T, C), and the seconds of each step (T,).
-        The run stops at the end of the chunk in which all chains have diverged; the rows after it
-        are NaN.
+        The mean losses of each step before its update (T, C), and the seconds of each step (T,), a
+        mean over its chunk of `CHUNK` steps. The run stops after a chunk in which every chain has a
+        loss that is not finite; the rows after it are NaN.
     """
     steps, count = batches_TxCxB.shape[:2]
     losses_TxC, seconds_T = np.full((steps, count), np.nan), np.full(steps, np.nan)
@@ -280,8 +280,8 @@ def accumulate_gradients(
 ) -> Tensor:
     """Computes the mean losses of C batches and their gradients, one microbatch at a time.
 
-    The samplers move each parameter during the backward pass of the last microbatch, as soon as
-    its gradient is complete.
+    A sampler moves each parameter during the backward pass of the last microbatch, as soon as its
+    gradient is complete. Samplers that need all gradients at once move them in `step` instead.
 
     Returns:
         The mean losses, (C,) float64, on the batches' device.

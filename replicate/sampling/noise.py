@@ -10,8 +10,8 @@ block.
 
 `normals` is for CPUs: it is inlined into the samplers' loop and needs memory for one block only.
 `normal` gives the same numbers in torch, for GPUs, up to rounding. The radius is computed from a
-uniform number of 24 bits, so no number exceeds 5.9 in size. Of exact normal numbers, one in 2·10⁸
-does.
+uniform number of 24 bits, so no number exceeds 5.9 in size. About four in 10⁹ exact normal numbers
+do.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def words(lane, block, step, tensor, seed):
 
 @inlined
 def normals(x, bits, seed, step, tensor, block, size):
-    """Fills x, (4, LANES) float32, with the first `size` normal numbers of a block, or more.
+    """Fills x, (4, LANES) float32, with at least the first `size` normal numbers of a block.
 
-    `bits` must be x viewed as int32.
+    `bits` must be x viewed as int32. The other arguments identify the numbers.
     """
     lanes = min(LANES, size)
     for i in range(lanes):
@@ -80,7 +80,7 @@ def normals(x, bits, seed, step, tensor, block, size):
             half = single(0.5) * f * f
             log_u = f - (half - s * (half + series)) + single(exponent) * single(0.69314718056)
             radius = math.sqrt(single(-2) * log_u)
-            if turn & int32(1):  # the angle below is only in (−π/2, π/2)
+            if turn & int32(1):  # the angle below is in (−π/2, π/2); this bit adds the other half
                 radius = -radius
             t = single(turn) * single(2.0**-32)
             z = t * t
@@ -127,9 +127,9 @@ def normal(size: int, place: Tensor) -> Tensor:
 
 
 def placed(seed: int, step: int, tensor: int, device: torch.device | str = "cpu") -> Tensor:
-    """Returns the position of a tensor's noise, (4,) int64.
+    """Returns the arguments of a tensor's noise as one tensor, (4,) int64.
 
-    It holds the low and the high half of the seed, the step, and the number of the tensor.
+    They are the low and the high half of the seed, the step, and the tensor's index in the task.
     """
     return torch.tensor([seed & MASK, seed >> 32, step, tensor], device=device)
 
@@ -144,6 +144,9 @@ def philox(
     Args:
         counter: lane, block, step and tensor.
         key: the low and the high half of the seed.
+
+    Returns:
+        The four words of each counter.
     """
     (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(ROUNDS):

@@ -1,4 +1,6 @@
-"""Converts the formats of weights and anchors: floats, bfloat16, and 4 bits for anchors only.
+"""Converts the formats of weights and anchors (w*).
+
+Weights and anchors are floats (float32 or float64) or bfloat16; an anchor can also be in 4 bits.
 
 Weights in bfloat16 take half the memory of float32. Most steps are smaller than half the distance Δ
 between two neighbouring numbers, so rounding to the nearest one would undo them. Stochastic
@@ -27,8 +29,8 @@ from torch import Tensor
 
 from replicate.sampling.noise import BLOCK, MASK, philox, words
 
-HALF = BLOCK // 8  # counters that round one block; each gives eight 16-bit numbers
-ROUNDING = 1 << 31  # added to the number of the tensor, so that rounding and noise differ
+HALF = BLOCK // 8  # number of counters for the rounding of a block: each gives eight 16-bit numbers
+ROUNDING = 1 << 31  # is added to the tensor's index, so that rounding and noise differ
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def per_scale(anchor: Anchor) -> int:
 
 
 def unpack(anchor: tuple[Tensor, ...], size: int, per_scale: int, dtype: torch.dtype) -> Tensor:
-    """Returns an anchor's values rounded to `dtype`, (size,) float32 or float64.
+    """Returns an anchor's values, (size,), in the dtype in which steps are computed.
+
+    Values in 4 bits are first rounded to `dtype`.
 
     Args:
         anchor: what `stored` returns.
@@ -198,8 +202,8 @@ def round_into(
 ) -> None:
     """Stores a block's values, with stochastic rounding if the weights are bfloat16.
 
-    If the weights are floats, it does nothing: the caller has already changed them in place. Only
-    numba can call it.
+    If the weights are floats, this does nothing, because the caller has already changed them in
+    place. Only numba can call it.
     """
 
 

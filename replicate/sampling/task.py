@@ -1,4 +1,4 @@
-"""Defines a task: a loss, and the weights that chains move."""
+"""Defines a task, which is a loss and the weights that chains move."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from replicate.sampling.storage import NF4, Anchor
 
-Loss = Callable[[Tensor], Tensor]
+Loss = Callable[[Tensor], Tensor]  # see `Task.loss`
 StackedLoss = Callable[[Sequence[Tensor], Tensor], Tensor]  # see `Task.stacked`
 
 
@@ -23,7 +23,7 @@ class Task:
         parameters: the tensors that chains move.
         masks: for each parameter, a tensor of its shape that is 0 where a weight must not move, or
             None.
-        anchors: for each parameter, its w* in 4 bits, or None if w* has to be copied.
+        anchors: for each parameter, its w* in 4 bits, or None if a copy of the parameter is used.
         stacked: takes the parameters of C chains, each (C, …), and indices (C, B), and returns the
             losses (C, B) that `loss` would return for one chain after the other; None if the loss
             can be computed for one chain only.

@@ -74,21 +74,24 @@ class Sampler:
         self.noise_step = 0  # the step number in the noise's counter
         self.memory: list[Tensor | None] = [None] * len(self.parameters)
         self.squares: dict[int, float | Tensor] = {}  # ΣΔ² of each moved parameter
-        self._arrays: dict[int, tuple[Any, ...]] = {}  # of the parameters that moved before
+        self._arrays: dict[int, tuple[Any, ...]] = {}  # what `_flat` returns, by parameter
         self._places: dict[int, Tensor] = {}
         self._numbers: dict[torch.device, tuple[tuple[float, ...], Tensor]] = {}
         self.begin()
 
     def begin(self) -> None:
-        """Initialises what a subclass needs in addition."""
+        """Initialises the state that a subclass adds; it is called at the end of `__init__`."""
 
     def coefficients(self) -> tuple[float, ...]:
-        """Returns the equation's coefficients; NumPy float32 ones stay float32 on CPUs."""
+        """Returns the equation's coefficients.
+
+        On CPUs they are converted to the dtype of the step, except NumPy float32 numbers.
+        """
         raise NotImplementedError
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Makes every backward pass in this context move the parameters."""
+        """Makes the last backward pass of each step in this context move the parameters."""
         hooks = [
             p.register_post_accumulate_grad_hook(partial(self.on_gradient, index))
             for index, p in enumerate(self.parameters)
@@ -143,7 +146,7 @@ class Sampler:
             self.squares[index] = float(squares.sum())
 
     def _flat(self, index: int) -> tuple[Any, ...]:
-        """Returns what the compiled loop reads and writes in every step of a parameter."""
+        """Returns the arrays of a parameter that every step of the compiled loop uses again."""
         w, memory, mask = self.parameters[index], self.memory[index], self.masks[index]
         return (
             np.float64 if w.dtype == torch.float64 else np.float32,
@@ -184,7 +187,7 @@ class Sampler:
         return self._places[index]
 
     def _on_device(self, device: torch.device, numbers: tuple[float, ...]) -> Tensor:
-        """Returns numbers as a tensor, so that other numbers do not need another kernel."""
+        """Returns numbers as a tensor, so that torch compiles no new kernel for new values."""
         if device not in self._numbers or self._numbers[device][0] != numbers:
             on_device = torch.tensor(numbers, dtype=torch.float64, device=device)
             self._numbers[device] = numbers, on_device

@@ -4,7 +4,7 @@
     w ← w − (ε/2)·G⊙[nβ·∇L_B(w) + γ·(w − w*) + μ·w] + σ·√(ε·G)⊙N(0, I),    G = 2m/(√v + m)
 
     v    running mean of the squared minibatch gradients
-    m    median of √v over the weights
+    m    median of √v over the weights that have had a gradient (v > 0)
 
 The other symbols are those of SGLD. Hitchcock & Hoogland (2025, arXiv 2507.21449) found that among
 several samplers this one represents the local posterior best.
@@ -37,7 +37,7 @@ MEDIAN_OF = 2**20  # the median uses about this many evenly spaced weights
 
 
 class RMSpropSGLD(SGLD):
-    """Samples the same posterior as SGLD.
+    """Samples the same posterior as SGLD, with steps that are scaled by G.
 
     During the burn-in, all gradients of a step stay in memory until the last one is complete,
     because the median is over all of them.

@@ -30,7 +30,7 @@ def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
 
     The loop takes views of w, the gradient and the anchor (see `storage.flat`); the memory, (n,)
     floats or None; the mask, (n,) floats or empty; a float64 array for each block's ΣΔ²; the seed,
-    the step and the tensor's number; the box; the equation's coefficients; the range of blocks.
+    the step and the tensor's index; the box; the equation's coefficients; the range of blocks.
     """
 
     @compiled
@@ -79,7 +79,11 @@ def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
 
 @cache
 def torch_step(equation: Equation, has_momentum: bool) -> Callable[..., Tensor | None]:
-    """Returns the same step in torch, for any device and dtype, to be compiled for GPUs."""
+    """Returns the same step in torch, for any device and dtype, to be compiled for GPUs.
+
+    Its argument `numbers` holds the box and the coefficients. It returns ΣΔ², or None if the
+    equation has no momentum.
+    """
 
     def step(
         w: Tensor,
