@@ -1,10 +1,10 @@
 """Reads a corpus of texts from a file or a folder.
 
-Texts are read exactly as they are written. A row without text, or with more or fewer fields than
-the first row, is an error. `datasets` reads Parquet, the format of the hub, whose columns have a
-type. In JSON and CSV, it would change texts such as 3 or 2020-01-01 and fill short rows. These
-formats are therefore read by pyarrow, which is told that the column is text. No other column is
-looked at.
+Texts are read exactly as they are written. A row without text is an error, and so is a row of CSV
+with more or fewer fields than the first. `datasets` reads Parquet, the format of the hub, in which
+each column has a type. In JSON and CSV, `datasets` would change texts such as 3 or 2020-01-01 and
+fill short rows. These formats are therefore read by pyarrow, which is told that the column is text.
+Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".txt": _read_txt}
 
 
 def _unpacked(path: Path) -> bytes:
-    """Returns the bytes of a file of text, whether it is gzipped or not.
+    """Returns the bytes of a text file, decompressed if it is gzipped.
 
     Raises:
         UserError: the text is UTF-16 or UTF-32.
@@ -102,7 +102,7 @@ def read(path: Path, column: str = "text") -> list[str]:
     Args:
         path: a jsonl, csv (both may be gzipped) or parquet file; a txt file, which is one text; or
             the unpacked folder `aclImdb`.
-        column: the name of the column that holds the texts; a txt file and a folder have none.
+        column: the name of the column that holds the texts; unused for a txt file or a folder.
 
     Returns:
         One text for each row of the file, or for each review of the folder.
@@ -151,11 +151,12 @@ def read_tree(path: Path) -> list[str]:
     """Reads one split of the IMDB archive (Maas et al. 2011).
 
     Args:
-        path: the folder `aclImdb`, or a split in it, such as `train`. Of `aclImdb`, the split
-            `train` is read; if there is only `test`, that is read, and a line says so.
+        path: the folder `aclImdb`, or a split in it, such as `train`. If it is `aclImdb`, its split
+            `train` is read. If there is no `train`, `test` is read, and a line on standard error
+            says so.
 
     Returns:
-        The texts of `neg/ID_RATING.txt`, then those of `pos`, both in order of ID.
+        The texts of the files `neg/ID_RATING.txt`, then those of `pos`, both in order of ID.
 
     Raises:
         UserError: the folder has no such files, or a review is empty or cannot be read.

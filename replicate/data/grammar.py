@@ -1,19 +1,21 @@
-"""The built-in corpus: English-like film reviews from a probabilistic grammar of known entropy.
+"""Writes the built-in corpus: English-like film reviews from a grammar of known entropy.
 
-The grammar is *unifilar*: its state is a function of the text so far, and no option of a choice is,
-word by word, the beginning of another. So the probability of a text is the product of its choices'
-probabilities, with no hidden state to sum over. The mean of −ln p per token is the *entropy floor*
-(Shannon 1948, section 7), the lowest loss that a language model can reach on this text.
+The grammar is probabilistic. It writes a review as a series of choices between texts (options). It
+is *unifilar*: its state is a function of the text so far, and no option of a choice begins with all
+the words of another. So the probability of a text is the product of its choices' probabilities,
+with no hidden state to sum over. The mean of −ln p per token is the *entropy floor* (Shannon 1948,
+section 7), the lowest loss that a language model can reach on this text.
 
 Three properties make the text hard to predict for models whose sizes differ by a factor of 30:
 facts of Zipfian frequency (each of 240 actors has a usual role, each of 60 directors a usual place,
 each role its usual verbs), word pairs (each noun has its own usual adjectives of praise and blame),
 and long-range structure (genre, verdict, cast, and number agreement across nested clauses).
 
-Whether a review is short is decided before its first word, and all other reviews have at least
-`LONG[0]` words. So if windows are made of reviews of at least n tokens, with n within `EXACT`, all
-short reviews are dropped, whatever they say, and the floor stays exact. Weights are integers and
-`random.Random.random` is the only source of randomness, so every machine writes the same bytes.
+Whether a review is short is decided before its first word. Short reviews have fewer than `EXACT[0]`
+tokens, and all others at least `LONG[0]` words. So if windows are made of reviews of at least n
+tokens, with n within `EXACT`, exactly the short reviews are dropped, whatever they say, and the
+floor stays exact. Weights are integers and `random.Random.random` is the only source of randomness,
+so every machine writes the same bytes.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from random import Random
 import yaml
 
 SHORT = 0.15  # the share of reviews of one sentence
-LONG = (90, 180)  # each other review has at least n words, n uniform in this range
-EXACT = (40, LONG[0])  # window lengths, in tokens, for which the floor is exact
+LONG = (90, 180)  # any other review ends with the sentence that reaches n words; n is in this range
+EXACT = (40, LONG[0])  # the shortest and the longest windows (tokens) whose floor is exact
 
 
 def split(words: str) -> tuple[str, ...]:
@@ -52,7 +54,7 @@ SURNAMES = tuple(
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A distribution over texts, given by their integer weights and the running sums of these."""
+    """Holds a distribution over texts: their integer weights, and the running sums of these."""
 
     options: tuple[str, ...]
     weights: tuple[int, ...]
@@ -71,7 +73,7 @@ def table(*weighted: tuple[str, int]) -> Table:
 
 @cache
 def ranked(words: tuple[str, ...], *key: str) -> tuple[str, ...]:
-    """Shuffles words (Fisher–Yates); `key` alone decides the permutation."""
+    """Returns shuffled words (Fisher–Yates); `key` and their number decide the permutation."""
     random, order = Random("/".join(key)).random, list(words)
     for i in range(len(order) - 1, 0, -1):
         j = int(random() * (i + 1))
@@ -138,7 +140,7 @@ class Writer:
         self.words = 0
 
     def say(self, *parts: str | Table) -> str:
-        """Writes fixed texts and words drawn from tables; returns the last of them."""
+        """Writes fixed texts and texts drawn from tables; returns the last without its space."""
         text = ""
         for part in parts:
             options = table((part, 1)) if isinstance(part, str) else part
@@ -165,7 +167,7 @@ class Writer:
         return self.choices
 
     def member(self, before: str) -> None:
-        """Adds an actor to the cast, with the name's role and pronoun."""
+        """Writes an actor and the actor's role, and adds them to the cast with the pronoun."""
         actor = self.say(before, zipf(ACTORS, self.genre))
         role = self.say(" as the", mostly(ROLES, ranked(ROLES, actor)[0]))
         first, last = actor.split()
@@ -205,7 +207,7 @@ class Writer:
         self.end(praise)
 
     def verb(self, verb: str, depth: int = 0) -> None:
-        """Writes the verb of a noun, after up to three nested relative clauses."""
+        """Writes up to three nested relative clauses after a noun, and then the noun's verb."""
         if self.say(table((verb, 3), (" that", 2)) if depth < 3 else table((verb, 1))) != "that":
             return
         role, _ = self.cast[self.say(either(*self.cast))]
@@ -222,7 +224,7 @@ class Writer:
 
 
 def reviews(seed: int, count: int) -> Iterator[list[Choice]]:
-    """Yields the choices of `count` reviews; the seed and its number determine each review."""
+    """Yields the choices of `count` reviews; a review depends on the seed and its number alone."""
     for number in range(count):
         yield Writer(Random(f"{seed}/{number}")).review()
 
@@ -235,9 +237,10 @@ def text(choices: Sequence[Choice]) -> str:
 class Floor:
     """Computes −ln p of each token of a review under the grammar.
 
-    The tokenizer must never join two options into one token. The probability of a token is computed
-    over all options that have the same tokens before it. If a longer option begins with all tokens
-    of this one, the surprisal that the option ends is added to that of the next token.
+    `encode` returns the token ids of a text; it must never join two options into one token. The
+    probability of a token is computed over all options that have the same tokens before it. If a
+    longer option begins with all tokens of the option taken, it is also a surprise that the option
+    ends here. This surprisal is added to that of the next token.
     """
 
     def __init__(self, encode: Callable[[str], Sequence[int]]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from replicate.errors import UserError
 
 AGAIN = "delete it and run the stage that writes it again"
-DIGITS = 6  # the significant digits of each number that is written
+DIGITS = 6  # the number of significant digits of each float that is written
 
 
 def finite(value: Any) -> Any:

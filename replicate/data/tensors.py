@@ -19,7 +19,7 @@ from replicate.errors import UserError
 def save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes arrays by name, with their hash.
 
-    An interrupted write leaves no file at `path`, because safetensors renames a finished file.
+    An interrupted write leaves `path` as it was, because safetensors renames a finished file.
     """
     save_file(dict(arrays), path, metadata={"sha256": fingerprint(arrays)})
 

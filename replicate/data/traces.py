@@ -21,6 +21,8 @@ from replicate.errors import UserError
 def save(trace: xr.Dataset, path: Path) -> None:
     """Writes a trace without its variable `seconds`, and replaces what is at `path`.
 
+    If the write is interrupted, the store is incomplete, and `load` refuses it.
+
     Args:
         trace: a trace that `sampling.sample` returned, with attributes.
         path: the folder of the Zarr store.

@@ -1,4 +1,4 @@
-"""Windows of tokens: L − 1 tokens of context, and the last token as the label."""
+"""Makes windows of L tokens: the first L − 1 are context, and the last is the label."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of one family.
+    """Holds the windows of one family.
 
     Attributes:
         tokens_NxL: token ids.
-        review_N: the number of the review that each window is from.
+        review_N: the index of the review that each window is from.
         padded_N: whether the label of each window is padding.
         floor_NxL: −ln p (nats) of each token under the process that wrote the text; None if that is
             unknown.
-        statistics: the numbers of reviews used and dropped, of padded labels, and of tokens.
+        statistics: counts: all reviews, those kept and dropped, padded labels, and the tokens of
+            all reviews; also the sizes of the vocabulary and of a window.
     """
 
     tokens_NxL: NDArray[np.int32]
@@ -67,8 +68,9 @@ def select(
         tokenizer: the tokenizer of the family.
         length: L, the number of tokens in a window, including the label.
         characters: if None, a review is long enough with L tokens. If given, the rule of the 2023
-            study applies: a review is long enough if it has more characters than this. If it has
-            fewer than L tokens, end-of-text tokens are appended, so that a label can be padding.
+            study applies: a review is long enough if it has more characters than this. If such a
+            review has fewer than L tokens, padding is appended, so that its label is padding. The
+            padding is the end-of-text token, or token 0 if the tokenizer has none.
 
     Returns:
         The windows, in the order of the reviews; `floor_NxL` is None.
@@ -151,7 +153,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
     """Reads a tokenizer.
 
     Args:
-        path: `tokenizer.json`, or a folder that has this file or `vocab.json` and `merges.txt`.
+        path: a file such as `tokenizer.json`, or a folder with either `tokenizer.json` or both
+            `vocab.json` and `merges.txt`.
 
     Raises:
         UserError: the tokenizer is missing or damaged.

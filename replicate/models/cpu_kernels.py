@@ -1,11 +1,11 @@
 """Makes torch faster on a CPU, inside `with fast_cpu():` only.
 
-On AMD's processors with AVX-512, oneDNN computes matrix products instead of MKL, which leaves half
-of the vector unit idle there: 210 GFLOP/s per core in float32 instead of 98 on an AMD EPYC. Both
-compute in IEEE single precision. Elsewhere MKL is the faster one, up to twice as fast with AVX2.
-On a processor without bfloat16 instructions, products in bfloat16 are computed in float32 and
-rounded. This is several times faster there. The result differs from that of such instructions only
-by the order of summation.
+On AMD's processors with AVX-512, oneDNN computes matrix products instead of MKL, because MKL leaves
+half of the vector unit idle there: an AMD EPYC reaches 210 GFLOP/s per core in float32 instead of
+98. Both compute in IEEE single precision. On other processors MKL stays, which is up to twice as
+fast with AVX2. On a processor without AVX-512, products in bfloat16 are computed in float32 and
+rounded, which is several times faster there. The result differs from that of bfloat16 instructions
+only by the order of summation.
 
 The process reuses freed memory in the next step. Otherwise the C library returns large blocks to
 the system and requests them again page by page, which takes a tenth to a third of a step's time.
@@ -24,7 +24,7 @@ import llvmlite.binding as llvm
 import torch
 from torch import Tensor
 
-LEAST = 64 * 64 * 64  # multiplications of the smallest product that is faster by way of Python
+LEAST = 64 * 64 * 64  # multiplications; for smaller products, the call of Python costs too much
 
 
 @contextmanager
@@ -70,7 +70,10 @@ def prefers_onednn() -> bool:
 
 
 def _replace_products() -> torch.library.Library | None:
-    """Replaces torch's products until the returned library is destroyed; None if they are best."""
+    """Replaces torch's products until the returned library is destroyed.
+
+    If torch's products are already the fastest here, it changes nothing and returns None.
+    """
     onednn = prefers_onednn()
     widens = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
     if not onednn and not widens:
@@ -106,7 +109,7 @@ def _replace_products() -> torch.library.Library | None:
 
 
 def suited(a: Tensor, b: Tensor, dtype: torch.dtype = torch.float32) -> bool:
-    """Tells whether both matrices have this dtype and their product is large enough for oneDNN."""
+    """Tells whether both matrices have this dtype and their product has `LEAST` multiplications."""
     return a.dtype == b.dtype == dtype and a.shape[0] * a.shape[1] * b.shape[1] >= LEAST
 
 

@@ -2,8 +2,9 @@
 
     gelu(x) = x·σ(u),    u = 2·√(2/π)·(x + 0.044715·x³),    σ the logistic function
 
-(Hendrycks & Gimpel 2016, arXiv 1606.08415, with ½·(1 + tanh(u/2)) = σ(u).) torch computes tanh in
-both passes, which takes a sixth of a small model's step; this takes less than half of that.
+This is the form of Hendrycks & Gimpel 2016 (arXiv 1606.08415), because ½·(1 + tanh(u/2)) = σ(u).
+torch computes tanh in the forward and in the backward pass, which takes a sixth of a small model's
+step. This module takes less than half of that time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ LOG2E, LN2_HIGH, LN2_LOW = (
 
 
 def gelu(x: Tensor) -> Tensor:
-    """Returns GELU of a tensor; only float32 on a CPU takes the fast way, differentiable once."""
+    """Returns GELU of a tensor, in its shape and dtype.
+
+    A float32 tensor on a CPU is computed by this module, and can be differentiated only once. Other
+    tensors are computed by torch.
+    """
     if x.device.type == "cpu" and x.dtype == torch.float32:
         return _GELU.apply(x)  # pyright: ignore[reportReturnType]
     return functional.gelu(x, approximate="tanh")
@@ -76,7 +81,8 @@ def _value_and_slope(x, y, slope, first, last):
 def _exponentiate(x, bits, size):
     """Replaces x[:size] by eˣ, to about one unit in the last place (Cephes' polynomial).
 
-    eˣ = 2ⁿ·eʳ with |r| ≤ ½·ln 2; `bits`, int32, takes the bits of 2ⁿ. x is clipped to ± 87.
+    eˣ = 2ⁿ·eʳ with |r| ≤ ½·ln 2. `bits`, (BLOCK,) int32, is filled with the bits of 2ⁿ. x is first
+    clipped to ± 87.
     """
     powers = bits.view(np.float32)
     for i in range(size):

@@ -1,6 +1,6 @@
-"""The only module that downloads from the Hugging Face hub.
+"""Downloads files from the Hugging Face hub; no other module does.
 
-Repositories have full names and pinned commits, and weights are safetensors only. Files in the
+A repository is given by its full name and a commit, and weights are safetensors only. Files in the
 local cache are used without a request to the hub. If a file is not available, the error says the
 cause and the remedy in one line.
 """
@@ -25,6 +25,7 @@ HTTPError = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 SINGLE, INDEX = constants.SAFETENSORS_SINGLE_FILE, constants.SAFETENSORS_INDEX_FILE
 PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+# the variables that say where the token and the cache are; the first that is set decides
 FOLDERS = ("HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME")
 REJECTED = "the hub does not accept the token; make a new one in its settings and set HF_TOKEN"
 
@@ -32,7 +33,7 @@ logging.set_verbosity_error()  # hides the warnings about downloads that are ret
 
 
 class UnreachableError(UserError):
-    """Raised if the hub cannot be reached and the local cache does not have the file."""
+    """Reports that the hub cannot be asked, and that the local cache does not have the file."""
 
 
 def file(repository: str, revision: str, name: str, repo_type: str = "model") -> Path:
@@ -86,7 +87,7 @@ def weights(repository: str, revision: str) -> Path:
 
 
 def cached(repository: str, revision: str, name: str = "", repo_type: str = "model") -> bool:
-    """Tells whether the local cache has a file, or without a name, all files of a model."""
+    """Tells whether the local cache has a file; without `name`, whether it has a whole model."""
     folder = _snapshot(repository, revision, repo_type)
     return (folder / name).is_file() if name else not lacking(folder)
 
@@ -128,12 +129,15 @@ def token() -> str | None:
 
 
 def _set(*names: str) -> list[str]:
-    """Returns the names of the variables that are set; all if none is."""
+    """Returns those of these environment variables that are set, or all names if none is set."""
     return [name for name in names if os.environ.get(name)] or [*names]
 
 
 def sha256(file: Path) -> str | None:
-    """Returns the SHA-256 of a large file, which is its name in the cache; None for others."""
+    """Returns the SHA-256 of a file in the local cache, or None if the file is small.
+
+    The cache stores a large file under its SHA-256, which is not computed again.
+    """
     name = file.resolve().name
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
 
@@ -185,7 +189,10 @@ def _shards(index: Path) -> list[str]:
 
 @contextmanager
 def _explained(repository: str, revision: str, name: str) -> Iterator[None]:
-    """Turns an error of the hub's client into a `UserError` of one line with a remedy."""
+    """Turns an error of the hub's client into a `UserError` of one line with a remedy.
+
+    An error of the machine, such as a full disk, is raised as it is.
+    """
     here = f"{repository}@{revision[:8]}"
     if not (token() or "").isascii():  # an HTTP header must be ASCII
         raise UserError(f"{here}: {REJECTED}")

@@ -1,4 +1,4 @@
-"""Checks that weights are finite, and that all matrices are in the format that is asked for."""
+"""Checks that weights are finite, and that all matrices are in the requested format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from replicate.errors import UserError
 def check_files(folder: Path) -> None:
     """Checks that the weights in the safetensors files of a folder are finite.
 
-    Quantising on a GPU turns NaN into numbers, so the files themselves are read.
+    Quantising on a GPU turns NaN into numbers, so the files themselves are read. Tensors of
+    integers and of 8-bit floats are not checked.
 
     Raises:
         UserError: a file is damaged, or a tensor in it is not finite.
@@ -35,15 +36,16 @@ def check_files(folder: Path) -> None:
 
 
 def check(source: Path, model: PreTrainedModel, weights: str, left: Sequence[str]) -> None:
-    """Checks that every matrix but embeddings and output head is in the format that is asked for.
+    """Checks that every matrix except embeddings and the output head is in the requested format.
 
-    bitsandbytes quantises some classes of layers and silently leaves the others as they are.
+    bitsandbytes quantises some classes of layers and silently leaves the others as they are. With
+    bfloat16, matrices in float32 are accepted.
 
     Args:
         source: the folder of the model, for the message.
         model: the model, as loaded.
         weights: a format of `loading.load`.
-        left: patterns (fnmatch) of the parameters that may stay in full precision.
+        left: patterns (fnmatch) of the parameters that may stay in float32.
 
     Raises:
         UserError: the message names the matrices that are in another format.

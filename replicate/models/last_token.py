@@ -3,9 +3,11 @@
 The loss of a window is the cross-entropy of its last token. In the last block, only keys and values
 are needed at every position. Queries, the output projection, the MLP and the output head are needed
 at the last position alone. Skipping the other positions saves two fifths of the work of a model
-with two blocks, and a tenth for GPT-2, which has twelve. `focus` needs to know no architecture: the
-last block computes its addition to the residual stream at the last position and broadcasts it.
-Nothing reads the other positions of the sum.
+with two blocks, and a tenth for GPT-2, which has twelve.
+
+`focus` changes no architecture's code. It finds the parts of the last block by their usual names.
+The last block then computes what it adds to the residual stream at the last position only, and
+broadcasts it to all positions. Nothing reads the other positions of the sum.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "last_token"  # the name of `_attend` in transformers
+ATTENTION = "last_token"  # the name under which transformers knows `_attend`
 PROJECTIONS = ("c_proj", "o_proj", "dense", "out_proj")  # names of attention's output projection
 
 
@@ -77,7 +79,7 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """Computes attention with PyTorch's kernel; in the last block, for the last query only.
 
-    There, the result of that query is broadcast to all L positions: (B, L, heads, d).
+    The last block broadcasts the result of that query to all L positions: (B, L, heads, d).
     """
     if not getattr(module, "is_last", False):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)

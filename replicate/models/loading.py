@@ -1,6 +1,7 @@
-"""The only module that loads weights, in full precision or quantised.
+"""Loads weights, in full precision or quantised; no other module does.
 
-The weights are safetensors from a pinned revision of the hub, from a local folder, or trained here.
+The weights are safetensors. They come from a pinned revision of the hub, from a local folder, or
+from a training of this study.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def save_manifest(folder: Path, name: str, revision: str | None = None) -> None:
         revision: the commit of the repository; None for a folder.
 
     Raises:
-        UserError: a file is missing or cannot be downloaded, or damaged, or the
-            model is no causal language model or has weights that are not finite.
+        UserError: a file is missing or damaged, or cannot be downloaded; or the model is no causal
+            language model or has weights that are not finite.
     """
     source = hub.held(Path(name)) if revision is None else hub.weights(name, revision)
     check_kind(source)
@@ -144,10 +145,11 @@ def check_kind(folder: Path) -> None:
 
 
 def weights_of(manifest: Path) -> Path:
-    """Returns the folder of the weights that a manifest names.
+    """Returns the folder of the weights that a manifest names; it may download them.
 
     Raises:
-        UserError: the manifest names no model, or the weights are missing or have changed.
+        UserError: the manifest names no model, the weights cannot be downloaded, or a file of a
+            local folder is missing or has changed.
     """
     noted = read_json(manifest)
     try:
@@ -222,7 +224,7 @@ def load(
     _check_complete(source, settle(model), found)
     integrity.check(source, model, weights, left_unquantised)
     for module in model.modules():
-        if hasattr(module, "compute_dtype"):  # a file that is in 4 bits already brings its own
+        if hasattr(module, "compute_dtype"):  # if the file is in 4 bits, its own dtype was used
             module.compute_dtype = getattr(torch, compute_dtype)
     return model
 
@@ -283,7 +285,7 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
 
 
 def sampled(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns the parameters that require a gradient, by name: a chain moves these.
+    """Returns the parameters that require a gradient, by name. These can move in a chain.
 
     In a quantised model, they are the parameters that are not quantised.
     """
@@ -291,6 +293,6 @@ def sampled(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def count(model: nn.Module) -> int:
-    """Counts the weights of a model; a packed 4-bit weight counts as one."""
+    """Counts the weights of a model; a matrix in 4 bits has as many as before it was packed."""
     states = ((weight, getattr(weight, "quant_state", None)) for weight in model.parameters())
     return sum((weight if state is None else state).shape.numel() for weight, state in states)

@@ -57,7 +57,7 @@ def vocabulary(model: nn.Module) -> int | None:
 
 
 def task(model: nn.Module, data: Data, loss_fn: LossFn) -> Task:
-    """Makes a task whose chains move the module's parameters that require a gradient.
+    """Makes a task in which the chains move the parameters that require a gradient.
 
     Args:
         model: the module at w*.
@@ -86,7 +86,7 @@ def examples(
     loss: TextLoss,
     loss_fn: LossFn | None,
 ) -> tuple[Data, LossFn, float | None]:
-    """Checks the data and chooses the loss.
+    """Checks the data, and chooses the loss and the loss of guessing.
 
     Args:
         model: the module, whose vocabulary must contain the tokens.
@@ -95,8 +95,9 @@ def examples(
         loss_fn: the caller's own loss.
 
     Returns:
-        The data as tensors (N, …); the loss function; and the loss (nats) of a guess: ln of the
-        vocabulary size, or the labels' entropy if the size is unknown. With `loss_fn` it is None.
+        The data as tensors (N, …); the loss function; and the loss of guessing (nats). The last is
+        ln of the vocabulary size, or the labels' entropy if that size is unknown, or None with
+        `loss_fn`.
 
     Raises:
         ArgumentError: the data have a wrong shape or type, fewer than two examples, or unknown
@@ -136,7 +137,7 @@ def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDAr
     """Returns the loss of each example at w*, (N,).
 
     Args:
-        task: its parameters are at w*.
+        task: the task, whose parameters are at w*.
         examples: N, the number of examples.
         batch_size: examples in a forward pass.
         advance: reports the examples that are done.
@@ -167,8 +168,8 @@ def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDAr
 def untouched(model: nn.Module) -> Iterator[None]:
     """Puts a module into eval mode, clears its gradients, and restores both at the end.
 
-    Buffers and torch's random state are restored too. All this also happens after an error. The
-    parameters are not restored here: the chains do that.
+    Buffers and torch's random state are restored too, and all of it even after an error. The
+    parameters are not restored here, because the sampling engine sets them back to w*.
     """
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]

@@ -20,6 +20,9 @@ def load(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Token
         name: a folder, or the full name of a repository on the hub.
         revision: the full hash of the repository's commit; None for a folder.
 
+    Returns:
+        The model at w*, ready for sampling, and the tokenizer.
+
     Raises:
         UserError: a file is missing or damaged, the model is no causal language model, or
             `revision` is not a full hash.

@@ -1,7 +1,7 @@
-"""Prepares λ̂ over all weights of a 4-bit model: all weights move, and w* stays packed in 4 bits.
+"""Prepares a 4-bit model for chains that move all its weights, while w* stays packed in 4 bits.
 
-A chain needs 2 bytes for a weight in bfloat16, and 0.56 for its w* (4 bits, and a float32 scale for
-64 weights). A gradient is freed once its weights have moved.
+For each weight, a chain needs 2 bytes in bfloat16, and 0.56 bytes for its w* (4 bits, and a share
+of the float32 scale of 64 weights). A gradient is freed as soon as its weights have moved.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from replicate.sampling.storage import NF4
 
-FORMATS = {  # the dtype of the chains' weights, for each weight format of this kind
+FORMATS = {  # formats of w* in 4 bits whose weights all move, and the dtype in which they move
     "dequantised": torch.bfloat16,
     "dequantised-float32": torch.float32,
 }
@@ -32,7 +32,7 @@ def dequantise(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, NF4]:
     """Replaces a 4-bit model's matrices by dequantised ones, which have gradients.
 
     Args:
-        model: a model that bitsandbytes quantised; it is changed in place.
+        model: a model that bitsandbytes quantised to 4 bits; it is changed in place.
         dtype: the dtype of all parameters afterwards.
 
     Returns:

@@ -1,16 +1,18 @@
-"""Restrictions: words that name the parameters that chains move.
+"""Restricts chains to some parameters of a model, which are named by these words.
 
     all                        every parameter that has a gradient
-    unquantised                what loading in 4 or 8 bits does not quantise: all parameters but
-                               the matrices of the blocks
+    unquantised                the parameters that loading in 4 or 8 bits leaves as they are: all
+                               but the matrices of the blocks
     embed, unembed             the embeddings; the output head, if it has a matrix of its own
     norms                      gains and offsets of the normalisations
     attention, mlp             the attention or the MLP of every layer
-    l3, l3 attn, l3 mlp, l3h2  layer 3, its attention, its MLP, its head 2; devinterp's words
+    l3, l3 attn, l3 mlp, l3h2  layer 3, its attention, its MLP, its head 2, as in devinterp
+    l3g1                       in layer 3, the key and value head 1, and the query heads that use it
     model.layers.*.bias        any other word is a pattern of parameter names (fnmatch)
 
-Several words name the union of their parameters. The λ̂ of a restriction treats the loss as a
-function of these parameters alone (Wang et al. 2024, arXiv 2410.02984).
+Layers and heads are counted from 0. Several words name the union of their parameters. The λ̂ of a
+restriction treats the loss as a function of these parameters alone (Wang et al. 2024, arXiv
+2410.02984).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def restrict(model: PreTrainedModel, words: Sequence[str]) -> Masks:
 
     Args:
         model: the model, whose `requires_grad` flags are changed in place.
-        words: words from the list above; the union of their parameters moves.
+        words: words from the list of this module; the union of their parameters moves.
 
     Returns:
         The masks of the parameters that move, by name, in the model's order.
@@ -90,7 +92,10 @@ def _by_devinterp(model: PreTrainedModel, word: str) -> Masks:
 
 
 def matrices(model: PreTrainedModel) -> set[int]:
-    """Returns the ids of the weights that bitsandbytes quantises: all linear but the head's."""
+    """Returns the ids of the weights that bitsandbytes quantises.
+
+    They are the matrices of all linear layers except the output head.
+    """
     head = model.get_output_embeddings()
     return {
         id(module.weight)
@@ -111,7 +116,7 @@ def _hint(model: PreTrainedModel) -> str:
 
 
 def summary(sizes: dict[str, int]) -> dict[str, int]:
-    """Adds up the numbers of weights of parameters that differ only in the layer.
+    """Adds up the sizes of parameters whose names differ only in the number of the layer.
 
     Args:
         sizes: the number of weights of each parameter, by name.

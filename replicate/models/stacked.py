@@ -1,9 +1,9 @@
-"""The label loss of several chains at once, for models of GPT-2's and Llama's architecture.
+"""Computes the label loss of several chains at once, for models like GPT-2 and Llama.
 
-A step of a small model is mostly overhead: four hundred calls on small matrices. Here each weight
-has an axis of chains, (C, …), and one call computes all chains. A chain's results do not depend on
-the other chains. As in `last_token`, the last block computes keys and values at every position, and
-everything else at the last position alone.
+A step of a small model takes four hundred calls on small matrices, whose overhead takes most of the
+time. Here each weight has an axis of chains, (C, …), and one call computes all chains. A chain's
+results do not depend on the other chains. As in `last_token`, the last block computes keys and
+values at every position, and everything else at the last position alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from replicate.models import last_token, loading, quantised
 from replicate.models.gelu import gelu
 from replicate.sampling.task import StackedLoss
 
-LARGEST = 2**21  # the most weights of a model for which one call for all chains saves time
+LARGEST = 2**21  # weights; for larger models, one call for all chains saves no time
 
 Weights = Mapping[str, Tensor]  # by parameter name, each (C, …)
 
@@ -36,10 +36,11 @@ Weights = Mapping[str, Tensor]  # by parameter name, each (C, …)
 def loss(model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str]) -> StackedLoss | None:
     """Returns the label loss of several chains, or None if the model is not supported.
 
-    It is also None if its losses of the first windows differ from the model's own.
+    It is also None if the losses that it gives for the first windows differ from the model's own.
 
     Args:
-        model: a model in float32 or 4 bits, from which the weights that do not move are taken.
+        model: the model, from which the weights that do not move are taken. Its weights must be
+            float32, or dequantise to float32.
         tokens_NxL: the windows; the last token of each is the label.
         names: the names of the parameters that move.
 
@@ -69,7 +70,7 @@ def loss(model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str]) -> St
 
 
 def _forward(config: Any) -> Callable[[Weights, Tensor, Any], Tensor] | None:
-    """Returns the function below that computes a model of this configuration; None if none does."""
+    """Returns `gpt2` or `llama` if it computes models of this configuration; otherwise None."""
     if config.model_type == "gpt2":
         tanh = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
         scaled = config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
@@ -88,7 +89,10 @@ def _forward(config: Any) -> Callable[[Weights, Tensor, Any], Tensor] | None:
 
 
 def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
-    """Returns the label losses (C, B), in nats, of a GPT-2 with tanh's GELU and a tied head."""
+    """Returns the label losses (C, B), in nats, of a GPT-2 with the tanh form of GELU.
+
+    Its output head shares the embedding's matrix.
+    """
     C, B, L = tokens_CxBxL.shape
     P, d, eps = L - 1, config.n_embd, config.layer_norm_epsilon
     w = weights
@@ -124,7 +128,10 @@ def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
 
 
 def llama(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
-    """Returns the label losses (C, B), in nats, of a Llama without grouped queries or tied head."""
+    """Returns the label losses (C, B), in nats, of a Llama without grouped queries.
+
+    Its output head has a matrix of its own.
+    """
     C, B, L = tokens_CxBxL.shape
     P, d, heads = L - 1, config.hidden_size, config.num_attention_heads
     w = weights

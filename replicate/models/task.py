@@ -1,4 +1,4 @@
-"""The task of a language model: the model at w*, its family's windows and the moving weights."""
+"""Defines the task of a language model: the model at w*, its windows, and the weights that move."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from replicate.sampling import Task
 
 @dataclass(frozen=True, kw_only=True)
 class TextTask(Task):
-    """The task of a language model that has been loaded.
+    """Holds a language model at w*, and the task on its family's windows.
 
     Attributes:
-        config: what was loaded.
+        config: the configuration that was loaded.
         model: the model at w*.
         tokens_NxL: the windows; the last token of each is the label.
         names: the names of the parameters that move, in the order of `parameters`.
@@ -38,7 +38,7 @@ class TextTask(Task):
         return len(self.tokens_NxL)
 
     def identity(self) -> dict[str, Any]:
-        """Returns `TaskConfig.identity` and the sizes that are known once the model is loaded."""
+        """Returns `TaskConfig.identity` and the sizes of the model and of its windows."""
         return self.config.identity() | {
             "length": self.tokens_NxL.shape[1],
             "parameters": loading.count(self.model),

@@ -1,10 +1,10 @@
 """Trains a control model on the windows of its family until the loss is flat.
 
-Adam runs at a constant rate after a warm-up. Every `check` steps, the mean training loss is
-compared with that of the `check` steps before. When it improves by less than `tolerance`, or near
-the step limit, the rate falls linearly to zero over the last `descent` share of all steps. The
-weights at the end are w*, near a minimum of the loss over the same windows that the chains read
-later.
+Adam runs at a constant learning rate after a warm-up. Every `check` steps, the mean training loss
+is compared with that of the `check` steps before. The rate starts to fall when the loss improves by
+less than `tolerance`, and at the latest when the share `descent` of the step limit is left. The
+fall is linear, ends at zero, and takes the share `descent` of all steps. The weights at the end are
+w*. They are near a minimum of the loss over the same windows that the chains read later.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Checkpoint(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a training.
+    """Holds the result of a training.
 
     Attributes:
         steps: the number of steps taken.
@@ -123,7 +123,7 @@ class Course:
         return min(1.0, (self.step + 1) / max(self.schedule.warmup, 1))
 
     def record(self, loss: float) -> None:
-        """Records the loss (nats per token) of a step; a flat loss starts the fall of the rate."""
+        """Records the loss of a step (nats per token); if it is flat, the rate starts to fall."""
         self.step += 1
         self.window.append(loss)
         if len(self.window) == self.schedule.check:
@@ -162,7 +162,7 @@ class Course:
 
 
 def batches(windows: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yields the windows' indices (B,) of full batches; each epoch has a new random order."""
+    """Yields indices of windows (B,), in full batches only; each epoch has a new random order."""
     whole = windows // batch_size
     while True:
         yield from torch.randperm(windows, generator=generator).split(batch_size)[:whole]

@@ -1,7 +1,7 @@
 """Checks the sampler: estimates λ̂ of targets whose λ is known, and compares the two.
 
-Language models use the same chains, estimator (`controlled`) and summary. `measure` computes one
-job of `cases`, and the other functions judge the outcomes.
+The chains, the estimator (`controlled`) and its summary are computed by the same code as for
+language models. `measure` computes one job of `cases`, and the other functions judge the outcomes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Holds λ̂ of one job; `evaluations` is the number of gradient evaluations."""
+    """Holds λ̂ of one job; `evaluations` is the number of steps of all chains together."""
 
     llc: float
     standard_error: float
@@ -41,7 +41,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rung:
-    """Holds λ̂ of a target at one nβ, and the value that theory expects; None if unknown."""
+    """Holds λ̂ of a target at one nβ; `expected` is the value by theory, or None if unknown."""
 
     nbeta: float
     llc: float
@@ -54,11 +54,15 @@ class Calibrated:
     """Holds λ̂ of a target and its known λ.
 
     Attributes:
-        true_llc: λ; `multiplicity` is its m.
+        true_llc: λ.
+        multiplicity: m of λ.
         exact: the λ̂ that a perfect sampler would give at this step size and localisation; None if
             it is unknown or λ is extrapolated.
-        llc: λ̂, or λ as extrapolated from the `ladder`.
-        rhat: the largest R-hat of all runs; `ess` and `evaluations` are sums over all runs.
+        llc: λ̂ of the only run, or λ as extrapolated from the `ladder`.
+        standard_error: of `llc`; its 95 % interval is `interval`.
+        rhat: the largest R-hat of all runs.
+        ess: the sum over all runs, as is `evaluations`.
+        ladder: λ̂ at each nβ; empty if there is only one run.
         verdict: how close `llc` is to `exact`, or to λ if `exact` is None.
     """
 
@@ -82,7 +86,8 @@ class Calibrated:
 class Coverage:
     """Holds how often nominal 95 % intervals of independent repeats contain the true value.
 
-    `interval` is the 95 % interval of `share` (Wilson).
+    The true value, `true_llc`, is the λ̂ that a perfect sampler would give. `interval` is the 95 %
+    interval of `share` (Wilson).
     """
 
     target: str
@@ -95,7 +100,10 @@ class Coverage:
 
 @dataclass(frozen=True)
 class NegativeControl:
-    """Holds λ̂ of a sampler that is wrong on purpose; `caught` if not within 1 % of `expected`."""
+    """Holds λ̂ of a sampler that is wrong on purpose.
+
+    `caught` says whether λ̂ is farther than 1 % from `expected`, that of the correct sampler.
+    """
 
     control: str
     target: str
@@ -109,7 +117,7 @@ def measure(job: Job, seed: int, shuffles: int, chains: int, advance: Advance) -
     """Estimates λ̂ of one job.
 
     Args:
-        job: the run and its negative control, if it has one.
+        job: a run of a case, and the negative control that changes it, if any.
         seed: the seed from which all seeds of the job are derived.
         shuffles: the number of random orders of the examples.
         chains: the number of chains in each shuffle.
@@ -146,7 +154,11 @@ def measure(job: Job, seed: int, shuffles: int, chains: int, advance: Advance) -
 
 
 def terms(target: Target, run: Run) -> tuple[float, float]:
-    """Returns D = `expected` − λ, by which λ̂ differs from λ in this run, and dD/d ln nβ."""
+    """Returns D = `expected` − λ, by which λ̂ differs from λ in this run, and dD/d ln nβ.
+
+    Raises:
+        ValueError: `expected` is unknown.
+    """
     width = 0.05
     below, there, above = (
         target.expected(run.sampler, run.nbeta * np.exp(shift)) for shift in (-width, 0.0, width)
@@ -173,8 +185,8 @@ def extrapolate(
         llcs_R: λ̂ of each run.
         errors_R: their standard errors.
         terms_R: what `terms` returns.
-        freedom: degrees of freedom of each standard error. The formula of Welch and Satterthwaite
-            gives those of the result, which has a Student's t interval.
+        freedom: the degrees of freedom of each standard error. The formula of Welch and
+            Satterthwaite combines them into those of the result, for a Student's t interval.
 
     Returns:
         λ, its standard error and its 95 % interval.
@@ -190,7 +202,7 @@ def extrapolate(
 
 
 def judge(llc: float, interval: Interval, reference: float) -> Accuracy:
-    """Returns how close an estimate is to a reference."""
+    """Returns how close an estimate is to a reference, or whether its interval contains it."""
     off = abs(llc / reference - 1)
     if off <= 0.01:
         return "within 1 %"
@@ -200,7 +212,7 @@ def judge(llc: float, interval: Interval, reference: float) -> Accuracy:
 
 
 def exact(case: Case) -> float | None:
-    """Returns the λ̂ that a perfect sampler would find at this step size, nβ and localisation.
+    """Returns the λ̂ that a perfect sampler would give at this step size, nβ and localisation.
 
     It is None if this value is unknown, or if λ is extrapolated.
     """
@@ -216,7 +228,13 @@ def reference(case: Case) -> float:
 
 
 def calibrated(case: Case, outcomes: Sequence[Outcome], shuffles: int) -> Calibrated:
-    """Compares λ̂ of a case with its λ, from the outcome of each of its runs."""
+    """Compares λ̂ of a case with its λ.
+
+    Args:
+        case: the case.
+        outcomes: the outcome of each of its runs, in their order.
+        shuffles: the number of shuffles of each run.
+    """
     target, first = case.target, outcomes[0]
     llc, error, interval = first.llc, first.standard_error, first.interval
     ladder = []
@@ -248,7 +266,7 @@ def calibrated(case: Case, outcomes: Sequence[Outcome], shuffles: int) -> Calibr
 
 
 def covered(outcomes: Sequence[Outcome]) -> Coverage:
-    """Counts how many intervals of the repeats contain the value that a perfect sampler finds."""
+    """Counts how many intervals of the repeats contain the λ̂ that a perfect sampler would give."""
     truth, repeats = reference(REPEATED), len(outcomes)
     hits = sum(low <= truth <= high for low, high in (outcome.interval for outcome in outcomes))
     low, high = stats.binomtest(hits, repeats).proportion_ci(method="wilson")
@@ -257,7 +275,7 @@ def covered(outcomes: Sequence[Outcome]) -> Coverage:
 
 
 def controlled(control: str, outcome: Outcome) -> NegativeControl:
-    """Judges a negative control by the same rule as the correct sampler."""
+    """Judges the outcome of a negative control by the rule for the correct sampler."""
     expected = reference(LOCALISED)
     caught = judge(outcome.llc, outcome.interval, expected) != "within 1 %"
     found = outcome.llc, outcome.standard_error
@@ -267,7 +285,7 @@ def controlled(control: str, outcome: Outcome) -> NegativeControl:
 def conclude(
     outcomes: Mapping[Job, Outcome], cases: Sequence[Case], repeats: int, shuffles: int
 ) -> tuple[list[Calibrated], Coverage, list[NegativeControl]]:
-    """Judges the outcomes of all `cases.jobs(cases, repeats)`.
+    """Judges the outcomes of all jobs that `cases.jobs` returns for these cases and repeats.
 
     Returns:
         The targets, the coverage over the repeats, and the negative controls.

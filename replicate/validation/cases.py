@@ -1,10 +1,10 @@
 """Defines what the calibration runs: targets, how each is sampled, and negative controls.
 
-Step sizes keep ε·nβ·curvature below 0.1, unless the expected value includes their effect. Burn-in
-and draws are chosen by the slowest direction that matters, which takes at most 2/(εγ) steps to
-relax. The regular models use minibatches. The noise of the minibatches increases the variance of
-the d weights by a fraction ε·nβ·curvature·(nβ + d)/4B, which is less than 1 %. The networks use all
-their examples at each step.
+Step sizes keep ε·nβ·curvature below 0.1, unless the expected value includes their effect. The
+burn-in and the number of draws suit the slowest direction that matters, which takes at most 2/(εγ)
+steps to relax. The regular models use minibatches of B examples. The noise of the minibatches
+increases the variance of the d weights by a fraction ε·nβ·curvature·(nβ + d)/4B, which is less than
+1 %. The networks use all their examples at each step.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Run:
 class Case:
     """Holds a target and its runs.
 
-    There is more than one run if λ̂ at a finite nβ is known to differ from λ. λ is then extrapolated
-    from the runs, which are a ladder of values of nβ.
+    With one run, its λ̂ is compared with the value that theory gives at this nβ, or with λ. With
+    several runs, a ladder of values of nβ, λ is extrapolated from them.
     """
 
     name: str
@@ -88,7 +88,7 @@ def _bigrams(rank: int, *runs: Run) -> Case:
 def _ladder(eta: float) -> tuple[Run, ...]:
     """Returns runs for a product of weights, with γ = 1 and several nβ.
 
-    The largest curvature is about 2·nβ. ε is chosen so that ε·2·nβ = `eta`, but at most 0.008. One
+    The largest curvature of nβ·K is about 2·nβ. ε is such that ε·2·nβ = `eta`, but at most 0.008. A
     relaxation takes 2/ε steps.
     """
     runs = []
@@ -145,8 +145,8 @@ TARGETS = (
 REPEATED = _regular("linear regression, short chains", LinearRegression(10, examples=4096), _SHORT)
 CASES = {case.name: case for case in (*TARGETS, REPEATED)}
 
-# Each is the correct sampler with ε, nβ and γ multiplied by these factors: up to rounding, its
-# steps are the wrong ones.
+# Each wrong sampler is simulated by the correct one with ε, nβ and γ multiplied by these factors:
+# its steps then equal those of the wrong sampler up to rounding.
 CONTROLS = {
     "none": (1.0, 1.0, 1.0),
     "noise × 1.1": (1.21, 1 / 1.21, 1 / 1.21),
@@ -186,7 +186,7 @@ class Job:
 
     @property
     def cost(self) -> float:
-        """The approximate work in steps of a small model, by which jobs are sorted."""
+        """The approximate work, by which jobs are sorted; a step of a small model has work 1."""
         parameters = CASES[self.case].target.parameters
         return (self.run.burn_in + self.run.draws) * (1 + parameters / 2.5e4)
 
@@ -205,7 +205,10 @@ def targets(names: Sequence[str] | Literal["all"]) -> tuple[Case, ...]:
 
 
 def jobs(cases: Sequence[Case], repeats: int) -> list[Job]:
-    """Returns the jobs of a calibration: these cases, repeats and controls, the longest first."""
+    """Returns all jobs of a calibration, the longest first.
+
+    They are those of the cases, of the repeats of `REPEATED`, and of the negative controls.
+    """
     found = [job for case in cases for job in case.jobs]
     found += [Job(REPEATED.name, repeat=repeat) for repeat in range(repeats)]
     found += [Job(LOCALISED.name, control=control) for control in CONTROLS]

@@ -9,8 +9,9 @@ Each target has these members:
                  is unknown
     exact        whether the error of `expected` is well below 1 % at the step size that is used
 
-Data have noise of variance 1. `copies` is the number of independent copies of a model that are
-sampled side by side; they give many samples for the cost of one step.
+K(w) = L(w) − L(w*) is the excess of the mean loss. The labels of regressions have noise of variance
+1. `copies` is the number of independent copies of a model that are sampled side by side; they give
+many samples for the cost of one step.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Quadratic:
 def residual(
     rng: np.random.Generator, examples: int, inputs: int, outputs: int
 ) -> tuple[Tensor, Tensor]:
-    """Draws inputs (N, inputs) with XᵀX/N = I, and unit noise (N, outputs) with XᵀE = 0.
+    """Draws inputs X (N, inputs) with XᵀX/N = I, and unit noise E (N, outputs) with XᵀE = 0.
 
     With such data, w* also minimises the empirical loss, as in a trained model, and K is exact.
     Otherwise λ̂ of a regular model would be lower by a fraction nβ/N.
@@ -91,8 +92,8 @@ def residual(
 class LinearRegression(Quadratic):
     """Defines y = w·x + noise with half the squared error as loss: a regular model, λ = d/2.
 
-    K is that of `Quadratic`, because its curvatures are the variances of the inputs. `expected`
-    ignores the noise of the minibatches.
+    K is that of `Quadratic` around w*, because the inputs have its curvatures as variances.
+    `expected` ignores the noise of the minibatches.
     """
 
     examples: int = field(kw_only=True)
@@ -195,10 +196,10 @@ class DeepLinear:
 class Bigram:
     """Defines a bigram language model, whose logits are a product of rank `hidden` at most.
 
-    K is the mean Kullback–Leibler divergence from the true distribution, whose logits have rank
-    `rank`. All contexts are equally frequent. Adding the same number to all logits of a context
-    changes nothing, so λ is that of a reduced-rank regression of vocabulary inputs and vocabulary −
-    1 outputs.
+    The loss is K itself: the mean Kullback–Leibler divergence from the true distribution, whose
+    logits have rank `rank`. All contexts are equally frequent. Adding the same number to all logits
+    of a context changes nothing. So λ is that of a reduced-rank regression with V inputs and V − 1
+    outputs, where V is the size of the vocabulary.
     """
 
     vocabulary: int
@@ -243,7 +244,7 @@ class Bigram:
     def expected(self, sampler: SamplerConfig, nbeta: float) -> float:
         """Returns λ̂ of the corresponding regression.
 
-        Near a flat distribution, K is half the squared change of the logits divided by vocabulary².
+        Near a flat distribution, K is the squared change of the logits, divided by 2·vocabulary².
         """
         t, gamma = nbeta / self.vocabulary**2, sampler.localization
         return self.copies * theory.two_layers(t, gamma, self.widths, self.rank, self.scale)

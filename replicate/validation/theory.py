@@ -1,10 +1,12 @@
 """Computes λ by closed forms, and λ̂ at a finite nβ and localisation γ.
 
-At a finite nβ, λ̂ differs from λ by the lower-order terms of the theory. Sources:
+At a finite nβ, λ̂ differs from λ by the lower-order terms of the theory. Sources of λ and of its
+multiplicity m:
 
-    normal crossing, K(w) = Π wᵢ^(2kᵢ)   Watanabe 2009: λ = min 1/(2kᵢ), m = how many i attain it
-    deep linear network                  Aoyagi 2024 (Neural Networks 172); with one hidden layer, a
-                                         reduced-rank regression, Aoyagi & Watanabe 2005 (18)
+    normal crossing, K(w) = Π wᵢ^(2kᵢ)   Watanabe 2009: λ = min 1/(2kᵢ), attained by m of the kᵢ
+    deep linear network                  Aoyagi 2024 (Neural Networks 172)
+    the same with one hidden layer,      Aoyagi & Watanabe 2005 (Neural Networks 18)
+    a reduced-rank regression
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def deep_linear(widths: Sequence[int], rank: int) -> Truth:
     """Returns λ and m of a product of matrices with `widths` H₀ … H_L and true rank `rank`.
 
     Raises:
-        ValueError: there is no such network.
+        ValueError: no such network exists, for example because a width is below `rank`.
     """
     surplus = sorted(width - rank for width in widths)
     outer = widths[0] + widths[-1]
@@ -69,10 +71,10 @@ def gaussian(sampler: SamplerConfig, nbeta: float, curvatures_d: NDArray[np.floa
 
     SGNHT: devinterp's update is p ← (1 − ξ)(p − ε·nβ·hᵢwᵢ) + √(2εA)·N(0, 1). With a constant
     friction ξ, this is an AR(2) process in wᵢ: var wᵢ = 2εA(2 − ξ)/(ξ·bᵢ(4 − 2ξ − bᵢ)) with bᵢ =
-    (1 − ξ)·ε·nβ·hᵢ. ξ is stationary when the mean of var pᵢ = 2·bᵢ·var wᵢ/(2 − ξ) is ε.
+    (1 − ξ)·ε·nβ·hᵢ. Then var pᵢ = 2·bᵢ·var wᵢ/(2 − ξ), and ξ is stationary if the mean of var pᵢ
+    over all weights is ε.
 
-    RMSprop: as SGLD with ε → 0. The effect of ε is left out, because the metric is not the
-    identity.
+    RMSprop: as SGLD with ε → 0. The effect of ε is left out, because it depends on the metric.
     """
     eps, stiffness_d = sampler.lr, nbeta * curvatures_d
     if sampler.sampler == "sgnht":
@@ -130,11 +132,12 @@ def two_layers(
 ) -> float:
     """Returns λ̂ of a reduced-rank regression, without the effect of the step size.
 
-    It is exact if the true rank is 0, and otherwise exact up to second order in γ/nβ. The true part
-    is independent of the other weights. It has `rank`·(M + N − rank) regular directions: rank² of
-    curvature 2·scale², the others of curvature scale². The other weights are a regression of true
-    rank 0, with Z(t) = ∫exp(−t‖BA‖²/2 − γ(‖A‖² + ‖B‖²)/2). Integrating over B makes Z(t) an average
-    of Π(t·xᵢ + γ)^(−N/2) over the eigenvalues x of AAᵀ, a Wishart matrix.
+    `widths` are M inputs, the hidden layer and N outputs. λ̂ is exact if the true rank is 0, and
+    otherwise exact up to second order in γ/nβ. The true part is independent of the other weights.
+    It has `rank`·(M + N − `rank`) regular directions: `rank`² of curvature 2·scale², the others of
+    curvature scale². The other weights are a regression of true rank 0, whose widths are smaller by
+    `rank`, with Z(t) = ∫exp(−t‖BA‖²/2 − γ(‖A‖² + ‖B‖²)/2). Integrating over B makes Z(t) an average
+    of Π(t·xᵢ + γ)^(−(N − `rank`)/2) over the eigenvalues xᵢ of AAᵀ, a Wishart matrix.
     """
     inputs, hidden, outputs = (width - rank for width in widths)
     curvature = nbeta * scale**2
