@@ -10,7 +10,7 @@ MEMORY = (
     "close other programs, or write a smaller microbatch_size, gradient_checkpointing: true or more"
     " gpus_per_model in params.yaml",
 )
-SHORT = (  # PyTorch has errors other than OutOfMemoryError; these words mean too little memory
+SHORT = (  # an error of PyTorch with such words means too little memory, as OutOfMemoryError does
     "can't allocate memory",  # on a CPU
     "Storage size calculation overflowed",  # more than any machine has
     "CUDA error: out of memory",  # other processes fill the GPU before PyTorch starts

@@ -1,4 +1,4 @@
-"""Derives every seed from the one seed of a study and from names, such as a shuffle's number."""
+"""Derives every other seed of a study from its one seed and from names or numbers."""
 
 import hashlib
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from replicate.seeds import derive
 
-MANIFEST = "manifest.json"  # the file that a model's folder has instead of weights; it names them
+MANIFEST = "manifest.json"  # a model's folder has it instead of weights; it says where they are
 EVALUATED = 4096  # the number of windows, the first ones, over which final losses are averaged
 PROMISED = (0.001, 0.003, 0.01, 0.03, 0.1)  # nats; see `baseline.descent`
 

@@ -168,7 +168,7 @@ def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDAr
 def untouched(model: nn.Module) -> Iterator[None]:
     """Puts a module into eval mode, clears its gradients, and restores both at the end.
 
-    Buffers and torch's random state are restored too, and all of it even after an error. The
+    Buffers and torch's random state are restored too, and everything even after an error. The
     parameters are not restored here, because the sampling engine sets them back to w*.
     """
     modes = [(module, module.training) for module in model.modules()]

@@ -59,9 +59,10 @@ class Calibrated:
         exact: the λ̂ that a perfect sampler would give at this step size and localisation; None if
             it is unknown or λ is extrapolated.
         llc: λ̂ of the only run, or λ as extrapolated from the `ladder`.
-        standard_error: of `llc`; its 95 % interval is `interval`.
+        standard_error: the standard error of `llc`, whose 95 % interval is `interval`.
         rhat: the largest R-hat of all runs.
-        ess: the sum over all runs, as is `evaluations`.
+        ess: the effective draws of all runs together.
+        evaluations: the number of steps of all chains of all runs.
         ladder: λ̂ at each nβ; empty if there is only one run.
         verdict: how close `llc` is to `exact`, or to λ if `exact` is None.
     """
@@ -102,7 +103,7 @@ class Coverage:
 class NegativeControl:
     """Holds λ̂ of a sampler that is wrong on purpose.
 
-    `caught` says whether λ̂ is farther than 1 % from `expected`, that of the correct sampler.
+    `expected` is the λ̂ of the correct sampler. `caught` says whether `llc` is over 1 % away from it.
     """
 
     control: str
