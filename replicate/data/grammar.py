@@ -32,7 +32,7 @@ from random import Random
 import yaml
 
 SHORT = 0.15  # the share of reviews of one sentence
-LONG = (90, 180)  # any other review ends with the sentence that reaches n words; n is in this range
+LONG = (90, 180)  # any other review has n words or a few more; n is uniform in this range
 EXACT = (40, LONG[0])  # the shortest and the longest windows (tokens) whose floor is exact
 
 

@@ -103,7 +103,7 @@ class Coverage:
 class NegativeControl:
     """Holds λ̂ of a sampler that is wrong on purpose.
 
-    `expected` is the λ̂ of the correct sampler. `caught` says whether `llc` is over 1 % away from it.
+    `expected` is the λ̂ of the correct sampler. `caught` says whether `llc` is more than 1 % off.
     """
 
     control: str
