@@ -49,6 +49,7 @@ def sampled(
     nbeta: float,
     *,
     anchors: Sequence[NF4 | None] = (),
+    masks: Sequence[Tensor | None] = (),
     order: Callable[[int], np.ndarray] = lambda s: np.random.default_rng(s).permutation(EXAMPLES),
     init_losses: np.ndarray | None = None,
     **sampling: Any,
@@ -58,7 +59,7 @@ def sampled(
     """
     shape: dict[str, Any] = {"batch_size": 1, "shuffles": 1, "chains": 2, "burn_in": 0, "draws": 20}
     return sample(
-        Task(loss, parameters, anchors=anchors),
+        Task(loss, parameters, masks, anchors),
         sampler,
         SamplingConfig(nbeta, **(shape | sampling)),
         np.zeros(EXAMPLES, np.float32) if init_losses is None else init_losses,

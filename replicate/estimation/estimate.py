@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from replicate.data.json_io import finite
 from replicate.estimation import diagnostics, estimators
 
 if TYPE_CHECKING:
@@ -120,11 +121,11 @@ class Estimate:
     def to_json(self) -> str:
         """Returns the estimate, its advice and the attributes of the trace as JSON.
 
-        A number that is unknown, such as the error of a single chain, is written as NaN.
+        A number that is unknown, such as the error of a single chain, is written as null.
         """
         result = asdict(self.result) | {"shuffles": self.result.shuffles.tolist()}
         found = result | {"advice": self.advice, "made_by": self.trace.attrs}
-        return json.dumps(found, indent=1, ensure_ascii=False)
+        return json.dumps(finite(found), indent=1, ensure_ascii=False)
 
     def plot(self) -> Figure:
         """Plots the losses of the chains, and λ̂ as the number of draws grows."""

@@ -69,6 +69,15 @@ def test_sgnht_on_a_quadratic_has_half_the_dimension() -> None:
     assert found == pytest.approx(16.0, rel=0.05)
 
 
+def test_sgnhts_friction_is_that_of_the_weights_that_move() -> None:
+    """With half of the weights masked, λ = d/2 = 8; a mean of p² over all weights would heat them
+    to twice that.
+    """
+    sampler, mask = SamplerConfig("sgnht", 1e-4, diffusion=0.05), torch.tensor([1.0, 0.0] * 16)
+    found = llc(Quadratic(H), sampler, masks=[mask], draws=20_000, burn_in=2000, chains=1)
+    assert found == pytest.approx(8.0, rel=0.05)
+
+
 @pytest.mark.parametrize(("name", "lr"), [("sgld", 0.01), ("sgnht", 1e-3)])
 def test_no_weight_leaves_the_box(name: str, lr: float) -> None:
     """Each of 32 weights stays within 0.05, so the loss is at most ½·Σh·0.05²."""

@@ -44,12 +44,16 @@ class SGNHT(Sampler):
             x = noise.normal(p.numel(), noise.placed(self.seed, 0, index, p.device)).view_as(p)
             momentum = (lr**0.5 * x).to(compute_dtype(p.dtype))
             self.memory[index] = momentum * (1.0 if mask is None else mask)
+        self.moving = [
+            p.numel() if mask is None else int(mask.count_nonzero())
+            for p, mask in zip(self.parameters, self.masks, strict=True)
+        ]
         self.noise_step = 1
 
     def step(self) -> None:
         """Ends a step: updates the friction ξ from the mean of p²."""
         if self.squares:
-            moved = sum(self.parameters[index].numel() for index in self.squares)
+            moved = sum(self.moving[index] for index in self.squares)
             square = sum(float(self.squares[index]) for index in sorted(self.squares))
             self.friction += square / moved - self.config.lr
         self.squares = {}
