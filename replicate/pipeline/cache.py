@@ -2,7 +2,8 @@
 
 The hash covers the unit's settings, the hashes of its inputs, and the code that computes it. So a
 change of a model or a setting recomputes only its own units, and results of other code or inputs
-are never used. A file is written completely or not at all; a damaged file counts as missing.
+are never used. A file is written completely or not at all; a damaged file counts as missing. The
+result of a training is a folder instead of a file.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ UNITS = ("pretrain", "baseline", *CHAINS, "calibrate")  # the stages that run un
 
 
 def key(**parts: Any) -> str:
-    """Returns a unit's key: 24 hexadecimal digits of a hash of its settings and inputs as JSON."""
+    """Returns a unit's key: 24 hexadecimal digits of the SHA-256 of its parts as JSON.
+
+    Args:
+        parts: the unit's settings, and the hashes of its inputs and of its code.
+    """
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -59,7 +64,7 @@ def read(file: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
 
 
 class Checkpoint:
-    """Saves the state of a training in `file`, every `every` seconds."""
+    """Saves the state of a training in `file`, at most once in `every` seconds."""
 
     def __init__(self, file: Path, every: float) -> None:
         self.file, self.every, self.last = file, every, time.monotonic()
@@ -88,7 +93,11 @@ class Checkpoint:
 def code_hash(stage: str) -> str:
     """Returns a hash of the code that dvc.yaml lists for a stage, and of torch's version.
 
-    Comments, docstrings and layout do not count, so a better docstring recomputes no unit.
+    Comments, docstrings and layout do not change the hash, so a unit is not computed again when
+    only they change.
+
+    Raises:
+        KeyError: dvc.yaml has no such stage.
     """
     digest = hashlib.sha256(version("torch").encode())
     for file in _files(stage):
@@ -97,7 +106,7 @@ def code_hash(stage: str) -> str:
 
 
 def contents(stage: str) -> str:
-    """Returns a hash of the present bytes of a stage's code, comments included."""
+    """Returns a hash of the bytes of a stage's code as they are on disk now, comments included."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in _files(stage))).hexdigest()
 
 
@@ -122,7 +131,7 @@ def _stages() -> dict[str, Any]:
 
 @cache
 def _essence(source: bytes) -> str:
-    """Returns code without comments, docstrings and layout."""
+    """Returns the syntax tree of a source as text, without comments, docstrings and layout."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

@@ -17,7 +17,7 @@ from replicate.errors import UserError, refusal
 from replicate.pipeline import processes
 
 NAME = "python -m replicate"
-STAGES = {  # name → the kind of its argument, its help text
+STAGES = {  # the name of a stage → what its argument names (None: no argument), its help text
     "extract": ("family", "Reviews become the token windows of a family."),
     "pretrain": ("family", "Train or fetch a family's models."),
     "baseline": ("family", "Loss of every example at w*, and the gradient there."),
@@ -34,11 +34,12 @@ STAGES = {  # name → the kind of its argument, its help text
     "report": (None, "Write the report, one HTML file."),
     "summary": ("study", "Print a study's estimates and verdicts."),
 }
+# the stages that compute models one by one, and so have the options --only and --scheduler
 BY_MODEL = ("pretrain", "baseline", "estimate", "transfer", "original", "quantisation")
 
 
 class Group(click.Group):
-    """Prints a user's mistake as one line, and then ends with exit code 2."""
+    """A group of commands that reports a user's mistake as one line and exits with code 2."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Runs a command as click does, but prints click's own errors as one line too."""
@@ -96,7 +97,7 @@ def add_stage(name: str, kind: str | None, purpose: str) -> None:
                 raise UserError(f"{kind} {argument!r}: {said}")
         elsewhere = found.machine.scheduler or parallel.shared()
         if name in cache.UNITS and found.machine.workers != 1 and not elsewhere:
-            parallel.prepare_forks()  # the new process imports torch meanwhile
+            parallel.prepare_forks()  # it imports torch while this process imports the stage
         stage = import_module(f"replicate.pipeline.stages.{name}")
         with runs.logged(found.paths.logs / "runs.jsonl", found.paths.benchmarks, name, argument):
             stage.run(found, *([argument] if kind else []), **given)

@@ -37,9 +37,9 @@ from replicate.reporting.table import Column, Table
 CONFIGURATIONS, DEVICES, BYTES = yaml.safe_load(
     Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
 ).values()
-STATES = {"sgld": 0, "sgnht": 1, "rmsprop": 1, "adam": 2}  # numbers per sampled weight
+STATES = {"sgld": 0, "sgnht": 1, "rmsprop": 1, "adam": 2}  # numbers kept per sampled weight
 ACTIVATIONS = 24  # numbers that a block stores for backward, per token and unit of width
-WORKER = 0.5e9  # bytes of a worker process before it loads a model
+WORKER = 0.5e9  # bytes of memory of a worker process before it loads a model
 REVIEWS = 25_000  # assumed size of every corpus
 SHARE = 0.4  # share of a named device's peak speed that a step reaches
 FORMATS: dict[str, Callable[[Any], str]] = {
@@ -57,7 +57,7 @@ class Device:
         memory: free bytes of one GPU, or of the memory that all workers on a CPU share.
         workers: the number of worker processes.
         gpu: whether the device is a GPU.
-        peak: operations per second for each compute dtype; None to time small models here.
+        peak: operations per second by compute dtype; None to measure the speed of this machine.
     """
 
     memory: float
@@ -77,7 +77,7 @@ class Work:
     Attributes:
         family: the settings of the family in this stage; a training has the sampler `adam`.
         steps: the steps of all chains together, or of the training.
-        examples: the number of examples that have a forward pass alone.
+        examples: the number of forward passes of one example that belong to no step.
     """
 
     stage: str
@@ -135,7 +135,7 @@ def run(config: Config, study: str | None, device: str | None, as_json: bool) ->
     Args:
         config: all parameters.
         study: the name of the study.
-        device: a name in cost.yaml; None for this machine, on which small models are timed.
+        device: a name in cost.yaml; None for this machine, whose speed is measured.
         as_json: whether JSON is printed.
 
     Raises:
@@ -193,8 +193,8 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
     """Returns what a piece of work costs on a device.
 
     Returns:
-        A row of the table: the weights, those that are sampled, the operations, the bytes of one
-        copy of the model, the seconds with all workers, and whether it fits; None if not known.
+        A row of the table. `fit` says whether the work fits on the device. The memory is that of
+        one copy of the model; the seconds are those with all workers. A cost is None if unknown.
     """
     family = work.family
     found: dict[str, Any] = {"stage": work.stage, "model": work.model, "weights": family.weights}
@@ -227,7 +227,7 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
 
 
 def shape(config: Config, name: str) -> Shape | None:
-    """Returns the shape of a model; None if its configuration or vocabulary is not known here."""
+    """Returns the shape of a model; None if its configuration or vocabulary size is unknown."""
     model = config.models[name]
     if isinstance(model, TrainedModel):
         family = config.families[config.family_of(name)]
@@ -249,7 +249,7 @@ def shape(config: Config, name: str) -> Shape | None:
 
 
 def here(config: Config) -> Device:
-    """Returns this machine's first GPU, or its CPU."""
+    """Describes this machine by its first GPU, or by its CPU if it has no GPU."""
     gpu = torch.cuda.is_available()
     memory = torch.cuda.mem_get_info()[0] if gpu else free_memory()
     return Device(memory, parallel.count(config.machine.workers), gpu)
@@ -257,7 +257,7 @@ def here(config: Config) -> Device:
 
 @cache
 def timed(dtype: str) -> tuple[float, float]:
-    """Times steps of a narrow and of a wide model on one thread.
+    """Measures the speed of this machine by steps of a narrow and of a wide model on one thread.
 
     Returns:
         The operations per second, and the seconds of overhead that a step has for each block.

@@ -24,17 +24,20 @@ from replicate.pipeline.config import Config
 from replicate.pipeline.config.family import HubFile, OnHub
 
 MAKE = "remove .venv and run `make setup`"
-WORKER = 0.8e9  # bytes of memory that a worker takes
-File = tuple[str, str, str, str]
+WORKER = 0.8e9  # bytes of memory that a worker takes with a small model
+File = tuple[str, str, str, str]  # repository, revision, file, kind of repository
 PATIENCE = 4.0  # seconds to wait for an answer of the hub
 
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check. If something is missing, `remedy` says what to do.
+    """The result of one check.
 
     Attributes:
-        needed_by: the studies that cannot run without it.
+        name: the thing that was checked.
+        found: what the check found, in words.
+        remedy: what to do; empty if nothing is missing.
+        needed_by: the studies that cannot run without this thing.
     """
 
     name: str
@@ -86,7 +89,7 @@ def examine(config: Config) -> Iterator[Check]:
 
 
 def free_memory() -> float:
-    """Returns the free bytes of memory, which are at most the limit of the container."""
+    """Returns the free bytes of memory, or the container's limit in bytes if that is lower."""
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
     return min(float(psutil.virtual_memory().available), math.inf if text == "max" else float(text))
@@ -124,7 +127,7 @@ def gpu(studies: tuple[str, ...]) -> Check:
 
 
 def disk(studies: tuple[str, ...]) -> Check:
-    """Checks that the stages can write, and how much disk is free."""
+    """Checks that the stages can write here, and that 1 GB of disk is free."""
     place = Path("data") if Path("data").is_dir() else Path()
     if not os.access(place, os.W_OK):
         return Check("disk", f"{place} may not be written", "give write access to it", studies)
@@ -162,7 +165,7 @@ def identity() -> Check:
 
 
 def hub_access(config: Config) -> Iterator[Check]:
-    """Asks the hub for a file of each repository that the cache lacks."""
+    """Checks the hub's token, and asks the hub for each repository that its cache here lacks."""
     wanted = hub_files(config)
     lacking = {key: value for key, value in wanted.items() if not hub.cached(*key)}
     held = False

@@ -16,7 +16,7 @@ PACKAGES = ("bitsandbytes", "numba", "numpy", "torch", "transformers")
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
-    """Returns packages' versions without importing them; None for one that is not installed."""
+    """Returns the packages' versions without importing them; None for a missing package."""
     found: dict[str, str | None] = dict.fromkeys(packages)
     for name in packages:
         with suppress(PackageNotFoundError):

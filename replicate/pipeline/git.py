@@ -60,7 +60,7 @@ def files(commit: str, folder: Path) -> dict[str, bytes]:
     """Returns the bytes of a folder's files in a commit, by their path in the folder.
 
     Raises:
-        UserError: the commit has no such folder.
+        UserError: git is not installed, or the commit has no such folder.
     """
     archive = io.BytesIO(_git("archive", "--format=tar", commit, "--", folder.as_posix()))
     found = {}

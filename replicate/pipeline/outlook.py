@@ -65,7 +65,7 @@ def probe() -> float:
 
 
 def _recorded(benchmarks: Path) -> dict[str, Any]:
-    """Returns the recorded run of the demo study; nothing if there is none."""
+    """Returns the recorded run of the demo study; an empty mapping if there is none."""
     with suppress(OSError, ValueError):
         for report in json.loads(benchmarks.read_text()).values():
             if "probe" in report.get("demo", {}):

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from replicate.pipeline.config.schema import Machine
     from replicate.pipeline.work.units import CachedUnit
 
-STARTED: dict[str, str] = {}  # hash of each stage's code when the workers started
+STARTED: dict[str, str] = {}  # stage → hash of its code (`contents`) when the workers started
 PATIENCE = 300  # seconds to wait for the first worker
-SHARED = "REPLICATE_SCHEDULER"  # variable with the address and folder of a shared cluster
-FEW = 2  # at most so many units are computed in this process
+# the environment variable that holds a shared cluster's address, the file to touch, and its folder
+SHARED = "REPLICATE_SCHEDULER"
+FEW = 2  # the most units that are computed in this process
 
 
 class Engine:
@@ -58,7 +59,8 @@ class Engine:
         """Computes the units whose files the cache lacks.
 
         Raises:
-            UserError: a unit raises it, a worker runs other code, or two workers died in a unit.
+            UserError: a unit raises it, no worker answers at `machine.scheduler`, a worker runs
+                other code, or two workers died while they computed the same unit.
         """
         missing = [unit for unit in units if not unit.done()]
         if not missing:
@@ -102,7 +104,7 @@ def run_units(
 
 
 def run_here(units: Sequence[CachedUnit], advance: Advance) -> None:
-    """Computes units in this process, on one thread as in a worker, so that sums are the same."""
+    """Computes units in this process, on one thread as in a worker, so that sums round alike."""
     import torch
 
     from replicate.models.cpu_kernels import fast_cpu
@@ -116,8 +118,11 @@ def run_here(units: Sequence[CachedUnit], advance: Advance) -> None:
 def run_spread(client: Any, units: Sequence[CachedUnit], advance: Advance) -> None:
     """Computes units in the worker processes of a dask client.
 
-    A worker gets its next unit only when it has ended one: if it dies, dask counts the death as
-    a failure of every unit that waits at it.
+    A worker gets its next unit only when it has finished one. If units waited at a worker that
+    dies, dask would count the death as a failure of each of them.
+
+    Raises:
+        UserError: a unit raises it, a worker runs other code, or two workers died in one unit.
     """
     from distributed import KilledWorker, as_completed
 
@@ -147,7 +152,7 @@ def execute(unit: CachedUnit, code: str) -> None:
     """Computes a unit in a worker process, if the worker has the client's code.
 
     Raises:
-        UserError: the worker was started with other code, or the code was changed since.
+        UserError: the worker started with other code, or the code was changed after it started.
     """
     if contents(unit.stage) != STARTED.get(unit.stage) or code_hash(unit.stage) != code:
         raise UserError(
@@ -211,7 +216,7 @@ def shared() -> str | None:
     """Returns the address of the cluster that the stages of a command share, if there is one.
 
     The workers run in one folder, so a stage in another folder gets None. The first call of this
-    function makes `sharing` start the cluster.
+    function makes `sharing` start the cluster: it touches the file that `sharing` waits for.
     """
     address, wanted, folder = os.environ.get(SHARED, "  ").split(" ", 2)
     if not address or folder != str(Path.cwd()):

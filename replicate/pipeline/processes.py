@@ -37,9 +37,9 @@ DASK = {
 
 
 def begin(parent: int | None = None) -> None:
-    """Gives signals their default action and ties this process to its parent.
+    """Gives Ctrl-C its default action, and on Linux makes this process end with its parent.
 
-    What an output cannot show is printed as "?", and figures are drawn without a screen.
+    A character that an output cannot show is printed as "?". Figures are drawn without a screen.
 
     Args:
         parent: the id of the process that this one must end with; None if there is none.
@@ -79,7 +79,7 @@ def use_one_thread() -> None:
 
 
 def import_dask() -> None:
-    """Imports dask with our settings, and without those in the user's variables and files.
+    """Imports dask with the settings in `DASK`, and without the user's variables and files.
 
     A bad `DASK_*` variable or file would otherwise stop a stage with a traceback, and a good one
     would change how its work is spread.

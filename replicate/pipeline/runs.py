@@ -21,10 +21,10 @@ CODE = ("replicate", "params.yaml", "dvc.yaml", "requirements")  # what results 
 
 @contextmanager
 def logged(log: Path, benchmarks: Path, stage: str, argument: str | None) -> Iterator[None]:
-    """Appends a line to the log when the body ends or fails. An error in that stops no stage.
+    """Appends a line to the log when the body ends or fails.
 
-    If DVC runs the stage, the time that the demo study still takes is printed first (see
-    `outlook`).
+    If the log cannot be written, the stage goes on without it. If DVC runs the stage, the time that
+    the demo study still takes is printed first (see `outlook`).
 
     Args:
         log: the file of the log.
@@ -62,7 +62,7 @@ def logged(log: Path, benchmarks: Path, stage: str, argument: str | None) -> Ite
 
 
 def _done_by(command: psutil.Process, log: Path) -> set[outlook.Stage]:
-    """Returns the stages that a command has run: all that the log has since the command began."""
+    """Returns the stages that the log says were done since a command began."""
     begun = datetime.fromtimestamp(int(command.create_time()), UTC).isoformat()
     lines = map(json.loads, log.read_text(encoding="utf-8").splitlines() if log.exists() else ())
     return {

@@ -14,7 +14,7 @@ Steps = Annotated[Whole, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-# A name becomes part of paths and of shell commands. In a key of DVC, a dot would split it.
+# A name becomes part of paths and of shell commands. A dot would split it in a key of DVC.
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$", max_length=64)]
 Revision = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
 Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
@@ -38,18 +38,14 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def with_one(factors: tuple[float, ...]) -> tuple[float, ...]:
-    """Refuses (`ValueError`) factors without 1.0, which the other factors are compared with."""
+    """Refuses (`ValueError`) factors that do not include 1.0; λ̂ is compared with λ̂ there."""
     if 1.0 not in factors:
         raise ValueError("1.0, which the others are compared with, is not among them")
     return factors
 
 
 def rising(ends: tuple[float, float]) -> tuple[float, float]:
-    """Refuses a range whose ends are equal or in the wrong order.
-
-    Raises:
-        ValueError: the first end is not the smaller one.
-    """
+    """Refuses (`ValueError`) a range whose ends are equal or in the wrong order."""
     if ends[0] >= ends[1]:
         raise ValueError("write the smaller end first")
     return ends
@@ -83,7 +79,7 @@ class HubFile(OnHub):
 
 
 class OnDisk(Strict):
-    """Texts, a tokenizer, or a model that `save_pretrained` wrote; here or elsewhere."""
+    """Texts, a tokenizer, or a model that `save_pretrained` wrote, at any path on this machine."""
 
     source: Literal["local"]
     path: Printable
@@ -181,7 +177,7 @@ class SGNHTRange(LrRange):
 
 
 class TPE(Strict):
-    """A search of each sampler's own knobs, at the family's posterior.
+    """A search of each sampler's own hyperparameters, at the family's posterior.
 
     Each sampler has `trials` trials, which run in batches of `batch`. The first half is spread
     evenly over the ranges. Tree-structured Parzen estimators (TPE) propose the others.
@@ -200,9 +196,9 @@ class Search(Chains):
     Attributes:
         model: the model on which the trials run.
         rule: how the trial is chosen. *stability*, the rule of the write-up, takes the greatest
-            mean over standard deviation of λ̂ across chains. *efficiency* takes the most effective
-            draws per gradient, among healthy trials of the family's posterior. *accuracy* takes the
-            least expected relative error of λ̂ among the same trials.
+            mean over standard deviation of λ̂ across chains. *efficiency* takes the greatest number
+            of effective draws per gradient, among healthy trials of the family's posterior.
+            *accuracy* takes the least expected relative error of λ̂ among the same trials.
     """
 
     model: str
@@ -233,8 +229,8 @@ class Original(Shuffled):
     computes λ̂ with the factor n/ln n for n reviews.
 
     Attributes:
-        characters: reviews of more characters are used, even if they have few tokens. Their labels
-            can then be padding.
+        characters: reviews with more characters than this are used. One that has too few tokens
+            for a window is padded, so its label is padding.
         restart: whether each chain starts at w*. If not, it starts where the last one ended, as the
             chains of the study's quantised models did.
     """
@@ -266,14 +262,18 @@ class Quantisation(Shuffled):
 class Family(Strict):
     """Models that are compared with one another, on one text and by one protocol.
 
-    The last four of the attributes below change results by rounding alone. `left_unquantised`
-    changes none, and is not written to results.
+    `gradient_checkpointing` and the attributes after it change results by rounding alone.
+    `left_unquantised` changes no result, and is not written to results.
 
     Attributes:
+        corpus, tokenizer: names in the blocks `corpora` and `tokenizers`.
+        rule: a review is used if it has `length` tokens (*tokens*), or if it has more than
+            `original.characters` characters (*characters*).
+        length: the number of tokens in a window; the last one is the label.
         weights: the format of the weights (see `replicate.models.loading`).
-        left_unquantised: patterns of parameter names: matrices that may stay in full precision
-            where bitsandbytes cannot quantise them. Others are refused.
-        compute_dtype: the format of matrix products. Sums, and weights in float32, stay float32.
+        left_unquantised: patterns of the names of matrices that may stay in full precision if
+            bitsandbytes cannot quantise them. Without a pattern, such a model is refused.
+        compute_dtype: the format of matrix products. Sums and float32 weights stay in float32.
         gradient_checkpointing: whether backward recomputes each block's activations.
         microbatch_size: examples in one backward pass; None for the whole minibatch.
         gpus_per_model: GPUs that one copy of a model is spread over.

@@ -20,7 +20,7 @@ TAGS = {"generated", "hub", "local", "trained"}
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that reads 1e-06 as a number, as DVC does, and refuses a key that is twice."""
+    """A safe loader that reads 1e-06 as a number, as DVC does, and refuses duplicate keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -71,13 +71,19 @@ def parse(text: str) -> Config:
     Raises:
         yaml.YAMLError: the text is not YAML.
         ValidationError: a key is unknown, missing or of the wrong type.
-        UserError: a key occurs twice, a name refers to nothing, or two settings contradict.
+        UserError: a key occurs twice, a name refers to nothing, or two settings contradict each
+            other.
     """
     return build(yaml.load(text, UniqueKeyLoader))  # noqa: S506 - a safe loader
 
 
 def build(data: Any) -> Config:
-    """Validates parameters that are already plain values."""
+    """Validates parameters that were read from YAML into plain values.
+
+    Raises:
+        ValidationError: a key is unknown, missing or of the wrong type.
+        UserError: a name refers to nothing, or two settings contradict each other.
+    """
     return Config.model_validate_json(json.dumps(_spell_out(data), default=str))
 
 

@@ -59,6 +59,13 @@ class Training(Strict):
 
 
 class Baseline(Strict):
+    """How the loss and its gradient at w* are computed.
+
+    Attributes:
+        batch_size: examples in one forward pass; a family's `microbatch_size` replaces it.
+        gradient_examples: examples whose mean gradient is computed.
+    """
+
     batch_size: Count
     gradient_examples: Several
 
@@ -69,8 +76,8 @@ class Diagnostics(Strict):
     Attributes:
         rhat: chains are healthy only if split R-hat is below this.
         drift: chains are healthy only if the p value of the drift test is not below this.
-        local: the greatest rise of the loss above the baseline for chains that count as local. It
-            is a share of the rise to the loss of guessing all tokens alike.
+        local: chains are local only if their loss is above the baseline by at most this share of
+            the rise from the baseline to the loss of guessing all tokens alike.
     """
 
     rhat: Annotated[float, Field(gt=1, allow_inf_nan=False)]
@@ -83,8 +90,8 @@ class Study(Strict):
 
     Attributes:
         full: the name of the family in full precision.
-        quantised: the name of the quantised family. If there is none, it is `full` again, because
-            DVC would read null as a family called None.
+        quantised: the name of the quantised family. If there is none, write the name of `full`
+            again; DVC would read null as a family called None.
         quantisation: None for no comparison of weight formats.
         note: a sentence that is shown with the study's results.
     """
@@ -118,7 +125,7 @@ class Claims(Strict):
     Attributes:
         level: the level of every test; every interval has the level 1 − `level`.
         bootstrap: the number of resamples.
-        descent: by how much (nats) noise-free steps may lower the loss at a minimum.
+        descent: the most (nats) by which noise-free steps may lower the loss at a minimum.
         negligible: the relative change of λ̂ that counts as none.
         stable: the greatest coefficient of variation over shuffles that counts as stable.
     """

@@ -9,7 +9,7 @@ from replicate.pipeline.work import plans
 
 
 def run(config: Config, family: str, only: str | None = None) -> None:
-    """Writes each model's losses (N,) at w* in nats, and a report on the gradient at w*."""
+    """Writes each model's losses (N,) at w* in nats, and a report on loss and gradient there."""
     models = plans.only(config.families[family].models, only)
     units = [plans.baseline_unit(config, plans.task_config(config, name)) for name in models]
     run_units(units, config.machine, f"baseline {family}", config.families[family].gpus_per_model)

@@ -24,7 +24,7 @@ from replicate.study import collecting, protocol_2023, records
 from replicate.study.plan import FamilyPlan
 from replicate.study.records import Record, Refused
 
-PARTS = ("sampling", "search", "transfer", "original")  # of a family; each has its own hash
+PARTS = ("sampling", "search", "transfer", "original")  # a family's blocks that are hashed alone
 
 
 class Collection:
@@ -95,7 +95,7 @@ class Collection:
             The rows of the file; none if the stage was not run.
 
         Raises:
-            UserError: the file is damaged, or was edited into what no stage writes.
+            UserError: the file is damaged, or has a value that no stage writes.
         """
         if not path.exists():
             return []
@@ -123,6 +123,9 @@ class Collection:
             path: the trace.
             plan: a function that returns the trace's units.
             arguments: the arguments of that function.
+
+        Raises:
+            UserError: the trace is damaged.
         """
         if not path.exists():
             return None
@@ -157,12 +160,12 @@ class Collection:
 def differences(
     found: Mapping[str, Any], planned: Mapping[str, Any], at: str = ""
 ) -> Iterator[str]:
-    """Yields each difference between a trace's attributes and those that it must have.
+    """Yields a sentence on each attribute of a trace that is not what params.yaml asks for.
 
     Args:
         found: the attributes of the trace.
-        planned: the attributes that it must have.
-        at: the keys above these attributes, such as `sampler.`.
+        planned: the attributes that a trace by params.yaml has.
+        at: the key of the block that holds these attributes, such as `sampler.`.
     """
     for key, wanted in planned.items():
         there = found.get(key)

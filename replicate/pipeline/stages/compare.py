@@ -100,7 +100,7 @@ def _read(label: str, files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
 
 
 def _pairs(a: Results, b: Results) -> list[tuple[str, str]]:
-    """Returns the pairs of studies to compare. If only one of a, b names a study, both use it."""
+    """Returns the pairs of studies to compare. If only `a` or `b` names a study, both use it."""
     if a.study is None and b.study is None:
         return [(study, study) for study in dict.fromkeys([*b.studies, *a.studies])]
     x = (a.study if a.study is not None else b.study) or ""

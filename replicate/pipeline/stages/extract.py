@@ -20,9 +20,12 @@ from replicate.seeds import derive
 
 
 def run(config: Config, family: str) -> None:
-    """Writes the family's windows, the tokenizer and counts.
+    """Writes the family's windows, its tokenizer, and counts of reviews and tokens.
 
     If the family has `original`, the windows of the protocol of 2023 are written too.
+
+    Raises:
+        UserError: the texts or the tokenizer cannot be read, or no review is long enough.
     """
     given = config.families[family]
     written, texts = read_texts(config, given.corpus)
@@ -52,10 +55,14 @@ def run(config: Config, family: str) -> None:
 
 
 def read_texts(config: Config, name: str) -> tuple[list[list[grammar.Choice]], list[str]]:
-    """Returns the reviews of a corpus.
+    """Reads or generates the reviews of a corpus.
 
     Returns:
-        The grammar's choices for each review, none unless the grammar wrote them; and the texts.
+        The grammar's choices for each review (an empty list if the corpus is not generated), and
+        the texts.
+
+    Raises:
+        UserError: the texts cannot be read or fetched.
     """
     corpus = config.corpora[name]
     if isinstance(corpus, LocalTexts):
@@ -72,9 +79,12 @@ def read_texts(config: Config, name: str) -> tuple[list[list[grammar.Choice]], l
 
 
 def find_tokenizer(given: TrainedTokenizer | OnHub | OnDisk, texts: list[str]) -> Tokenizer:
-    """Returns a tokenizer. It is trained on the texts if params.yaml says so.
+    """Trains a tokenizer on the texts, or reads one, as params.yaml says.
 
     A published tokenizer may truncate or pad texts to a fixed length. This is switched off here.
+
+    Raises:
+        UserError: the tokenizer cannot be read or fetched.
     """
     if isinstance(given, TrainedTokenizer):
         found = windows.train_tokenizer(texts, given.vocabulary)

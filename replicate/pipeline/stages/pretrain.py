@@ -49,7 +49,9 @@ class TrainingUnit(CachedUnit):
 
     @property
     def steps(self) -> int:
-        """The limit on the training's steps, times the model's width."""
+        """The largest number of training steps times the model's width, to which time is about
+        proportional.
+        """
         return self.schedule.steps * self.shape["width"]
 
     def settings(self) -> dict[str, Any]:
@@ -87,7 +89,7 @@ class TrainingUnit(CachedUnit):
 
 
 def report(outcome: Outcome, schedule: Schedule, text: windows.Windows) -> dict[str, Any]:
-    """Returns the fields of a `Training` record that a training determines."""
+    """Returns the fields of a `Training` record that the training itself determines."""
     floor_NxL = text.floor_NxL
     if floor_NxL is not None:
         floor_NxL = floor_NxL[:EVALUATED, 1:].astype(float)
@@ -128,7 +130,11 @@ def run(config: Config, family: str, only: str | None = None) -> None:
 
 
 def fetch(model: OnHub | OnDisk, folder: Path, device: str) -> None:
-    """Writes the manifest of a model that is not trained here, and fetches it from the hub."""
+    """Writes the manifest of a model that is not trained here; a model of the hub is fetched.
+
+    Raises:
+        UserError: the model cannot be found or fetched, or it needs a GPU that is not here.
+    """
     from replicate.models import loading
 
     loading.device(device, folder.name)

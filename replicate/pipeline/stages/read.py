@@ -27,7 +27,7 @@ from replicate.study.claims import Rules, judge
 from replicate.study.published import Figures
 from replicate.study.records import write
 
-COLUMNS = {  # that the layouts of two of the paper's tables need
+COLUMNS = {  # the columns that the layouts of two of the paper's tables need
     "estimates": "model; published; parameters; sampled; λ̂ ± s.e.; 95 % interval; R-hat;"
     " effective draws; diverged chains",
     "quantisation": "model; moved; weights; parameters moved; loss at w*; rise, millinats ± s.e.;"

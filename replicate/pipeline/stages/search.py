@@ -22,12 +22,15 @@ from replicate.sampling import SamplerConfig
 from replicate.search import importance, trials
 from replicate.search.trials import Outcome, Rule, Trial
 
-LARGEST = 0.5  # expected relative error of λ̂ without a warning
+LARGEST = 0.5  # from this expected relative error of λ̂ on, a warning is printed
 RULES: tuple[Rule, ...] = ("stability", "efficiency", "accuracy")
 
 
 class Evaluation:
-    """Evaluates samplers. Each is one unit, and all use the same batches and noise."""
+    """Evaluates samplers on the family's search model.
+
+    The chains of one sampler are one unit. All samplers use the same batches and noise.
+    """
 
     def __init__(self, config: Config, family: str, engine: Engine) -> None:
         given = config.families[family].search
@@ -56,11 +59,11 @@ class Evaluation:
 
 
 def run(config: Config, family: str) -> None:
-    """Writes all trials and their traces, the importance of each knob, and the chosen sampler.
+    """Writes all trials, their traces, the hyperparameters' importances, and the chosen sampler.
 
     Raises:
-        UserError: in every trial that the family's rule can choose, chains diverged, did not leave
-            w*, or are not local.
+        UserError: the family's rule can choose no trial. Chains diverged, did not leave w*, are not
+            local or, for *efficiency*, not healthy; or no trial has the family's posterior.
     """
     given, own = config.families[family].search, config.families[family].sampling
     pull = {name: getattr(own, name) for name in ("localization", "weight_decay", "bounding_box")}
@@ -118,11 +121,11 @@ def run(config: Config, family: str) -> None:
 def rows(
     attempts: Sequence[Trial], choices: Mapping[Rule, int | None]
 ) -> Iterator[dict[str, object]]:
-    """Yields the fields of each trial's `Trial` record that the trials determine.
+    """Yields the fields of each trial's `Trial` record that follow from the trials alone.
 
     Args:
         attempts: all trials.
-        choices: the number of the trial that each rule chooses; None if it can choose none.
+        choices: the index of the trial that each rule chooses; None if it can choose none.
     """
     for i, (attempt, bias) in enumerate(zip(attempts, trials.step_biases(attempts), strict=True)):
         outcome = attempt.outcome

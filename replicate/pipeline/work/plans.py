@@ -1,4 +1,7 @@
-"""Lists the units that params.yaml defines. Compute stages run them; `collect` expects them."""
+"""Lists the units that params.yaml defines.
+
+Compute stages run these units. Stage `collect` compares the traces on disk with them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from replicate.sampling.config import SAMPLERS
 
 WINDOWS = "windows.safetensors"
 PADDED = "original.safetensors"  # the padded windows of the protocol of 2023
-COMPUTED = (
+COMPUTED = (  # the keys of a family that its tasks take over unchanged
     "compute_dtype",
     "device",
     "gradient_checkpointing",
@@ -28,10 +31,10 @@ COMPUTED = (
     "together",
     "left_unquantised",
 )
-MAY_BE_ZERO = ("weight_decay", "localization")  # of a sampler
-LONGEST = 10**9  # steps of a chain
+MAY_BE_ZERO = ("weight_decay", "localization")  # the other numbers of a sampler are positive
+LONGEST = 10**9  # the most steps that a chain may have
 IDENTITY = ("windows", "model", "weights", "compute_dtype")  # what the losses at w* depend on
-MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # the restriction of the chains
+MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # word in params.yaml → restriction
 
 
 def task_config(
@@ -50,6 +53,9 @@ def task_config(
         file: the name of the file of windows.
         weights: the format of the weights; None for the family's.
         restriction: the parameters that chains move; None for the family's.
+
+    Raises:
+        UserError: the windows or the model's files cannot be read.
     """
     name = config.family_of(model)
     family = config.families[name]
@@ -85,7 +91,7 @@ def text(file: Path) -> windows.Windows:
     """Reads a family's windows.
 
     Raises:
-        UserError: there are fewer than two, or they are not rows of token ids.
+        UserError: there are fewer than two windows, or they are not rows of two or more token ids.
     """
     found = windows.load(file)
     shape, least = found.tokens_NxL.shape, found.tokens_NxL.min(initial=0)
@@ -100,7 +106,7 @@ def chosen(config: Config, family: str) -> SamplerConfig:
     """Returns the sampler that stage `search` chose for a family.
 
     Raises:
-        UserError: the file of the chosen sampler is missing or damaged, or no search can choose it.
+        UserError: the file is missing or damaged, or holds a sampler that no search can choose.
     """
     file, again = config.paths.search(family) / "chosen.json", f"run `dvc repro search@{family}`"
     try:
@@ -117,13 +123,13 @@ def chosen(config: Config, family: str) -> SamplerConfig:
 
 
 def sampling(config: Config, family: str, part: Chains, stretch: float = 1.0) -> SamplingConfig:
-    """Returns nβ and the batch size of a family, with the chains and steps of one experiment.
+    """Returns the sampling configuration of one experiment; nβ and batch size are the family's.
 
     Args:
         config: all parameters.
         family: the name of the family.
         part: the experiment's block in params.yaml; a search has one shuffle.
-        stretch: the factor by which chains are longer than the block says.
+        stretch: the factor by which the block's burn-in and draws are multiplied.
     """
     own = config.families[family].sampling
     return SamplingConfig(
@@ -142,8 +148,8 @@ def baseline_file(config: Config, task: TaskConfig) -> Path:
     """Returns the file of a model's losses at w*.
 
     Raises:
-        UserError: the baseline was computed from other windows, other weights or in another format
-            than the task has now.
+        UserError: the baseline was not run, or was computed from other windows, from another model
+            or in other formats than the task has now.
     """
     folder, now = config.paths.baselines(task.family) / task.model, task.identity()
     report = json_io.read_json(folder / "baseline.json")

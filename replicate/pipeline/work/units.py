@@ -51,7 +51,7 @@ def load(config: TaskConfig) -> TextTask:
 
 @dataclass(frozen=True)
 class CachedUnit(ABC):
-    """A unit of `stage`, as dvc.yaml names it, whose file is in the cache's folder `root`."""
+    """A unit of the stage that dvc.yaml calls `stage`; `root` is the folder of the cache."""
 
     root: Path
     stage: str
@@ -64,7 +64,7 @@ class CachedUnit(ABC):
     @property
     @abstractmethod
     def steps(self) -> int:
-        """The amount of work, in units of the progress bar."""
+        """The amount of work, in the units in which progress is counted."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -105,7 +105,8 @@ class CachedUnit(ABC):
 class BaselineUnit(CachedUnit):
     """A unit that computes the loss of every example at w*, and the gradient at w*.
 
-    The gradient is that of `gradient_examples` examples; a backward pass has `gradient_batch`.
+    The gradient is the mean over `gradient_examples` examples. A backward pass has `gradient_batch`
+    of them, and a forward pass has `batch_size` of all `examples`.
     """
 
     task: TaskConfig
@@ -179,7 +180,7 @@ class ChainUnit(CachedUnit):
         return tuple(key for piece in self.pieces for key in piece)
 
     def settings(self) -> dict[str, Any]:
-        """Leaves out the number of shuffles, and of chains that start at w*: more may be added."""
+        """Leaves out the numbers of shuffles and of chains that start at w*, so more can follow."""
         found = self.planned()
         found["sampling"] |= {"shuffles": None}
         if self.sampling.restart:
@@ -280,7 +281,7 @@ def trace(units: Sequence[ChainUnit]) -> xr.Dataset:
 def run_chains(
     config: Config, family: str, title: str, chains: Mapping[K, Sequence[ChainUnit]]
 ) -> Iterator[tuple[K, xr.Dataset]]:
-    """Runs the chains of a family's models, and then yields each trace with its key."""
+    """Runs the chains of a family's models, then yields each trace with its key in `chains`."""
     every = chain.from_iterable(chains.values())
     run_units(every, config.machine, f"{title} {family}", config.families[family].gpus_per_model)
     for key, units in chains.items():
