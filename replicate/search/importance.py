@@ -27,7 +27,7 @@ TREES = 16  # trees in each random forest
 
 @dataclass(frozen=True)
 class Importance:
-    """Holds the share of the variance of λ̂'s ranks that one hyperparameter explains alone.
+    """Holds the share of the variance of the ranks of λ̂ that one hyperparameter explains alone.
 
     Attributes:
         sampler: the name of the sampler that has the grid.
@@ -45,10 +45,10 @@ class Importance:
 
 
 def explain(trials: Sequence[Trial], seed: int) -> list[Importance]:
-    """Returns the importance of each hyperparameter with more than one value in a sampler's grid.
+    """Returns the importance of each hyperparameter that has more than one value in a grid.
 
-    The shares of a sampler do not add up to 1 if hyperparameters interact. The shares are those of
-    the variance of λ̂'s ranks, so that a few very large λ̂ do not dominate. A trial with a diverged
+    The shares of a sampler do not add up to 1 if hyperparameters interact. They are shares of the
+    variance of the ranks of λ̂, so that a few very large λ̂ do not dominate. A trial with a diverged
     chain is ranked as if its λ̂ were infinite.
 
     Args:
@@ -85,7 +85,7 @@ def fanova(
     """Returns the share of the variance of N values that each hyperparameter explains alone.
 
     Args:
-        levels: for each hyperparameter, its level at each of the N values (N,).
+        levels: for each hyperparameter, the index of its setting at each of the N values (N,).
         values_N: the values; if they are all equal, each share is 0.
         seed: the seed of the random forest.
     """
@@ -106,6 +106,6 @@ def fanova(
 
 
 def _levels(values: Sequence[object]) -> NDArray[np.int64]:
-    """Returns each value's index in the list of different values, in the grid's order."""
+    """Returns the index of each value among the different values, in their order (N,)."""
     different = list(dict.fromkeys(values))
     return np.array([different.index(value) for value in values])

@@ -51,12 +51,12 @@ class Outcome:
         mean: the mean of λ̂ across chains.
         standard_deviation: the standard deviation of λ̂ across chains.
         efficiency: effective draws per gradient evaluation.
-        noise: the Monte-Carlo error divided by |λ̂|.
+        noise: the Monte-Carlo error of λ̂ divided by |λ̂|.
         rhat: split R-hat.
         drift_p: p value of the drift test.
         penalty: 0 if the chains are healthy; otherwise up to 2, and larger for worse chains.
         diverged_chains: the number of chains that diverged.
-        fault: why no rule may choose the sampler, with a remedy; empty if there is no reason.
+        fault: why no rule may choose the sampler, with a remedy; empty if a rule may.
     """
 
     mean: float
@@ -161,8 +161,8 @@ def step_biases(trials: Sequence[Trial]) -> list[float]:
 
     It is the slope of a straight line of λ̂ in ε, relative to the trial's λ̂. The line is fitted to
     the trials of the same sampler and posterior, with Gaussian weights of standard deviation ½ in
-    ln ε. It is NaN if a chain of the trial diverged, or if there is no other step size at which no
-    chain diverged.
+    ln ε. Trials with a diverged chain are left out. It is NaN if a chain of the trial itself
+    diverged, or if all other trials are left out or have the same step size.
     """
     found = []
     for trial in trials:
@@ -187,7 +187,7 @@ def expected_error(outcome: Outcome, step_bias: float) -> float:
 
 
 def worth(outcome: Outcome, step_bias: float) -> float:
-    """Rates a trial by its expected relative error: 0 for no error, −1 for an infinite one.
+    """Rates a trial by its expected relative error: 0 without error, −1 if it is infinite.
 
     If the chains are not healthy, 1 + penalty is subtracted.
     """
@@ -207,9 +207,10 @@ def choose(rule: Rule, trials: Sequence[Trial], posterior: SamplerConfig) -> int
     Args:
         rule: `stability`, the write-up's rule, takes the sampler's grid trial with the largest mean
             over standard deviation across chains, at any posterior. `efficiency` takes the healthy
-            trial of this posterior with the most effective draws per gradient. `accuracy` takes the
-            healthy trial of this posterior with the smallest expected error; if none is healthy, it
-            takes the one with the best rating by `worth`. None takes a trial that has a `fault`.
+            trial of this posterior whose number of effective draws per gradient is largest.
+            `accuracy` takes the healthy trial of this posterior with the smallest expected error;
+            if none is healthy, it takes the trial of this posterior that `worth` rates best. No
+            rule takes a trial that has a `fault`.
         trials: all trials of a search.
         posterior: the sampler at the family's posterior; its lr and diffusion are ignored.
 

@@ -29,7 +29,7 @@ from replicate.study.records import (
 )
 from replicate.study.records.base import ModelRecord
 
-POINTS = 100  # the most that a thinned trace may have
+POINTS = 100  # the most points that a thinned trace may have
 
 R = TypeVar("R", bound=ModelRecord)
 
@@ -39,7 +39,8 @@ def estimates(trace: xr.Dataset, quantile: float) -> list[Estimate]:
 
     Args:
         trace: the chains of the main estimate, with their attributes.
-        quantile: the quantile of a chain's losses at which `published` and `clipped` clip them.
+        quantile: the quantile at which a chain's losses are clipped, for the estimator `published`
+            and for the field `clipped`.
 
     Returns:
         One record for each estimator.
@@ -112,9 +113,9 @@ def thinned(
     Args:
         trace: the chains of the main estimate, with their attributes.
         vocabulary: number of tokens V. A model that guesses all tokens alike has the loss ln V.
-        rhat: the greatest R-hat of healthy chains.
-        drift: the least p value of the drift test of healthy chains.
-        local: the greatest rise of the loss of local chains, as a share of the rise to ln V.
+        rhat: the limit of R-hat for healthy chains.
+        drift: the smallest p value of the drift test for healthy chains.
+        local: the greatest rise of the loss for local chains, as a share of the rise to ln V.
     """
     loss, steps, burn_in = baseline_of(trace), trace.sizes["draw"], int((trace.draw < 0).sum())
     values = estimators.controlled(trace, nbeta_of(trace), loss)

@@ -29,7 +29,7 @@ from replicate.study.records import (
 from replicate.study.records.verdicts import Part
 
 DEFAULT = "controlled"  # the estimator that claims are judged by
-BESIDE = ("devinterp", "published")
+BESIDE = ("devinterp", "published")  # estimators that are reported beside it
 CITED = {  # start of a repository → the authors who describe its training data, and their .bib key
     "openai-community/gpt2": ("Radford et al. 2019", "radford2019"),
     "meta-llama/Llama-2-": ("Touvron et al. 2023", "touvron2023"),
@@ -165,8 +165,8 @@ def _source(repository: str) -> tuple[str, str] | None:
 def _trained_on(
     plan: FamilyPlan, training: Sequence[Training], windows: Sequence[Extraction]
 ) -> dict[str, str | None]:
-    """Returns the family's name and a sentence on its training data (None if no source is known).
-    If its models are trained here, it returns nothing until all of them are trained.
+    """Returns the family's name with a sentence on its training data, or with None if no source is
+    known. The mapping is empty if the models are trained here and not all of them were trained.
     """
     if plan.repositories:
         sources = {_source(name) for name in plan.repositories}
@@ -184,7 +184,7 @@ def _trained_on(
 
 
 def _shares(default: Mapping[str, Estimate], traces: Sequence[ThinnedTrace]) -> Iterator[Part]:
-    """Yields the shuffles' share of the variance of λ̂ by the default estimator, of each model."""
+    """Yields for each model the shuffles' share of the variance of λ̂ by the default estimator."""
     chain_llc = {row.model: row.chain_llc for row in traces}
     for model, row in default.items():
         if model not in chain_llc or row.monte_carlo_error is None:
@@ -201,7 +201,7 @@ def _shares(default: Mapping[str, Estimate], traces: Sequence[ThinnedTrace]) -> 
 
 
 def _original_shares(original: Sequence[OriginalProtocol]) -> Iterator[Part]:
-    """Yields the shuffles' share of the variance of λ̂ by the 2023 protocol, of each model."""
+    """Yields for each model the shuffles' share of the variance of λ̂ by the 2023 protocol."""
     for row in original:
         pairs = np.stack([_numbers(row.shuffles), _numbers(row.deviations)])
         llc_S, deviation_S = pairs[:, np.isfinite(pairs).all(0)]
@@ -212,7 +212,9 @@ def _original_shares(original: Sequence[OriginalProtocol]) -> Iterator[Part]:
 def _original_share(
     model: str, llc_S: Sequence[float] | Array, deviation_S: Sequence[float] | Array, chains: int
 ) -> Part:
-    """Returns that share if only the standard deviation across the chains of a shuffle is known."""
+    """Returns the shuffles' share of the variance of a model's λ̂ by the 2023 protocol, from the
+    mean and the standard deviation of λ̂ across the chains of each shuffle.
+    """
     within = float(np.mean(np.square(deviation_S)))
     share, others, _ = statistics.components(np.array(llc_S), within, chains)
     return _share(f"{model}, {ORIGINAL}", share, f"chains and draws {others:.0%}")

@@ -43,7 +43,7 @@ class StudyPlan:
         full: the family at full precision.
         quantised: the quantised family, if there is one.
         formats: (model, moved, weights), where `moved` is *restricted* or *full*.
-        note: a sentence that a reader must know about the study; may be empty.
+        note: a sentence that is shown with the study's results; may be empty.
     """
 
     name: str

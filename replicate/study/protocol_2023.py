@@ -16,7 +16,7 @@ from replicate.study.collecting import baseline_of, nbeta_of, record
 from replicate.study.records import OriginalProtocol
 
 Array = NDArray[np.float64]
-BATCHES = (1, 2, 4, 8, 16, 32)
+BATCHES = (1, 2, 4, 8, 16, 32)  # numbers of minibatches in the baseline that are compared
 
 
 def factor(texts: int) -> float:
@@ -25,7 +25,7 @@ def factor(texts: int) -> float:
 
 
 def original(trace: xr.Dataset, quantile: float) -> OriginalProtocol:
-    """Analyses the chains of one model.
+    """Analyses one model's chains by the 2023 protocol, and the error of their baseline.
 
     Args:
         trace: chains of the 2023 protocol, with their attributes, and with `padded`, the number of

@@ -1,4 +1,6 @@
-"""Reads the figures of the study of November 2023; recomputes averages and analyses variance."""
+"""Reads the figures of the study of November 2023, recomputes its averages and splits their
+variance.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +65,14 @@ class Family(Row):
 
 
 class Counts(Row):
+    """Counts of reviews. Every published λ̂ was multiplied by `factor` = n/ln n with n = `kept`.
+
+    Attributes:
+        kept: reviews that are long enough for the estimates.
+        search_kept: reviews that are long enough for the search on GPT-2.
+        search_batches: N, the minibatches of the search; its nβ was N/ln N.
+    """
+
     source: str
     reviews: int
     kept: int
@@ -83,12 +93,16 @@ class Medians(Row):
 
 
 class Range(Row):
+    """The range of SGLD's λ̂ at one step size, over all other hyperparameters."""
+
     lr: float
     least: float
     greatest: float
 
 
 class Diffusion(Row):
+    """The median λ̂ of SGNHT at one step size, for each diffusion factor."""
+
     lr: float
     diffusion: tuple[float, ...]
     llc: tuple[float, ...]

@@ -49,7 +49,7 @@ KINDS = {  # kind of comparison → the file of records that it reads
 READ = (*KINDS.values(), "provenance")
 SAMPLER = ("lr", "localization", "weight_decay", "bounding_box", "diffusion", "noise_diffusion")
 UNRELATED = {"original", "transfer"}  # parts of params.yaml that no comparison uses
-BOTH = (LLC, LOSS)
+BOTH = (LLC, LOSS)  # the kinds of comparison that are of one model
 DIFFERENT_QUANTITIES = (  # kinds, file, field, and the note if its two values differ
     (BOTH, "baselines", "windows", "another text"),
     (BOTH, "baselines", "parameters", "models of {:,} and {:,} parameters"),
@@ -57,7 +57,7 @@ DIFFERENT_QUANTITIES = (  # kinds, file, field, and the note if its two values d
     ((LLC,), "estimates", "sampled_parameters", "other parameters are sampled"),
     ((LLC,), "baselines", "sampled", "other parameters are sampled"),
 )
-NOTES = (
+NOTES = (  # as above, for differences that leave the numbers comparable
     (BOTH, "provenance", "weights", "at another w*"),
     (BOTH, "provenance", "revision", "at another w*"),
     (BOTH, "estimates", "weights", "weights in {} and {}"),
@@ -164,7 +164,7 @@ def _welch(a: Outcome, b: Outcome) -> tuple[float, float]:
 
 
 def judge(comparisons: Sequence[Comparison], level: float) -> list[Comparison]:
-    """Returns the comparisons; those that are too far apart by Holm's rule have status *differs*.
+    """Gives comparisons that are too far apart by Holm's rule the status *differs*.
 
     Args:
         comparisons: all comparisons that are tested together.
@@ -241,7 +241,7 @@ def _of_model(pair: Comparison, a: Records, b: Records) -> Comparison:
 
 
 def _changes(pair: Comparison, a: Records, b: Records, fields: Sequence[Any]) -> tuple[str, ...]:
-    """Returns the notes of those `fields` that both sets have and in which they differ."""
+    """Returns the notes of those `fields` in which the two sets differ; both must have a value."""
     found = []
     for kinds, file, field, words in fields:
         x, y = _field(a, file, pair.name, field), _field(b, file, pair.name, field)

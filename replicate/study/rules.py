@@ -12,12 +12,13 @@ class Rules:
     Attributes:
         level: significance level of every test; every interval has confidence 1 − `level`.
         bootstrap: number of bootstrap resamples.
-        descent: the most (nats) that steps without noise may lower the loss at a local minimum.
+        descent: the most (nats) by which noise-free steps may lower the loss at a minimum.
         negligible: the greatest relative change of λ̂ that counts as no change.
         stable: the greatest coefficient of variation over shuffles that counts as stable.
-        rhat: healthy chains have an R-hat below this limit.
-        drift: healthy chains have a p value of the drift test of at least this limit.
-        local: the loss of local chains rises by at most this share of the rise from w* to guessing.
+        rhat: chains are healthy only if R-hat is below this limit.
+        drift: chains are healthy only if the p value of the drift test is at least this limit.
+        local: chains are local only if their loss rises by at most this share of the rise from the
+            loss at w* to the loss of guessing all tokens alike.
         seed: seed of the bootstraps.
     """
 

@@ -198,7 +198,8 @@ class Search(Chains):
         rule: how the trial is chosen. *stability*, the rule of the write-up, takes the greatest
             mean over standard deviation of λ̂ across chains. *efficiency* takes the greatest number
             of effective draws per gradient, among healthy trials of the family's posterior.
-            *accuracy* takes the least expected relative error of λ̂ among the same trials.
+            *accuracy* takes the least expected relative error of λ̂ among the same trials, or among
+            all trials of the posterior if none is healthy.
     """
 
     model: str

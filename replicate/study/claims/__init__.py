@@ -4,17 +4,18 @@ The rules are fixed before the data are seen. They are the same for every study 
 published figures. A claim is
 
 *supported*      if the one-sided test in its direction is significant and the interval of the
-                 effect lies on that side; a claim that an effect is negligible, if the interval
-                 lies within the margin;
-*not supported*  if the same holds in the opposite direction, or if the whole interval lies outside
-                 the margin;
+                 effect lies on that side; a claim that an effect is negligible is supported if the
+                 interval lies within the margin;
+*not supported*  if test and interval say so of the opposite direction, or if the whole interval
+                 lies outside the margin;
 *inconclusive*   if neither holds; the sentence `why` says what would decide it;
 *not run*        if the study has not obtained what the claim needs.
 
 A claim about every model is supported if it holds for all of them, and not supported if it fails
 for one. Verdicts over shuffles use Student's intervals, because percentile bootstrap intervals of
 three or four values are far too narrow (`replicate.estimation.statistics`). If all chains of a
-model diverged in a shuffle, the shuffle is left out for all models, and `why` says so.
+model diverged in a shuffle, claims that compare models within a shuffle leave the shuffle out, and
+`why` says so.
 """
 
 from __future__ import annotations

@@ -14,9 +14,10 @@ from replicate.study.rules import Rules
 
 
 class AtAMinimum(Claim):
-    """Of each model: supported where the upper end of the fall of its held-out loss is not above
-    `descent` and no shuffle has λ̂ ≤ 0; not supported where the lower end is above, or the t
-    interval of λ̂ lies below 0. For all models together.
+    """A model supports the claim if the interval of the fall of its held-out loss ends at or below
+    `descent`, and no shuffle has λ̂ ≤ 0. It speaks against the claim if that interval lies above
+    `descent`, or the t interval of λ̂ lies below 0. The claim is supported if all models support
+    it, and not supported if one speaks against it.
     """
 
     id = "A1"
@@ -67,7 +68,7 @@ class AtAMinimum(Claim):
 
 
 def _fall(name: str, llc_S: Array, baseline: Baseline | None, rules: Rules) -> Part:
-    """Judges one model. Its interval is normal, as the fall is a mean over hundreds of texts."""
+    """Judges one model by a normal interval, because the fall is a mean over hundreds of texts."""
     below = mean(llc_S, rules).interval
     negative = below is not None and below[1] < 0
     verdict: Verdict = "not supported" if negative else "inconclusive"
@@ -86,8 +87,8 @@ def _fall(name: str, llc_S: Array, baseline: Baseline | None, rules: Rules) -> P
 
 
 class SameData(Claim):
-    """By construction where the models were trained here, by citation else; there is nothing to
-    estimate.
+    """The claim is supported by construction if the models were trained here, and by citation if
+    their authors say so. Nothing is estimated.
     """
 
     id = "A2"

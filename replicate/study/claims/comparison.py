@@ -22,10 +22,11 @@ OPPOSITE: dict[Verdict, Verdict] = {  # of the claim that there is no effect
 
 
 class QuantisationMoves(Claim):
-    """Supported where NF4 moves one model: the interval of the rise of its loss at w* lies above
-    `descent`, or that of the relative change of λ̂ of the same parameters outside ± `negligible`.
-    Not supported where both intervals of every model lie within. Other formats and the fall of the
-    loss along minus the gradient are told, not judged.
+    """NF4 moves a model if the interval of the rise of its loss at w* from float32 lies outside
+    ± `descent`, or the interval of the relative change of λ̂ of the same parameters lies outside
+    ± `negligible`. The claim is supported if NF4 moves a model, and not supported if both intervals
+    of every model lie within these margins. Other formats, and the fall of the loss along minus the
+    gradient, are reported and not judged.
     """
 
     id = "C10"
@@ -67,8 +68,9 @@ def _format(row: Quantised) -> str:
 
 
 def _moved(row: Quantised, rules: Rules, decides: bool) -> list[Part]:
-    """Returns two parts, the rise of the loss and the change of λ̂ from float32 to one format. There
-    are none for float32 itself, or if float32 was not run. They are judged if the format `decides`.
+    """Returns two parts, the rise of the loss and the change of λ̂ from float32 to one format. It
+    returns none for float32 itself, or if float32 was not run. `decides` tells whether the parts
+    are judged.
     """
     if row.rise is None or row.rise_error is None or row.weights == "float32":
         return []
@@ -85,11 +87,12 @@ def _moved(row: Quantised, rules: Rules, decides: bool) -> list[Part]:
 
 
 class FamiliesCompare(Claim):
-    """Not supported where λ̂ of the two families is not of one kind: a restricted model against a
-    whole one, or another nβ. Else not supported where a quantised model lies outside the prediction
-    interval of the full family's power law in sampled parameters, and supported where all intervals
-    of the ratio to that law are within ± `negligible`. Effect: the ratio of λ̂ per sampled
-    parameter between the models of the nearest size, quantised over full.
+    """The claim is not supported if λ̂ of the two families is not of one kind, because chains move
+    another share of the parameters, or because nβ differs. Otherwise it is not supported if a
+    quantised model lies outside the prediction interval of the full family's power law in sampled
+    parameters, and supported if the prediction interval of every model's ratio to that law lies
+    within 1 ± `negligible`. The effect is the ratio of λ̂ per sampled parameter between the two
+    models whose numbers of sampled parameters are closest, quantised over full.
     """
 
     id = "C11"

@@ -32,7 +32,7 @@ class Family:
         sampled_M: number of parameters that its chains move.
         estimates: λ̂ (shuffle, model) by each estimator; NaN if all chains of a shuffle diverged.
             Claims are judged by the first estimator. The shuffles of the others may be different.
-        nbeta, localization, tokenizer: settings that change λ̂ besides the model.
+        nbeta, localization, tokenizer: settings on which λ̂ depends.
         missing: models of the family that were not run.
     """
 
@@ -66,8 +66,10 @@ class Evidence:
         quantised: the quantised family.
         baselines: model → its loss at w*, and what steps without noise do to it.
         estimates: model → its λ̂ by the estimator that claims are judged by.
-        shares: of each λ̂, the shuffles' share of the variance.
+        shares: for each λ̂, the share of its variance that lies between shuffles.
         trials: all trials of the search on the full-precision family.
+        importances: the importances of the hyperparameters in that search.
+        transfer: λ̂ of each model at each step size.
         transfer_missing: models that lack a planned step size.
         quantisation: one record for each model and weight format.
         provenance: family → a sentence on its models' training data; None if no source is known.
@@ -101,7 +103,7 @@ class Evidence:
 
     @property
     def missing(self) -> list[str]:
-        """The models that were not run, of the families of which a model was run."""
+        """The models that were not run, in families that have a model that was run."""
         return [model for family in self.families for model in family.missing]
 
     @property

@@ -34,7 +34,8 @@ class ChangeWithSize(Claim):
     """A claim on how λ̂ of the full-precision family changes with size.
 
     Attributes:
-        change: returns the change of λ̂ (shuffle, model) along log₂ of the sizes, by shuffle.
+        change: takes λ̂ (shuffle, model) and log₂ of the sizes (model,), and returns how λ̂ changes
+            with size in each shuffle (shuffle,).
     """
 
     needs = "λ̂ of the full-precision family"
@@ -66,13 +67,16 @@ class ChangeWithSize(Claim):
 
     @abstractmethod
     def explain(self, chief: Part, family: Family, llc_SxM: Array, rules: Rules) -> str:
-        """Explains the verdict in a sentence, which has no end if the verdict is inconclusive."""
+        """Explains the verdict in a sentence. If the verdict is inconclusive, the sentence has no
+        full stop, because `judge` adds what would decide it.
+        """
 
 
 class GrowsWithSize(ChangeWithSize):
-    """Supported where Page's test (shuffles as blocks, exact) is significant and the t interval of
-    λ̂ per doubling lies above 0; not supported where both say so of a fall. Beside it: the
-    bootstrap of the rank correlation, the analysis of variance, other estimators.
+    """The claim is supported if Page's test (exact, shuffles as blocks) is significant and the t
+    interval of λ̂ per doubling lies above 0, and not supported if both say so of a fall. The
+    bootstrap of the rank correlation, the analysis of variance and other estimators are reported
+    and do not decide.
     """
 
     id = "C1"
@@ -116,9 +120,10 @@ class GrowsWithSize(ChangeWithSize):
 
 
 class Diminishes(ChangeWithSize):
-    """The second difference of λ̂ over a doubling (least squares over all models), by shuffle:
-    supported where its t interval and test say that it is below 0, not supported where above.
-    Beside it the exponent of λ̂ ~ sizeᵃ against 1, where all λ̂ are above 0.
+    """The second difference of λ̂ over a doubling is fitted in each shuffle (least squares over all
+    models). The claim is supported if its t interval and t test say that it is below 0, and not
+    supported if they say that it is above. If all λ̂ are above 0, the exponent of λ̂ ~ sizeᵃ is
+    compared with 1 and does not decide.
     """
 
     id = "C2"
@@ -145,9 +150,10 @@ class Diminishes(ChangeWithSize):
 
 
 class LargerHasMore(Claim):
-    """The difference of λ̂ between a quantised model and the next smaller one, paired over
-    shuffles: supported where its t interval and test say that it is above 0, not supported where
-    below. The verdict is that of the two smallest (13B − 7B), other pairs stand beside it.
+    """The difference of λ̂ between a quantised model and the next smaller one is paired over
+    shuffles. The claim is supported if its t interval and t test say that it is above 0, and not
+    supported if they say that it is below. The two smallest models (13B − 7B) decide; other pairs
+    are only reported.
     """
 
     id = "C9"

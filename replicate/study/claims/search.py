@@ -24,10 +24,13 @@ PAIR = ("sgld", "sgnht")
 
 
 class SteadierSampler(Claim):
-    """Stability (mean over standard deviation of λ̂ across chains) over the settings of the two
-    grids, by Mann–Whitney's test; a setting that diverged or whose stability is not above 0 counts
-    as the worst. The test speaks of these grids, whose settings share batches and noise. Where only
-    medians by step size were published: how many of those pairs, by Wilcoxon's test.
+    """Mann–Whitney's test compares the stability (mean over standard deviation of λ̂ across chains)
+    of the settings in the two grids. The claim is supported if the test and the bootstrap interval
+    say that a setting of SGLD's is more stable with a probability above ½, and not supported if
+    they say below. A setting that diverged or whose stability is not above 0 counts as the worst.
+    The verdict holds for these grids alone, whose settings share batches and noise. If only medians
+    by step size were published, Wilcoxon's test compares them in pairs, and the effect is the share
+    of pairs in which SGLD's is greater.
     """
 
     id = "C3"
@@ -78,8 +81,8 @@ def _of_medians(search: Search, rules: Rules) -> Finding:
 
 
 def _compare(name: str, trials: Sequence[Trial], measure: str, rules: Rules) -> Part:
-    """Judges whether `measure` is greater at a setting of SGLD than at one of SGNHT. Unknown and
-    negative values count as 0.
+    """Judges whether `measure` is greater at a setting of SGLD's than at one of SGNHT's. Unknown
+    and negative values count as 0.
     """
     sgld, sgnht = (
         np.array([max(getattr(t, measure) or 0.0, 0.0) for t in trials if t.sampler == sampler])
@@ -91,8 +94,8 @@ def _compare(name: str, trials: Sequence[Trial], measure: str, rules: Rules) -> 
 
 
 def distinct(grid: Sequence[Trial]) -> list[Trial]:
-    """Returns the trials of the grids without duplicates. If no chain reaches the bounding box, the
-    chains are those without a box, and λ̂ is the same to the last digit.
+    """Returns the trials of the grids without duplicates. If no chain reaches the bounding box, its
+    chains equal those without a box, and λ̂ is the same to the last digit.
     """
     chains = attrgetter("sampler", "lr", "diffusion", "mean", "standard_deviation")
     seen: dict[object, Trial] = {}
@@ -102,9 +105,9 @@ def distinct(grid: Sequence[Trial]) -> list[Trial]:
 
 
 class LearningRateMatters(Claim):
-    """fANOVA importance of SGLD's learning rate minus the greatest of the others: supported where
-    the bootstrap interval over the trials lies above 0, not supported where below; p is the share
-    of resamples on the other side.
+    """The effect is the fANOVA importance of SGLD's learning rate minus the greatest of the others.
+    The claim is supported if its bootstrap interval over the trials lies above 0, and not supported
+    if it lies below. p is the share of resamples on the other side.
     """
 
     id = "C4"
@@ -147,7 +150,7 @@ def _lead(
     name: str, rows: Mapping[str, Importance], rules: Rules
 ) -> tuple[Part, Importance, Importance]:
     """Judges whether the learning rate is more important than all other hyperparameters. Returns
-    also its importance, and that of the most important other one.
+    the part, the learning rate's importance, and that of the most important other hyperparameter.
     """
     lr, others = rows["lr"], [row for name, row in rows.items() if name != "lr"]
     runner = max(others, key=lambda row: row.importance)
@@ -161,9 +164,11 @@ def _lead(
 
 
 class DiffusionLowers(Claim):
-    """Page's test that λ̂ falls along A, with the settings that are alike but for A as blocks.
-    Effect: the mean rank correlation of λ̂ with A, with its t interval, which is a point where all
-    settings agree: then the test alone decides.
+    """Page's test asks whether λ̂ falls as the diffusion factor A rises; a block holds the settings
+    that differ in A alone. The effect is the mean rank correlation of λ̂ with A over the blocks. The
+    claim is supported if the test and the t interval of the effect say that it is below 0, and not
+    supported if they say that it is above. If all blocks agree, the interval is a point, and the
+    test alone decides.
     """
 
     id = "C5"

@@ -26,9 +26,10 @@ from replicate.study.rules import Rules
 
 
 class ClippingChangesNothing(Claim):
-    """Of each model: supported where the t interval of the relative change of λ̂ by clipping, over
-    shuffles, is within ± `negligible` and no chain diverged; not supported where it is outside, or
-    a chain diverged. For all models together.
+    """A model supports the claim if no chain diverged and the t interval (over shuffles) of the
+    relative change of λ̂ by clipping lies within ± `negligible`. It speaks against the claim if a
+    chain diverged or the interval lies outside. The claim is supported if all models support it,
+    and not supported if one speaks against it.
     """
 
     id = "C6"
@@ -69,7 +70,7 @@ def _negligible(chief: Part, rules: Rules, reason: str, remedy: str) -> str:
     Args:
         chief: the model with the greatest change.
         rules: the margin.
-        reason: why the claim is supported, besides.
+        reason: the second reason for a claim that is supported.
         remedy: what would decide the claim if it is inconclusive.
     """
     margin = f"± {rules.negligible:.0%}"
@@ -83,10 +84,11 @@ def _negligible(chief: Part, rules: Rules, reason: str, remedy: str) -> str:
 
 
 class StableOverShuffles(Claim):
-    """Coefficient of variation of λ̂ over shuffles, of each model: supported where the χ² test and
-    the upper end of the χ² interval say that it is below `stable`, not supported where test and
-    lower end say above. The verdict is that of the write-up's estimator on its own protocol, for
-    all models together; the other estimators, and the components of variance, stand beside it.
+    """A model supports the claim if the χ² test and the χ² interval say that the coefficient of
+    variation of λ̂ over shuffles is below `stable`. It speaks against the claim if they say that it
+    is above. The claim is supported if all models support it, and not supported if one speaks
+    against it. The write-up's estimator on its own protocol decides; the other estimators and the
+    components of variance are only reported.
     """
 
     id = "C7"
@@ -130,10 +132,11 @@ class StableOverShuffles(Claim):
 
 
 class CarriesOver(Claim):
-    """Of each model: supported where its chains are healthy at the chosen step size (R-hat, drift,
-    none diverged) and the t interval of λ̂(smallest factor)/λ̂(1) − 1, paired over shuffles, is
-    within ± `negligible`; not supported where they are not healthy or the interval lies outside.
-    For all models together; larger factors stand beside it.
+    """A model supports the claim if its chains at the chosen step size are healthy (R-hat, drift,
+    none diverged) and the t interval of λ̂(smallest factor)/λ̂(1) − 1, paired over shuffles, lies
+    within ± `negligible`. It speaks against the claim if the chains are not healthy or the interval
+    lies outside. The claim is supported if all models support it, and not supported if one speaks
+    against it. The other factors are only reported.
     """
 
     id = "C8"
@@ -189,8 +192,8 @@ class CarriesOver(Claim):
 def _change(
     row: Transferred, one: Transferred, rules: Rules, health: Verdict | None = None
 ) -> Part:
-    """Returns the relative change of λ̂ from the chosen step size, paired over shuffles. It is
-    judged only if `health`, the verdict on the chains at the chosen step size, is given.
+    """Returns the relative change of λ̂ from the chosen step size, paired over shuffles. The change
+    is judged only if `health`, the verdict on the chains at the chosen step size, is given.
     """
     change = mean(np.array(row.shuffles, float) / np.array(one.shuffles, float) - 1, rules)
     verdict = None

@@ -42,7 +42,7 @@ from replicate.study.records.verdicts import (
 
 R = TypeVar("R", bound=Record)
 
-COLLECTED: dict[str, type[Record]] = {  # written by `collect`, for one study
+COLLECTED: dict[str, type[Record]] = {  # the files that `collect` writes for each study
     "baselines": Baseline,
     "estimates": Estimate,
     "importances": Importance,
@@ -97,7 +97,7 @@ def checked(rows: Any, kind: type[R]) -> list[R]:
     """Returns rows that were read from a file as records of one kind.
 
     Raises:
-        ValueError: a row is no such record, has a number that no computation gives, or is there
+        ValueError: a row is no such record, has a number that no computation gives, or occurs
             twice.
     """
     one = Annotated[kind, AfterValidator(kind.possible)]
@@ -106,7 +106,7 @@ def checked(rows: Any, kind: type[R]) -> list[R]:
 
 
 def _distinct(rows: list[R]) -> list[R]:
-    """Refuses two rows of the same model, claim, target …"""
+    """Refuses two rows with the same identity, such as the same model or claim."""
     names = [tuple(getattr(row, field) for field in row.identity) for row in rows]
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:

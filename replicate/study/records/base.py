@@ -16,15 +16,15 @@ SIGNED |= {"baseline_loss", "exact", "expected"}  # every other number is at lea
 SHARES = {"p_value", "drift_p", "page_p", "share", "importance", "r_squared", "padded_variance"}
 AT_MOST = {"diverged_chains": "chains", "sampled_parameters": "parameters", "covered": "repeats"}
 AT_MOST |= {"kept": "reviews"}
-HELD = ("llc", "share", "effect")  # what a record's interval is of
+HELD = ("llc", "share", "effect")  # a record's interval is of the first of these that it has
 ROUNDING = 1e-4  # relative; numbers are written with six digits
 
 
 class Record(BaseModel):
-    """One row of a file of results; a field is null only where it is not finite or not known.
+    """One row of a file of results. A field is null only if it is not finite or not known.
 
     Attributes:
-        identity: the fields in which two rows of a file differ; () if rows may be equal.
+        identity: the fields that together identify a row of a file; () if rows may be equal.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

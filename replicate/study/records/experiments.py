@@ -44,7 +44,7 @@ class Trial(ModelRecord):
     chosen_by: list[Rule]
     """the rules that choose this setting"""
     chosen: bool
-    """by the rule that params.yaml names: used for every model of the family"""
+    """whether the family's own rule chooses this setting, which all its models then use"""
 
 
 class Importance(Record):

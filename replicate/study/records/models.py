@@ -8,7 +8,7 @@ from replicate.study.records.base import ModelRecord, Record
 
 
 class Extraction(Record):
-    """What a family's rule kept of its corpus (reviews; tokens before cutting)."""
+    """Counts of a family's reviews. `tokens` counts the tokens of all reviews, before cutting."""
 
     identity: ClassVar = ("family",)
     family: str
@@ -93,7 +93,7 @@ class Estimate(ModelRecord):
     drift: float | None
     """change of λ̂ from the first to the second half of the draws"""
     drift_p: float | None
-    """p value of that change, against none"""
+    """p value of the test that this change is zero"""
     coefficient: float | None
     """c of the control variate; null where the estimator has none"""
     explained: float | None
@@ -101,7 +101,7 @@ class Estimate(ModelRecord):
     clipped: list[float | None]
     """relative change of λ̂ of each shuffle if chains were clipped; of `controlled`"""
     variance_ratio: float | None
-    """variance over shuffles, over that of `controlled`"""
+    """variance of λ̂ over shuffles, divided by that of `controlled`"""
     evaluations: float | None
     """gradient evaluations for a standard error of 1 % of λ̂"""
     shuffles: list[float | None]

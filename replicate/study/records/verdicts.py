@@ -11,7 +11,7 @@ Accuracy = Literal["within 1 %", "within the interval", "within 5 %", "outside"]
 
 
 class Source(Record):
-    """Where evidence stands."""
+    """A file that holds evidence, and the key in it."""
 
     file: str
     key: str
@@ -64,7 +64,7 @@ class Aggregate(Record):
     deviation_of_kept: float
     """the same of the shuffles that were averaged"""
     agrees: bool
-    """average and deviation (of all shuffles), to half a unit of the last published digit"""
+    """whether the average and the deviation of all shuffles, rounded, are the reported ones"""
 
 
 class Analysis(Record):
