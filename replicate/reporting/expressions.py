@@ -1,6 +1,6 @@
-"""Evaluates the Jinja expressions by which tables.yaml and values.yaml say how results are shown.
+"""Evaluates the Jinja expressions in tables.yaml and values.yaml, which say how results are shown.
 
-Their filters are the functions of `formatting`.
+The filters in them are the functions of `formatting`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ JINJA.globals |= {"NOT_RUN": NOT_RUN, "log": log}
 
 
 def read(name: str) -> dict[str, dict[str, Any]]:
-    """Reads a YAML file of this folder."""
+    """Reads a YAML file of the folder replicate/reporting."""
     return yaml.safe_load((files("replicate.reporting") / name).read_text(encoding="utf-8"))
 
 
 @cache
 def compiled(source: str) -> TemplateExpression:
-    """Compiles an expression; an unknown name in it is an error."""
+    """Compiles an expression. Evaluating it fails if a name in it is unknown."""
     return JINJA.compile_expression(source, undefined_to_none=False)
 
 
@@ -42,5 +42,5 @@ def text(source: str, /, **context: Any) -> str:
 
 
 def render(template: str, context: dict[str, Any]) -> str:
-    """Fills a template with the context."""
+    """Fills a Jinja template with the names in the context."""
     return JINJA.from_string(template).render(context)

@@ -1,4 +1,4 @@
-"""Rounds every published number to a text, which LaTeX, HTML and the terminal all show."""
+"""Turns every published number into a rounded text, which LaTeX, HTML and the terminal all show."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def with_error(pair: Pair, digits: int = 4) -> str:
 
 
 def effect(value: float | None) -> str:
-    """Rounds to three significant digits, or to a whole number if that has more digits."""
+    """Rounds to three significant digits; a number of four or more digits to a whole number."""
     return number(value, max(3, len(f"{abs(value or 0):.0f}")))
 
 

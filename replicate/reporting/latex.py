@@ -47,7 +47,7 @@ LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 
 
 def text(plain: str) -> str:
-    """Returns plain text as LaTeX. NOT_RUN becomes a macro of its own."""
+    r"""Returns plain text as LaTeX. NOT_RUN becomes the macro `\notrun`."""
     if plain == NOT_RUN:
         return r"\notrun"
     parts = POWER.split(re.sub(r"(?<=\d),(?=\d{3})", "\0", plain))
@@ -57,7 +57,7 @@ def text(plain: str) -> str:
 
 
 def rows(table: Table) -> str:
-    """Returns one line per row. NOT_RUN spans all columns that a row lacks."""
+    """Returns one line per row. In a row that was not run, NOT_RUN spans the remaining columns."""
     lines = []
     for row in table.texts:
         cells = [text(cell) for cell in row]

@@ -1,4 +1,4 @@
-"""Tables. `tables.yaml` declares them; `latex`, `terminal` and the report show them."""
+"""Makes the tables that `tables.yaml` declares. `latex`, `terminal` and the report show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Column(NamedTuple):
     """The name of a column, and how its values are shown.
 
     Attributes:
-        format: turns a value into text. A column without it holds words and is aligned left.
+        format: turns a value into text; None if the column holds words, which are aligned left.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Values by row and column. A row that was not run ends in NOT_RUN after its first cells."""
+    """Values by row and column. A row that was not run has its first cells, and then NOT_RUN."""
 
     title: str
     columns: Sequence[Column]
@@ -49,7 +49,7 @@ class Table:
 
     @property
     def absent(self) -> list[str]:
-        """The names of the rows, if every row is only a name and NOT_RUN; otherwise empty."""
+        """The names of the rows if all rows are only a name and NOT_RUN, otherwise an empty list."""
         names = [row[0] for row in self.rows if row[-1] == NOT_RUN and len(row) == 2]
         return list(dict.fromkeys(names)) if len(names) == len(self.rows) else []
 

@@ -1,4 +1,4 @@
-"""Prints tables on a terminal, or as plain lines with one row each, without cutting any cell."""
+"""Prints tables: drawn on a terminal, otherwise one line per row. No cell is cut."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def of_study(study: Study) -> Values:
 
 
 def models(study: Study) -> Values:
-    """Returns λ̂ of each planned model, its interval, its R-hat, and how far chains are from w*."""
+    """Returns λ̂ of each planned model with its interval, R-hat, and the loss of its chains."""
     found: Values = {}
     distance = locality(study)
     for model in study.plan.models:
@@ -135,11 +135,12 @@ def calibration(reference: Reference) -> Values:
 
 
 def costs(reports: Mapping[str, Any]) -> Values:
-    """Returns the numbers of benchmarks/results.json, each work from the first machine that ran it.
+    """Returns the numbers of benchmarks/results.json. For each benchmarked work they are those of
+    the first machine that ran it.
 
-    `work/peer` is a peer's time per step over ours. `work/limit` is our share of what the machine
-    allows. `gpu/model/…` are seconds and GB of a step with the settings of the paper study and
-    random weights. `control/stage` is in minutes.
+    `work/peer` is a peer's time per step divided by ours. `work/limit` is the share of the
+    machine's limit that we reach. `gpu/model/…` are seconds and GB of a step with the settings of
+    the paper study and random weights. `control/stage` is in minutes.
     """
     found = {"machine": next(name for name, report in reports.items() if report.get("works"))}
     works = [pair for report in reports.values() for pair in report.get("works", {}).items()]

@@ -1,1 +1,1 @@
-"""Draws figures from records. Each module but `style` has the name of its figure's LaTeX label."""
+"""Draws figures from records. All modules but `style` are named like their figure's LaTeX label."""

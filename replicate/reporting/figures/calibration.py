@@ -13,8 +13,8 @@ from replicate.study.records import Calibrated, NegativeControl
 
 @style()
 def calibration(rows: list[Calibrated], controls: list[NegativeControl]) -> Figure:
-    """Draws estimated against true λ on the left, and their ratio on the right, where the negative
-    controls are below the targets. Intervals have 95 % confidence.
+    """Draws estimated against true λ on the left, and their ratio on the right. The negative
+    controls are below the targets there. Intervals have 95 % confidence.
     """
     figure, (left, right) = panels(2, 0.6 + 0.118 * (len(rows) + len(controls)))
     kinds = list(dict.fromkeys(row.kind for row in rows))

@@ -14,16 +14,16 @@ from replicate.reporting.results import Study
 from replicate.study.published import Family
 from replicate.study.records import Estimate
 
-Shuffles = Sequence[Sequence[float | None]]  # model, shuffle → λ̂
+Shuffles = Sequence[Sequence[float | None]]  # λ̂ (model, shuffle)
 
 
 @style()
 def llc(study: Study, published: dict[str, Family]) -> Figure:
     """Draws the study's λ̂ on the left and the published ones on the right.
 
-    A strong line joins the means over shuffles, with their 95 % intervals (Student); a faint line
-    joins λ̂ of one shuffle. Crosses mark the averages that were reported, which leave out shuffles
-    with λ̂ ≤ 0.
+    A strong line joins the means over shuffles, with their 95 % intervals (Student). Each faint
+    line joins the λ̂ of one shuffle. Crosses mark the averages that were reported, which leave out
+    shuffles with λ̂ ≤ 0.
     """
     figure, (ours, theirs) = panels(2, 2.6)
     for family, look in zip(study.plan.families, LOOKS, strict=False):

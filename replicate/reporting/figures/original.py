@@ -62,8 +62,8 @@ def _against_baseline(axes: Axes, rows: list[OriginalProtocol]) -> None:
 
 
 def _spread(axes: Axes, rows: list[OriginalProtocol]) -> None:
-    """Draws the spread against the number of baseline minibatches, with a line of slope 1/√k. Open
-    marks at the right show `controlled`, whose baseline is exact, scaled to the factor n/ln n.
+    """Draws the spread against the number k of baseline minibatches, and a line ∝ 1/√k. Open marks
+    at the right show `controlled`, whose baseline is exact, scaled to the factor n/ln n.
     """
     batches = np.array(rows[0].batches)
     for (colour, marker), row in zip(LOOKS, rows, strict=False):

@@ -78,7 +78,7 @@ def _stability(axes: Axes, trials: list[Trial], largest: float) -> None:
 
 
 def _efficiency(axes: Axes, trials: list[Trial]) -> None:
-    """Draws effective draws per gradient against step size."""
+    """Draws the number of effective draws per gradient against the step size."""
     samplers = sorted({trial.sampler for trial in trials})
     for sampler, (colour, marker) in zip(samplers, LOOKS, strict=False):
         mine = [trial for trial in trials if trial.sampler == sampler and trial.efficiency]

@@ -61,7 +61,7 @@ UNDATED = {  # file format → metadata without dates and versions
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Sets fonts and colours, whatever matplotlibrc says; decorates the functions that draw."""
+    """Sets fonts and colours, whatever matplotlibrc says. It decorates the functions that draw."""
     with plt.style.context(["default", RC]):
         yield
 

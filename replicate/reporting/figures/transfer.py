@@ -25,7 +25,7 @@ from replicate.study.records import Transferred
 @style()
 def transfer(rows: list[Transferred], limit: float) -> Figure:
     """Draws the ratio of λ̂ at each step size to λ̂ at the chosen one, with its 95 % interval over
-    paired shuffles, and R-hat with its limit.
+    paired shuffles, and R-hat with its `limit`.
     """
     figure, (left, right) = panels(2, 2.2)
     if not rows:

@@ -1,4 +1,4 @@
-"""Sentences on the verdicts, and on what was not run."""
+"""Writes sentences on the verdicts, and on what was not run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from replicate.study.records import JudgedClaim
 
 
 def cited(claim: JudgedClaim) -> bool:
-    """Returns whether all evidence for a verdict is cited from the literature, without a test."""
+    """Returns whether a verdict rests on the literature alone, without a test of its own."""
     return bool(claim.evidence) and all(each.file.endswith(".bib") for each in claim.evidence)
 
 
@@ -25,7 +25,7 @@ def counted(verdicts: Iterable[str]) -> str:
 
 
 def missing(study: Study) -> str:
-    """Returns a sentence on the planned models that have not run."""
+    """Returns a sentence on the planned models that have no λ̂."""
     if not study.missing:
         return f"{study.name}: everything that it asks for has run."
     claims = [claim.id for claim in study.claims if claim.verdict == "not run"]

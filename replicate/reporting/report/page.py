@@ -1,4 +1,7 @@
-"""Renders the page. Its template decides what is shown, in which order, and calls the tables."""
+"""Renders the report from a template.
+
+The template decides what is shown and in which order, and calls the functions that make tables.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from replicate.reporting.tables import experiments, models, reference
 from replicate.study.claims import CLAIMS, Rules
 
 PUBLISHED = "published"
-KINDS = {  # verdict → style
+KINDS = {  # verdict → class in style.css
     "supported": "supported",
     "not supported": "against",
     "inconclusive": "open",
@@ -72,7 +75,12 @@ def render(studies: Sequence[Study], known: Reference, figures: Figures, rules: 
 
 
 def inlined(svg: str, name: str) -> Markup:
-    """Returns a figure for an `<svg` tag that the page opened. Its ids start with `name`."""
+    """Returns the end of an `<svg` tag that the template began, and the figure's content after it.
+
+    Args:
+        svg: the text of an SVG file.
+        name: what all ids of the figure get as a prefix, so that no two figures share one.
+    """
     box = re.findall(r'viewBox="([^"]*)"', svg)[0]
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     body = re.sub("<style.*?</style>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Tables of the experiments: search, transfer, weight formats and the protocol of 2023."""
+"""Makes the tables of the experiments: search, transfer, weight formats, protocol of 2023."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from replicate.study.reproduction import Comparison, Outcome, compared, judge
 
 
 def settings(study: Study) -> Table:
-    """Tabulates the sampler settings that the rules choose among all that were tried."""
+    """Tabulates the sampler settings that the rules choose, among all settings that were tried."""
     found = {
         (trial.family, ", ".join([*trial.chosen_by, *["used"] * trial.chosen])): trial
         for trial in study.search
@@ -55,7 +55,7 @@ def _change(row: Quantised) -> float | None:
 
 
 def original(study: Study) -> Table:
-    """Tabulates λ̂ by the 2023 protocol, and how much of it the error of its baseline explains."""
+    """Tabulates λ̂ by the 2023 protocol, and how much of its variance the baseline explains."""
     planned = [model for family in study.plan.families for model in family.original]
     most = max((row.batches[-1] for row in study.original), default=32)
     found = {row.model: row for row in study.original}

@@ -1,4 +1,4 @@
-"""Tables of a study's models: λ̂, w*, training, text, cost and provenance."""
+"""Makes the tables of a study's models: λ̂, w*, training, text, cost and provenance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from replicate.reporting.table import Table, tabulate
 from replicate.study.published import Figures
 from replicate.study.records import Estimate, Provenance
 
-SHOWN = 12  # digits of a hash that a table shows
+SHOWN = 12  # the number of a hash's digits that a table shows
 
 
 def estimates(study: Study, figures: Figures) -> Table:
@@ -47,7 +47,7 @@ def estimators(study: Study) -> Table:
 
 
 def efficiency(study: Study) -> Table:
-    """Tabulates the variance of each estimator and the gradient evaluations that it needs."""
+    """Tabulates each estimator's variance, and the gradients it needs for an error of 1 %."""
     return tabulate("efficiency", study.plan.models, by_estimator(study), study=study)
 
 
@@ -83,20 +83,20 @@ def minimum(study: Study) -> Table:
 
 
 def training(study: Study) -> Table:
-    """Tabulates how far the training of the control models got."""
+    """Tabulates the steps and the final losses of the control models' training."""
     trained = [model for model, family in study.plan.models.items() if not family.repositories]
     return tabulate("training", trained, {row.model: row for row in study.training}, study=study)
 
 
 def text(studies: Sequence[Study]) -> Table:
-    """Tabulates the reviews that each family selects, its vocabulary, and its windows' length."""
+    """Tabulates the reviews that each family keeps, its vocabulary and the length of its windows."""
     families = dict.fromkeys(family.name for study in studies for family in study.plan.families)
     found = {row.family: row for study in studies for row in study.windows}
     return tabulate("text", families, found)
 
 
 def cost(study: Study) -> Table:
-    """Tabulates the chains of each experiment and their gradients of a minibatch."""
+    """Tabulates the numbers of chains and of minibatch gradients of each experiment."""
     parts = {
         "search": study.search,
         "estimate": study.default.values(),

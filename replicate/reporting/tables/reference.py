@@ -1,4 +1,4 @@
-"""Tables of claims, of the published figures, and of the models whose λ is known."""
+"""Makes the tables of claims, of the published figures, and of the models whose λ is known."""
 
 from __future__ import annotations
 
