@@ -37,7 +37,7 @@ DASK = {
 
 
 def begin(parent: int | None = None) -> None:
-    """Gives Ctrl-C its default action, and on Linux makes this process end with its parent.
+    """Gives Ctrl-C its default action, and on Linux makes this process end with `parent`.
 
     A character that an output cannot show is printed as "?". Figures are drawn without a screen.
 

@@ -49,7 +49,7 @@ class Table:
 
     @property
     def absent(self) -> list[str]:
-        """The names of the rows if all rows are only a name and NOT_RUN, otherwise an empty list."""
+        """The names of the rows if each row is only a name and NOT_RUN, else an empty list."""
         names = [row[0] for row in self.rows if row[-1] == NOT_RUN and len(row) == 2]
         return list(dict.fromkeys(names)) if len(names) == len(self.rows) else []
 

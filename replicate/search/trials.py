@@ -161,8 +161,8 @@ def step_biases(trials: Sequence[Trial]) -> list[float]:
 
     It is the slope of a straight line of λ̂ in ε, relative to the trial's λ̂. The line is fitted to
     the trials of the same sampler and posterior, with Gaussian weights of standard deviation ½ in
-    ln ε. Trials with a diverged chain are left out. It is NaN if a chain of the trial itself
-    diverged, or if all other trials are left out or have the same step size.
+    ln ε. Trials with a diverged chain are left out. The slope is NaN if a chain of the trial itself
+    diverged, or if all trials to which the line is fitted have the same step size.
     """
     found = []
     for trial in trials:

@@ -89,7 +89,7 @@ def training(study: Study) -> Table:
 
 
 def text(studies: Sequence[Study]) -> Table:
-    """Tabulates the reviews that each family keeps, its vocabulary and the length of its windows."""
+    """Tabulates the reviews that each family keeps, its vocabulary and its window length."""
     families = dict.fromkeys(family.name for study in studies for family in study.plan.families)
     found = {row.family: row for study in studies for row in study.windows}
     return tabulate("text", families, found)

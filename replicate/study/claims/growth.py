@@ -73,10 +73,10 @@ class ChangeWithSize(Claim):
 
 
 class GrowsWithSize(ChangeWithSize):
-    """The claim is supported if Page's test (exact, shuffles as blocks) is significant and the t
-    interval of λ̂ per doubling lies above 0, and not supported if both say so of a fall. The
-    bootstrap of the rank correlation, the analysis of variance and other estimators are reported
-    and do not decide.
+    """The claim is supported if Page's test (exact, shuffles as blocks) is significant for a rise
+    and the t interval of λ̂ per doubling lies above 0. It is not supported if the test is
+    significant for a fall and the interval lies below 0. The bootstrap of the rank correlation, the
+    analysis of variance and other estimators are reported and do not decide.
     """
 
     id = "C1"

@@ -70,7 +70,7 @@ def _negligible(chief: Part, rules: Rules, reason: str, remedy: str) -> str:
     Args:
         chief: the model with the greatest change.
         rules: the margin.
-        reason: the second reason for a claim that is supported.
+        reason: what else holds if the claim is supported, such as that no chain diverged.
         remedy: what would decide the claim if it is inconclusive.
     """
     margin = f"± {rules.negligible:.0%}"
@@ -85,10 +85,10 @@ def _negligible(chief: Part, rules: Rules, reason: str, remedy: str) -> str:
 
 class StableOverShuffles(Claim):
     """A model supports the claim if the χ² test and the χ² interval say that the coefficient of
-    variation of λ̂ over shuffles is below `stable`. It speaks against the claim if they say that it
-    is above. The claim is supported if all models support it, and not supported if one speaks
-    against it. The write-up's estimator on its own protocol decides; the other estimators and the
-    components of variance are only reported.
+    variation of λ̂ over shuffles is below `stable`. It speaks against the claim if they say that the
+    coefficient is above. The claim is supported if all models support it, and not supported if one
+    speaks against it. The write-up's estimator on its own protocol decides; the other estimators
+    and the components of variance are only reported.
     """
 
     id = "C7"
