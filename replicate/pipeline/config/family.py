@@ -38,7 +38,7 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def with_one(factors: tuple[float, ...]) -> tuple[float, ...]:
-    """Refuses (`ValueError`) factors without 1.0; the other factors' λ̂ is compared with λ̂ at 1.0."""
+    """Refuses (`ValueError`) factors without 1.0; λ̂ at the others is compared with λ̂ at 1.0."""
     if 1.0 not in factors:
         raise ValueError("1.0, which the others are compared with, is not among them")
     return factors
