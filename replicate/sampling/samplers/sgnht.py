@@ -6,7 +6,7 @@ discretisation.
     ξ ← ξ + mean(p²) − ε                                   ξ₀ = A
 
     p                   momentum; its sign is reversed if the weight reaches the box
-    ξ                   friction; the mean of p² is over all weights of the tensors that were moved
+    ξ                   friction; the mean of p² is over all weights that move
     ε    lr             step size
     nβ   nbeta          inverse temperature times the number of examples
     L_B                 mean loss of a minibatch, nats per label
