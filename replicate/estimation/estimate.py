@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from replicate.data.json_io import finite
 from replicate.estimation import diagnostics, estimators
 
 if TYPE_CHECKING:
@@ -125,7 +124,8 @@ class Estimate:
         """
         result = asdict(self.result) | {"shuffles": self.result.shuffles.tolist()}
         found = result | {"advice": self.advice, "made_by": self.trace.attrs}
-        return json.dumps(finite(found), indent=1, ensure_ascii=False)
+        plain = json.loads(json.dumps(found), parse_constant=lambda _: None)
+        return json.dumps(plain, indent=1, ensure_ascii=False)
 
     def plot(self) -> Figure:
         """Plots the losses of the chains, and λ̂ as the number of draws grows."""
