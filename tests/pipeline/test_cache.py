@@ -104,7 +104,7 @@ CHAIN = ChainUnit(
     baseline_hash="of the losses",
 )
 FREE = {"shuffles", "chains", "device", "folder", "windows", "gpus_per_model", "baseline"}
-FREE |= {"gradient_checkpointing", "unit batch_size"}  # what a chain does not depend on
+FREE |= {"gradient_checkpointing", "left_unquantised", "unit batch_size"}  # what a chain does not depend on
 
 
 def different(value: Any) -> Any:
