@@ -103,8 +103,9 @@ CHAIN = ChainUnit(
     baseline=Path("losses"),
     baseline_hash="of the losses",
 )
+# What a chain does not depend on
 FREE = {"shuffles", "chains", "device", "folder", "windows", "gpus_per_model", "baseline"}
-FREE |= {"gradient_checkpointing", "left_unquantised", "unit batch_size"}  # what a chain does not depend on
+FREE |= {"gradient_checkpointing", "left_unquantised", "unit batch_size"}
 
 
 def different(value: Any) -> Any:
