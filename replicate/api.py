@@ -33,6 +33,8 @@ from replicate.seeds import derive
 from replicate.validation import calibration, cases
 
 P = ParamSpec("P")
+COUNTS = ("shuffles", "chains", "burn_in", "draws", "batch_size", "microbatch_size")
+POSITIVE = ("bounding_box", "diffusion")  # other knobs may be 0
 DIFFUSION = 0.01  # the default A of SGNHT, as in devinterp
 
 
@@ -72,8 +74,7 @@ def sample(
             last token; unused with `loss_fn`.
         loss_fn: takes the model and a batch of each tensor of `data`, and returns the loss of each
             example (B,).
-        sampler: the class `SGLD`, `SGNHT` or `RMSpropSGLD`, or its name: `sgld`, `sgnht` or
-            `rmsprop`.
+        sampler: the class `SGLD`, `SGNHT` or `RMSpropSGLD`, or its name.
         shuffles: number of random orders of the examples.
         chains: number of chains in each shuffle.
         burn_in: steps of a chain before the first draw.
@@ -101,7 +102,7 @@ def sample(
     parts, loss_fn, guess = module.examples(model, data, loss, loss_fn)
     examples = len(parts[0])
     size = min(32, examples) if batch_size is None else batch_size
-    _require(batch_size=size, microbatch_size=microbatch_size or 1)
+    _require(batch_size=size, microbatch_size=size if microbatch_size is None else microbatch_size)
     if size > examples:
         raise ArgumentError(f"batch_size = {size}: there are {examples} examples; lower it")
     if config.sampler == "rmsprop" and not burn_in:
@@ -236,8 +237,7 @@ def _require(*, least: float | None = None, **values: float) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
             raise ArgumentError(f"{name} = {value!r}: must be a number")
-        whole = name not in ("lr", "nbeta", "localization")
-        if whole and not isinstance(value, int | np.integer):
+        if name in COUNTS and not isinstance(value, int | np.integer):
             raise ArgumentError(f"{name} = {value}: must be a whole number")
         if least is None and not (value > 0 and math.isfinite(value)):
             raise ArgumentError(f"{name} = {value}: must be above 0")
@@ -248,10 +248,9 @@ def _require(*, least: float | None = None, **values: float) -> None:
 def _config(
     sampler: type[Sampler] | str, lr: float, localization: float, knobs: dict[str, float]
 ) -> SamplerConfig:
-    classes = {kind: name for name, kind in SAMPLERS.items()}
-    name = sampler if isinstance(sampler, str) else classes.get(sampler)
-    if name not in SAMPLERS:
-        known = ", ".join(kind.__name__ for kind in classes)
+    name = next((n for n, kind in SAMPLERS.items() if sampler in (n, kind, kind.__name__)), None)
+    if name is None:
+        known = ", ".join(kind.__name__ for kind in SAMPLERS.values())
         raise ArgumentError(f"sampler = {sampler!r}: there are {known}")
     kind, allowed = SAMPLERS[name].__name__, set(SAMPLERS[name].knobs)
     if localization and "localization" not in allowed:
@@ -259,5 +258,7 @@ def _config(
     allowed -= {"localization"}
     if unknown := sorted(set(knobs) - allowed):
         raise ArgumentError(f"{unknown[0]}: {kind} has no such argument; it has {sorted(allowed)}")
+    _require(**{knob: value for knob, value in knobs.items() if knob in POSITIVE})
+    _require(least=0, **{knob: value for knob, value in knobs.items() if knob not in POSITIVE})
     given = {"diffusion": DIFFUSION} | knobs if "diffusion" in allowed else knobs
     return SamplerConfig(name, lr, localization=localization, **given)

@@ -7,8 +7,8 @@ import re
 
 MEMORY = (
     "not enough memory",
-    "close other programs, or write a smaller microbatch_size, gradient_checkpointing: true or more"
-    " gpus_per_model in params.yaml",
+    "close other programs, or set a smaller microbatch_size, gradient_checkpointing or more"
+    " gpus_per_model",
 )
 SHORT = (  # an error of PyTorch with such words means too little memory, as OutOfMemoryError does
     "can't allocate memory",  # on a CPU

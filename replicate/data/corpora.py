@@ -120,7 +120,7 @@ def read(path: Path, column: str = "text") -> list[str]:
             ".jsonl.gz, .csv.gz), or the folder aclImdb"
         )
     if not path.is_file():
-        raise UserError(f"{path}: no such file; put it there or correct the path in params.yaml")
+        raise UserError(f"{path}: no such file; put it there or correct the path")
     try:
         if suffix == ".parquet":
             table = _read_parquet(path, column)
@@ -136,8 +136,8 @@ def read(path: Path, column: str = "text") -> list[str]:
     if texts is None:
         has = f"{'several columns' if column in names else 'no column'} {column!r} among"
         raise UserError(
-            f"{path}: {has} {', '.join(names) or 'none'}; write the name of the one that holds the "
-            "texts as the corpus's `column` in params.yaml, or rename it"
+            f"{path}: {has} {', '.join(names) or 'none'}; name the one that holds the texts "
+            "(`column`), or rename it"
         )
     if not texts:
         raise UserError(f"{path}: has no row; replace it by a whole one")

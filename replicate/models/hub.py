@@ -146,7 +146,7 @@ def _snapshot(repository: str, revision: str, repo_type: str = "model") -> Path:
     try:
         folder = repo_folder_name(repo_id=repository, repo_type=repo_type)
     except errors.HFValidationError as error:
-        raise UserError(f"{repository}: {error}; correct the name in params.yaml") from None
+        raise UserError(f"{repository}: {error}; correct the name") from None
     return Path(constants.HF_HUB_CACHE) / folder / "snapshots" / revision
 
 
@@ -240,11 +240,11 @@ def _refusal(error: errors.HfHubHTTPError, repository: str, name: str) -> str:
             return "access is asked for, but not granted yet; run the same command again later"
         return f"access is gated, and the token's account has not accepted the licence; {licence}"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return "no such repository, or a private one; check the name in params.yaml and HF_TOKEN"
+        return "no such repository, or a private one; check the name and HF_TOKEN"
     if isinstance(error, errors.RevisionNotFoundError):
-        return "no such revision; pin one that the repository has in params.yaml"
+        return "no such revision; pin one that the repository has"
     if isinstance(error, errors.EntryNotFoundError):
-        return f"no file {name} at this revision; pin one that has it in params.yaml"
+        return f"no file {name} at this revision; pin one that has it"
     if status == 403:
         return "the token may not read it; allow it in its settings to read gated repositories"
     return f"the hub answers {status}; run the same command again later"
