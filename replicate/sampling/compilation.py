@@ -27,6 +27,8 @@ _MATHS: dict[str, Any] = {
 }
 compiled = njit(nogil=True, cache=True, **_MATHS)
 inlined = njit(inline="always", **_MATHS)
+summed = njit(nogil=True, cache=True, **_MATHS | {"fastmath": {"contract", "nsz", "reassoc"}})
+"""Decorates a function that sums over an array, in whatever order the processor does it fastest."""
 
 
 @cache

@@ -32,6 +32,10 @@ class Devinterp(Sampler):
     def on_gradient(self, index: int, parameter: nn.Parameter) -> None:
         """Does nothing: `step` uses the gradient."""
 
+    def place(self) -> Tensor:
+        """Returns NaN, because devinterp's optimizer does not tell."""
+        return torch.full((2,), torch.nan, dtype=torch.float64)
+
     def step(self) -> None:
         """Moves all parameters."""
         self.optimizer.step()

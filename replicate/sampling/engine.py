@@ -1,17 +1,14 @@
 """Runs the chains of a sampler around w* and records the losses of their minibatches.
 
 A shuffle is a random order of the examples. Its chains use consecutive parts of this order, and
-start again at its first example when it is used up. Each chain has its own noise. A step records
-the loss of its minibatch before the update, so a chain's first loss is a loss where it starts.
+start again at its first example when it is used up. Each chain has its own noise.
 
 Chains run one after the other on the same parameters, with w* stored once, or side by side
-(`run_together`). A chain's batches are copied to the device before it starts. Its losses are copied
-back only once every `CHUNK` steps, because each copy waits for the device.
+(`run_together`).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,7 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from replicate.progress import Advance
 from replicate.sampling.chains import Chain, assemble
@@ -27,10 +24,9 @@ from replicate.sampling.config import SamplerConfig, SamplingConfig
 from replicate.sampling.samplers import sampler as make_sampler
 from replicate.sampling.samplers.base import Sampler
 from replicate.sampling.stack import Stack
+from replicate.sampling.steps import run_chains
 from replicate.sampling.storage import Anchor, dense
-from replicate.sampling.task import Loss, Task
-
-CHUNK = 16  # steps between two copies of the losses
+from replicate.sampling.task import Task
 
 Order = Callable[[int], NDArray[np.int64]]
 Noise = Callable[[int, int], int]
@@ -131,13 +127,14 @@ def run_piece(
                 with moving.attached():
                     found = run_chains(
                         lambda index_CxB: task.loss(index_CxB[0])[None],
+                        moving.slope,
                         [moving],
                         batches_TxCxB,
                         sampling.microbatch_size,
                         device,
                         advance,
                     )
-            chains |= _recorded([(shuffle, chain)], *found, batches_TxCxB, init_losses_N)
+            (chains[shuffle, chain],) = found.chains(sampling.nbeta, init_losses_N[batches_TxCxB])
     return chains
 
 
@@ -178,13 +175,14 @@ def run_together(
     with stack.attached(samplers):
         found = run_chains(
             lambda index_CxB: loss(stack.weights, index_CxB),
+            stack.slopes,
             samplers,
             batches_TxCxB,
             sampling.microbatch_size,
             task.parameters[0].device,
             advance,
         )
-    return _recorded(keys, *found, batches_TxCxB, init_losses_N)
+    return dict(zip(keys, found.chains(sampling.nbeta, init_losses_N[batches_TxCxB]), strict=True))
 
 
 def _sampler(
@@ -207,94 +205,7 @@ def _sampler(
     )
 
 
-def _recorded(
-    keys: Sequence[tuple[int, int]],
-    losses_TxC: NDArray[np.float64],
-    seconds_T: NDArray[np.float64],
-    batches_TxCxB: NDArray[np.int64],
-    init_losses_N: NDArray[np.float32],
-) -> dict[tuple[int, int], Chain]:
-    """Returns the chains. A loss that is not finite, and all that follow it, become NaN."""
-    losses_TxC = np.where(np.logical_and.accumulate(np.isfinite(losses_TxC)), losses_TxC, np.nan)
-    init_TxC = init_losses_N[batches_TxCxB].astype(np.float64).mean(axis=2)
-    seconds_TxC = np.where(np.isfinite(losses_TxC), seconds_T[:, None] / len(keys), np.nan)
-    return {
-        key: Chain(losses_TxC[:, i].copy(), init_TxC[:, i].copy(), seconds_TxC[:, i].copy())
-        for i, key in enumerate(keys)
-    }
-
-
 def _batches(order_N: NDArray[np.int64], chain: int, sampling: SamplingConfig) -> NDArray[np.int64]:
     size = sampling.steps * sampling.batch_size
     positions = np.arange(chain * size, (chain + 1) * size) % len(order_N)
     return order_N[positions].reshape(sampling.steps, sampling.batch_size)
-
-
-def run_chains(
-    loss: Loss,
-    samplers: Sequence[Sampler],
-    batches_TxCxB: NDArray[np.int64],
-    microbatch_size: int | None,
-    device: torch.device,
-    advance: Advance,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Runs C chains from the current parameters of their samplers, which must be attached.
-
-    Args:
-        loss: takes indices of examples (C, B) and returns their losses (C, B).
-        samplers: one for each chain.
-        batches_TxCxB: the indices of each step's examples.
-        microbatch_size: examples in one backward pass, None for all of a batch.
-        device: the device of the parameters.
-        advance: is told how many more steps are done.
-
-    Returns:
-        The mean losses of each step before its update (T, C), and the seconds of each step (T,), a
-        mean over its chunk of `CHUNK` steps. The run stops after a chunk in which every chain has a
-        loss that is not finite; the rows after it are NaN.
-    """
-    steps, count = batches_TxCxB.shape[:2]
-    losses_TxC, seconds_T = np.full((steps, count), np.nan), np.full(steps, np.nan)
-    recorded_TxC = torch.full((steps, count), torch.nan, dtype=torch.float64, device=device)
-    indices_TxCxB = torch.from_numpy(batches_TxCxB).to(device)
-    for first in range(0, steps, CHUNK):
-        chunk = slice(first, min(first + CHUNK, steps))
-        start = time.perf_counter()
-        for step in range(first, chunk.stop):
-            recorded_TxC[step] = accumulate_gradients(
-                loss, indices_TxCxB[step], microbatch_size, samplers
-            )
-            for sampler in samplers:
-                sampler.step()
-        losses_TxC[chunk] = recorded_TxC[chunk].cpu().numpy()
-        seconds_T[chunk] = (time.perf_counter() - start) / (chunk.stop - first)
-        if not np.isfinite(losses_TxC[chunk]).all(axis=0).any():
-            advance((steps - first) * count)
-            break
-        advance((chunk.stop - first) * count)
-    return losses_TxC, seconds_T
-
-
-def accumulate_gradients(
-    loss: Loss, index_CxB: Tensor, microbatch_size: int | None, samplers: Sequence[Sampler]
-) -> Tensor:
-    """Computes the mean losses of C batches and their gradients, one microbatch at a time.
-
-    A sampler moves each parameter during the backward pass of the last microbatch, as soon as its
-    gradient is complete. Samplers that need all gradients at once move them in `step` instead.
-
-    Returns:
-        The mean losses, (C,) float64, on the batches' device.
-    """
-    size = index_CxB.shape[1]
-    microbatches = index_CxB.split(microbatch_size or size, dim=1)
-    total_C = torch.zeros(len(index_CxB), dtype=torch.float64, device=index_CxB.device)
-    for i, examples_CxB in enumerate(microbatches, 1):
-        losses_CxB = loss(examples_CxB)
-        one = len(microbatches) == 1
-        value_C = losses_CxB.mean(dim=1) if one else losses_CxB.sum(dim=1) / size
-        total_C += value_C.detach().to(total_C.device)
-        for sampler in samplers:
-            sampler.gradients_complete = i == len(microbatches)
-        value_C.sum().backward()
-    return total_C

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from replicate.sampling.samplers.base import Sampler
@@ -31,8 +32,19 @@ class Stack:
 
     def __init__(self, anchor: Sequence[Anchor], chains: int) -> None:
         start = [dense(each) for each in anchor]
+        self.start = start
         self.weights = [w.expand(chains, *w.shape).clone().requires_grad_() for w in start]
         self.shares = [[nn.Parameter(w.data[c]) for w in self.weights] for c in range(chains)]
+
+    def slopes(self) -> Tensor:
+        """Returns Δ·∇ of each chain, (C,) float64, for the gradients that the weights have now."""
+        pairs = [(w, w.grad, at) for w, at in zip(self.weights, self.start, strict=True)]
+        found = [
+            ((w.detach() - at) * grad).flatten(1).sum(dim=1, dtype=torch.float64)
+            for w, grad, at in pairs
+            if grad is not None
+        ]
+        return torch.stack(found).sum(dim=0)
 
     @contextmanager
     def attached(self, samplers: Sequence[Sampler]) -> Iterator[None]:

@@ -26,6 +26,7 @@ from replicate.pipeline import cache, environment
 from replicate.pipeline.parallel import run_units
 from replicate.progress import Advance, silent
 from replicate.sampling import Chain, SamplerConfig, SamplingConfig, assemble
+from replicate.sampling.chains import FIELDS
 from replicate.seeds import derive
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 Piece = tuple[tuple[int, int], ...]  # (shuffle, chain): one chain, or successive chains
 K = TypeVar("K")
-FIELDS = ("loss", "init_loss", "seconds")  # of a chain, in the order of `Chain`
 
 _loaded: dict[TaskConfig, TextTask] = {}
 

@@ -15,7 +15,7 @@ from torch.autograd.graph import increment_version
 from replicate.sampling import compilation, noise
 from replicate.sampling.config import SamplerConfig
 from replicate.sampling.samplers.step import cpu_step, torch_step
-from replicate.sampling.storage import Anchor, compute_dtype, flat, per_scale, stored
+from replicate.sampling.storage import Anchor, compute_dtype, dense, flat, per_scale, stored
 
 NO_MASK = np.empty(0, np.float32)
 
@@ -74,8 +74,12 @@ class Sampler:
         self.noise_step = 0  # the step number in the noise's counter
         self.memory: list[Tensor | None] = [None] * len(self.parameters)
         self.squares: dict[int, float | Tensor] = {}  # ΣΔ² of each moved parameter
+        blocks = np.cumsum([0, *(-(-p.numel() // noise.BLOCK) for p in self.parameters)])
+        self._blocks = np.zeros((blocks[-1], 2))  # what `step.place` returned for each block
+        self._places = np.split(self._blocks, blocks[1:-1])  # the same, by parameter
+        self._sums: Tensor | None = None  # the same, (parameters, 2), where torch computed it
         self._arrays: dict[int, tuple[Any, ...]] = {}  # what `_flat` returns, by parameter
-        self._places: dict[int, Tensor] = {}
+        self._counters: dict[int, Tensor] = {}
         self._numbers: dict[torch.device, tuple[tuple[float, ...], Tensor]] = {}
         self.begin()
 
@@ -122,6 +126,27 @@ class Sampler:
         """Ends a step. It is called after the last backward pass of the step."""
         self.noise_step += 1
 
+    def place(self) -> Tensor:
+        """Returns Δ·∇L_B(w) and ‖Δ‖², (2,) float64, where the last step began, with Δ = w − w*.
+
+        A parameter that had no gradient in this step counts with its ‖Δ‖² before it last moved.
+        """
+        total = torch.from_numpy(self._blocks.sum(axis=0))
+        self._blocks[:, 0] = 0
+        if self._sums is not None:
+            total = total.to(self._sums.device) + self._sums.sum(dim=0)
+            self._sums[:, 0] = 0
+        return total
+
+    def slope(self) -> Tensor:
+        """Returns Δ·∇, (1,) float64, for the gradients that the parameters have now."""
+        device, found = self.parameters[0].device, []
+        for parameter, anchor in zip(self.parameters, self.anchor, strict=True):
+            if parameter.grad is not None:
+                away = parameter.detach() - dense(anchor)
+                found.append((away * parameter.grad).sum(dtype=torch.float64).to(device))
+        return torch.stack(found).sum()[None]
+
     def update_cpu(self, index: int) -> None:
         """Moves a parameter with the compiled loop for CPUs."""
         if index not in self._arrays:
@@ -136,6 +161,7 @@ class Sampler:
             memory,
             mask,
             squares,
+            self._places[index],
             self.seed,
             self.noise_step,
             index,
@@ -160,16 +186,20 @@ class Sampler:
     def update_torch(self, index: int) -> None:
         """Moves a parameter with torch, on any device."""
         w, anchor = self.parameters[index], self.anchor[index]
-        square = compilation.fused(torch_step(type(self).update, self.has_momentum))(
+        square, place = compilation.fused(torch_step(type(self).update, self.has_momentum))(
             w.data,
             self.gradient(index),
             stored(anchor),
             self.memory[index],
             self.masks[index],
             per_scale(anchor),
-            self._place(index),
+            self._counter(index),
             self._on_device(w.device, (self.box, *map(float, self.coefficients()))),
         )
+        if self._sums is None:
+            size = len(self.parameters), 2
+            self._sums = torch.zeros(size, dtype=torch.float64, device=self.parameters[0].device)
+        self._sums[index] = place
         if square is not None:
             self.squares[index] = square
 
@@ -179,12 +209,12 @@ class Sampler:
         assert gradient is not None
         return gradient
 
-    def _place(self, index: int) -> Tensor:
-        if index not in self._places:
+    def _counter(self, index: int) -> Tensor:
+        if index not in self._counters:
             device = self.parameters[index].device
-            self._places[index] = noise.placed(self.seed, 0, index, device)
-        self._places[index][2].fill_(self.noise_step)
-        return self._places[index]
+            self._counters[index] = noise.placed(self.seed, 0, index, device)
+        self._counters[index][2].fill_(self.noise_step)
+        return self._counters[index]
 
     def _on_device(self, device: torch.device, numbers: tuple[float, ...]) -> Tensor:
         """Returns numbers as a tensor, so that torch compiles no new kernel for new values."""

@@ -5,6 +5,8 @@
 
 If the equation has momentum, its memory is the momentum: Δ is stored there, with the opposite sign
 if the weight reached the box, and the step also computes ΣΔ².
+
+Before the step it measures where the weights are: Σ(w − anchor)·gradient and Σ(w − anchor)².
 """
 
 from __future__ import annotations
@@ -18,10 +20,21 @@ import torch
 from torch import Tensor
 
 from replicate.sampling import noise
-from replicate.sampling.compilation import compiled
+from replicate.sampling.compilation import compiled, summed
 from replicate.sampling.storage import compute_dtype, round_into, store, unpack, widen
 
 Equation = Callable[..., Any]
+
+
+@summed
+def place(here, slope, origin, size):
+    """Returns Σ(w − anchor)·gradient and Σ(w − anchor)² of a block of `size` weights."""
+    along, square = 0.0, 0.0
+    for i in range(size):
+        away = np.float64(here[i]) - np.float64(origin[i])
+        along += away * np.float64(slope[i])
+        square += away * away
+    return along, square
 
 
 @cache
@@ -29,8 +42,9 @@ def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
     """Returns the compiled loop for `compilation.sweep`, which reads each weight only once.
 
     The loop takes views of w, the gradient and the anchor (see `storage.flat`); the memory, (n,)
-    floats or None; the mask, (n,) floats or empty; a float64 array for each block's ΣΔ²; the seed,
-    the step and the tensor's index; the box; the equation's coefficients; the range of blocks.
+    floats or None; the mask, (n,) floats or empty; two float64 arrays for each block's ΣΔ² and what
+    `place` returns (blocks, 2); the seed, the step and the tensor's index; the box; the equation's
+    coefficients; the range of blocks.
     """
 
     @compiled
@@ -41,6 +55,7 @@ def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
         memory,
         mask,
         squares,
+        places,
         seed,
         step,
         tensor,
@@ -58,6 +73,7 @@ def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
             here = widen(w, start, size, buffers[0])
             slope = widen(gradient, start, size, buffers[1])
             origin = widen(anchor, start, size, buffers[2])
+            places[block, 0], places[block, 1] = place(here, slope, origin, size)
             square = 0.0
             for i in range(size):
                 known = None if memory is None else memory[start + i]
@@ -78,11 +94,13 @@ def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
 
 
 @cache
-def torch_step(equation: Equation, has_momentum: bool) -> Callable[..., Tensor | None]:
+def torch_step(
+    equation: Equation, has_momentum: bool
+) -> Callable[..., tuple[Tensor | None, Tensor]]:
     """Returns the same step in torch, for any device and dtype, to be compiled for GPUs.
 
     Its argument `numbers` holds the box and the coefficients. It returns ΣΔ², or None if the
-    equation has no momentum.
+    equation has no momentum, and what `place` returns, (2,).
     """
 
     def step(
@@ -92,15 +110,17 @@ def torch_step(equation: Equation, has_momentum: bool) -> Callable[..., Tensor |
         memory: Tensor | None,
         mask: Tensor | None,
         per_scale: int,
-        place: Tensor,
+        counter: Tensor,
         numbers: Tensor,
-    ) -> Tensor | None:
+    ) -> tuple[Tensor | None, Tensor]:
         dtype = compute_dtype(w.dtype)
         box, *coefficients = numbers.to(dtype).unbind()
         here, slope = w.reshape(-1).to(dtype), gradient.reshape(-1)
         origin = unpack(anchor, w.numel(), per_scale, w.dtype)
         known = None if memory is None else memory.reshape(-1)
-        x = noise.normal(w.numel(), place)
+        away = here - origin
+        places = torch.stack([(away * slope).double().sum(), away.double().square().sum()])
+        x = noise.normal(w.numel(), counter)
         change = equation(here, slope, origin, x, known, coefficients)
         if mask is not None:
             change = mask.reshape(-1) * change
@@ -110,7 +130,7 @@ def torch_step(equation: Equation, has_momentum: bool) -> Callable[..., Tensor |
             square = change.double().square().sum()
             reflected = torch.where((there - origin).abs() < box, change, -change)
             memory.copy_(reflected.view_as(memory))
-        store(w, torch.minimum(torch.maximum(there, origin - box), origin + box), place)
-        return square
+        store(w, torch.minimum(torch.maximum(there, origin - box), origin + box), counter)
+        return square, places
 
     return step
