@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from replicate.estimation import diagnostics, estimators
+from replicate.estimation import diagnostics, estimators, regimes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +29,14 @@ class Estimate:
     """
 
     trace: xr.Dataset
+
+    @cached_property
+    def diagnosis(self) -> regimes.Diagnosis:
+        """What λ̂ measures at these settings, from the chain itself."""
+        guess = self.trace.attrs.get("guess", float("nan"))
+        square = self.trace.attrs["baseline"].get("gradient_squared")
+        minimum = regimes.AtMinimum(gradient=regimes.Measured(*square)) if square else None
+        return regimes.diagnose(self.trace, baseline=self.baseline, guess=guess, minimum=minimum)
 
     @property
     def nbeta(self) -> float:
@@ -113,6 +121,7 @@ class Estimate:
                 f"λ̂ = {self.llc:.3g} ± {self.standard_error:.2g} (95 %: {low:.3g} to {high:.3g})",
                 f"R-hat {self.rhat:.2f}, {self.ess:.0f} effective draws of {self.values.size},"
                 f" {result.diverged_chains} of {result.chains} chains diverged",
+                f"Regime: {self.diagnosis}.",
                 *(advice or ["The chains agree; nothing is wrong with them."]),
             ]
         )
