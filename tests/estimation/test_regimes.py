@@ -215,9 +215,9 @@ def test_each_regime_is_found_where_it_is(regime: str) -> None:
 
 def test_a_quartic_in_a_tight_ball_is_localised_and_anharmonic() -> None:
     rng, gamma, axis = np.random.default_rng(0), 500.0, np.linspace(-0.3, 0.3, 6001)
-    weights = np.exp(-1e3 * axis**4 - gamma / 2 * axis**2)
+    weights = np.exp(-3e2 * axis**4 - gamma / 2 * axis**2)
     draws = rng.choice(axis, (CHAINS * DRAWS, 60), p=weights / weights.sum())
-    data = trace(draws, lambda x: (x**4).sum(1), lambda x: 4 * (x**4).sum(1), 1e3, gamma, 60)
+    data = trace(draws, lambda x: (x**4).sum(1), lambda x: 4 * (x**4).sum(1), 3e2, gamma, 60)
     minimum = AtMinimum(trace=Measured(0.0), gradient=Measured(0.0))
     assert diagnose(data, baseline=1.0, minimum=minimum).regime == "localised, anharmonic"
 
