@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replicate.seeds import derive
+
+TextLoss = Literal["last", "tokens"]  # of the last token, or the mean of all but the first
 
 MANIFEST = "manifest.json"  # a model's folder has it instead of weights; it says where they are
 EVALUATED = 4096  # the number of windows, the first ones, over which final losses are averaged
@@ -35,6 +37,8 @@ class TaskConfig:
         together: the number of chains computed at once, if `stacked` supports the model.
         left_unquantised: patterns (fnmatch) of the matrices that may stay unquantised. This only
             permits them, so no result depends on it.
+        loss: `last` for the loss of a window's last token, `tokens` for the mean loss of all its
+            tokens but the first.
     """
 
     family: str
@@ -50,16 +54,19 @@ class TaskConfig:
     hashes: tuple[str, str]
     together: int = 1
     left_unquantised: tuple[str, ...] = ()
+    loss: TextLoss = "last"
 
     def identity(self) -> dict[str, Any]:
         """Returns the fields on which results depend, for the attributes of a trace."""
-        return {
+        found = {
             "weights": self.weights,
             "compute_dtype": self.compute_dtype,
             "restriction": list(self.restriction),
             "windows": self.hashes[0],
             "model": self.hashes[1],
-        } | ({"together": self.together} if self.together > 1 else {})
+        }
+        found |= {"together": self.together} if self.together > 1 else {}
+        return found | ({"loss": self.loss} if self.loss != "last" else {})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,36 +15,40 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from replicate.errors import ArgumentError
+from replicate.models.config import TextLoss
 from replicate.progress import Advance
 from replicate.sampling import Task
 
 Examples = Tensor | NDArray[Any] | Sequence[Any]  # tokens (N, L), or tensors of N examples each
 Data = Sequence[Tensor]  # each (N, …); a batch has the same rows of every tensor
 LossFn = Callable[..., Tensor]  # takes the module and a batch of each tensor, returns losses (B,)
-TextLoss = Literal["tokens", "last"]
 
 
 def token_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
-    """Returns each window's mean cross-entropy (B,), in nats, over its last L − 1 tokens."""
-    logits_BxTxV = _logits(model, tokens_BxL[:, :-1])
+    """Returns the cross-entropy (nats) of each token except the first, (B, L − 1)."""
+    logits_BxTxV = _logits(model, tokens_BxL[:, :-1]).float()
     labels_BxT = tokens_BxL[:, 1:].to(logits_BxTxV.device)
-    flat = cross_entropy(logits_BxTxV.float().flatten(0, 1), labels_BxT.flatten(), reduction="none")
-    return flat.view(labels_BxT.shape).mean(dim=1)
+    flat = cross_entropy(logits_BxTxV.flatten(0, 1), labels_BxT.flatten(), reduction="none")
+    return flat.view(labels_BxT.shape)
+
+
+def mean_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
+    """Returns each window's mean cross-entropy (B,), in nats, over its last L − 1 tokens."""
+    return token_losses(model, tokens_BxL).mean(dim=1)
 
 
 def last_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
     """Returns each window's cross-entropy (B,), in nats, of the last token given the others."""
-    keep = "logits_to_keep" in inspect.signature(model.forward).parameters
-    options = {"logits_to_keep": 1} if keep else {}
-    logits_BxV = _logits(model, tokens_BxL[:, :-1], **options)[:, -1].float()
+    logits_BxV = _logits(model, tokens_BxL[:, :-1], logits_to_keep=1)[:, -1].float()
     return cross_entropy(logits_BxV, tokens_BxL[:, -1].to(logits_BxV.device), reduction="none")
 
 
-TEXT_LOSSES: dict[TextLoss, LossFn] = {"tokens": token_losses, "last": last_losses}
+TEXT_LOSSES: dict[TextLoss, LossFn] = {"tokens": mean_losses, "last": last_losses}
 
 
 def _logits(model: nn.Module, tokens_BxT: Tensor, **options: Any) -> Tensor:
-    found = model(tokens_BxT, **options)
+    options, known = {"use_cache": False} | options, inspect.signature(model.forward).parameters
+    found = model(tokens_BxT, **{key: given for key, given in options.items() if key in known})
     return found if isinstance(found, Tensor) else found.logits
 
 

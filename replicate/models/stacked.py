@@ -1,9 +1,10 @@
-"""Computes the label loss of several chains at once, for models like GPT-2 and Llama.
+"""Computes the loss of several chains at once, for models like GPT-2 and Llama.
 
 A step of a small model takes four hundred calls on small matrices, whose overhead takes most of the
 time. Here each weight has an axis of chains, (C, …), and one call computes all chains. A chain's
-results do not depend on the other chains. As in `last_token`, the last block computes keys and
-values at every position, and everything else at the last position alone.
+results do not depend on the other chains. If only the last token's loss counts, the last block
+computes keys and values at every position, and everything else at the last position alone, as in
+`last_token`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from torch.nn.functional import (
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 
-from replicate.models import last_token, loading, quantised
+from replicate.models import loading, quantised
+from replicate.models.config import TextLoss
 from replicate.models.gelu import gelu
+from replicate.models.module import TEXT_LOSSES
 from replicate.sampling.task import StackedLoss
 
 LARGEST = 2**21  # weights; for larger models, one call for all chains saves no time
@@ -33,16 +36,19 @@ LARGEST = 2**21  # weights; for larger models, one call for all chains saves no 
 Weights = Mapping[str, Tensor]  # by parameter name, each (C, …)
 
 
-def loss(model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str]) -> StackedLoss | None:
-    """Returns the label loss of several chains, or None if the model is not supported.
+def loss(
+    model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str], kind: TextLoss = "last"
+) -> StackedLoss | None:
+    """Returns the loss of several chains, or None if the model is not supported.
 
     It is also None if the losses that it gives for the first windows differ from the model's own.
 
     Args:
         model: the model, from which the weights that do not move are taken. Its weights must be
             float32, or dequantise to float32.
-        tokens_NxL: the windows; the last token of each is the label.
+        tokens_NxL: the windows.
         names: the names of the parameters that move.
+        kind: `last` for the loss of the last token, `tokens` for the mean of all but the first.
 
     Returns:
         A function of the moving tensors, each (C, …) and in the order of `names`, and of the
@@ -60,16 +66,16 @@ def loss(model: PreTrainedModel, tokens_NxL: Tensor, names: Sequence[str]) -> St
         C = len(index_CxB)
         found = {name: each.expand(C, *each.shape) for name, each in constant.items()}
         found |= dict(zip(names, moving, strict=True))
-        return forward(found, tokens_NxL[index_CxB].long(), model.config)
+        return forward(found, tokens_NxL[index_CxB].long(), model.config, kind == "tokens")
 
     index_B = torch.arange(min(8, len(tokens_NxL)), device=tokens_NxL.device)
     with torch.no_grad():
-        alone = last_token.losses(model, tokens_NxL[index_B].long())
+        alone = TEXT_LOSSES[kind](model, tokens_NxL[index_B].long())
         together = stacked([model.get_parameter(name)[None] for name in names], index_B[None])[0]
     return stacked if torch.allclose(together, alone, rtol=1e-3, atol=1e-3) else None
 
 
-def _forward(config: Any) -> Callable[[Weights, Tensor, Any], Tensor] | None:
+def _forward(config: Any) -> Callable[[Weights, Tensor, Any, bool], Tensor] | None:
     """Returns `gpt2` or `llama` if it computes models of this configuration; otherwise None."""
     if config.model_type == "gpt2":
         tanh = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
@@ -88,10 +94,10 @@ def _forward(config: Any) -> Callable[[Weights, Tensor, Any], Tensor] | None:
     return None
 
 
-def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
-    """Returns the label losses (C, B), in nats, of a GPT-2 with the tanh form of GELU.
+def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any, every: bool) -> Tensor:
+    """Returns the losses (C, B), in nats, of a GPT-2 with the tanh form of GELU.
 
-    Its output head shares the embedding's matrix.
+    Its output head shares the embedding's matrix. If not `every` token counts, the last one does.
     """
     C, B, L = tokens_CxBxL.shape
     P, d, eps = L - 1, config.n_embd, config.layer_norm_epsilon
@@ -112,9 +118,8 @@ def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
     x = (x.view(C, B, P, d) + w["transformer.wpe.weight"][:, None, :P]).view(C, B * P, d)
     for i in range(config.n_layer):
         block = f"transformer.h.{i}"
-        last = i == config.n_layer - 1
         h = norm(x, f"{block}.ln_1")
-        if last:
+        if i == config.n_layer - 1 and not every:
             k, v = linear(h, f"{block}.attn.c_attn", slice(d, None)).chunk(2, -1)
             q = linear(at_last(h, B), f"{block}.attn.c_attn", slice(d))
             x = at_last(x, B)
@@ -127,10 +132,10 @@ def gpt2(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
     return losses(logits, tokens_CxBxL)
 
 
-def llama(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
-    """Returns the label losses (C, B), in nats, of a Llama without grouped queries.
+def llama(weights: Weights, tokens_CxBxL: Tensor, config: Any, every: bool) -> Tensor:
+    """Returns the losses (C, B), in nats, of a Llama without grouped queries.
 
-    Its output head has a matrix of its own.
+    Its output head has a matrix of its own. If not `every` token counts, the last one does.
     """
     C, B, L = tokens_CxBxL.shape
     P, d, heads = L - 1, config.hidden_size, config.num_attention_heads
@@ -148,7 +153,7 @@ def llama(weights: Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
         block = f"model.layers.{i}"
         h = norm(x, f"{block}.input_layernorm")
         k, v = linear(h, f"{block}.self_attn.k_proj"), linear(h, f"{block}.self_attn.v_proj")
-        if i == config.num_hidden_layers - 1:
+        if i == config.num_hidden_layers - 1 and not every:
             x, h = at_last(x, B), at_last(h, B)
         q = linear(h, f"{block}.self_attn.q_proj")
         mixed = attend(q, k, v, C * B, heads, turn)
@@ -225,8 +230,12 @@ def rotation(
     return angle.cos(), angle.sin()
 
 
-def losses(logits_CxBxV: Tensor, tokens_CxBxL: Tensor) -> Tensor:
-    """Returns the cross-entropies (C, B), in nats, of the last tokens."""
-    labels = tokens_CxBxL[:, :, -1]
-    found = cross_entropy(logits_CxBxV.flatten(0, 1), labels.flatten(), reduction="none")
-    return found.view(labels.shape)
+def losses(logits: Tensor, tokens_CxBxL: Tensor) -> Tensor:
+    """Returns the mean cross-entropies (C, B), in nats, of the last Q tokens of each window.
+
+    `logits` is (C, B·Q, V), of the positions before these tokens.
+    """
+    C, B, _ = tokens_CxBxL.shape
+    labels_CxBxQ = tokens_CxBxL[:, :, -(logits.shape[1] // B) :]
+    found = cross_entropy(logits.flatten(0, 1), labels_CxBxQ.flatten(), reduction="none")
+    return found.view(C, B, -1).mean(dim=2)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from replicate.data import windows
 from replicate.models import cpu_kernels, last_token, loading, quantised, restrictions, stacked
 from replicate.models.config import TaskConfig
+from replicate.models.module import TEXT_LOSSES
 from replicate.sampling import Task
 
 
@@ -23,7 +24,7 @@ class TextTask(Task):
     Attributes:
         config: the configuration that was loaded.
         model: the model at w*.
-        tokens_NxL: the windows; the last token of each is the label.
+        tokens_NxL: the windows.
         names: the names of the parameters that move, in the order of `parameters`.
     """
 
@@ -71,18 +72,18 @@ def load(config: TaskConfig) -> TextTask:
     )
     anchors = quantised.dequantise(model, dtype) if dtype else {}
     masks = restrictions.restrict(model, config.restriction)
-    last_token.focus(model)
+    (last_token.focus if config.loss == "last" else last_token.sparsify)(model)
     if config.gradient_checkpointing:
         loading.checkpoint_gradients(model)
     cpu_kernels.trim()
     plain = compute_dtype == "float32" and not config.gradient_checkpointing
     together = plain and config.together > 1
     return TextTask(
-        loss=_label_loss(model, tokens_NxL, compute_dtype),
+        loss=_loss(model, tokens_NxL, config),
         parameters=[model.get_parameter(name) for name in masks],
         masks=list(masks.values()),
         anchors=[anchors.get(name) for name in masks],
-        stacked=stacked.loss(model, tokens_NxL, tuple(masks)) if together else None,
+        stacked=stacked.loss(model, tokens_NxL, tuple(masks), config.loss) if together else None,
         config=config,
         model=model,
         tokens_NxL=tokens_NxL,
@@ -90,14 +91,14 @@ def load(config: TaskConfig) -> TextTask:
     )
 
 
-def _label_loss(
-    model: PreTrainedModel, tokens_NxL: Tensor, compute_dtype: str
+def _loss(
+    model: PreTrainedModel, tokens_NxL: Tensor, config: TaskConfig
 ) -> Callable[[Tensor], Tensor]:
+    losses, rounded = TEXT_LOSSES[config.loss], config.compute_dtype == "bfloat16"
+
     def loss(index_B: Tensor) -> Tensor:
         tokens_BxL = tokens_NxL[index_B.to(tokens_NxL.device)].long()
-        if compute_dtype == "float32":
-            return last_token.losses(model, tokens_BxL)
-        with torch.autocast(tokens_BxL.device.type, torch.bfloat16):
-            return last_token.losses(model, tokens_BxL)
+        with torch.autocast(tokens_BxL.device.type, torch.bfloat16, rounded):
+            return losses(model, tokens_BxL)
 
     return loss

@@ -16,11 +16,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import Adam
 from transformers import PreTrainedModel
 
 from replicate.models.config import EVALUATED, Schedule
+from replicate.models.module import token_losses
 from replicate.progress import Advance
 
 
@@ -49,14 +49,6 @@ class Outcome:
     flat: bool
     loss: float
     label_loss: float
-
-
-def token_losses(model: PreTrainedModel, tokens_BxL: Tensor) -> Tensor:
-    """Returns the cross-entropy (nats) of each token except the first, (B, L − 1)."""
-    logits = model(input_ids=tokens_BxL[:, :-1], use_cache=False).logits
-    return cross_entropy(
-        logits.float().flatten(0, 1), tokens_BxL[:, 1:].flatten(), reduction="none"
-    ).view(len(tokens_BxL), -1)
 
 
 def train(

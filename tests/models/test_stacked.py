@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from replicate.models import last_token, task
+from replicate.models import task
 from replicate.models.task import TextTask
 from replicate.progress import silent
 from replicate.sampling import Chain, SamplerConfig, SamplingConfig
@@ -26,19 +26,21 @@ def loaded(folder: Path, architecture: str = "gpt2", **given: object) -> TextTas
 
 
 FORMATS = [
-    ("gpt2", "float32", "all"),
-    ("llama", "float32", "all"),
-    ("llama", "nf4", "unquantised"),
-    ("llama", "dequantised-float32", "all"),
-    ("gpt2", "float32", "attention"),
+    ("gpt2", "float32", "all", "last"),
+    ("gpt2", "float32", "all", "tokens"),
+    ("llama", "float32", "all", "last"),
+    ("llama", "float32", "all", "tokens"),
+    ("llama", "nf4", "unquantised", "last"),
+    ("llama", "dequantised-float32", "all", "tokens"),
+    ("gpt2", "float32", "attention", "last"),
 ]
 
 
-@pytest.mark.parametrize(("architecture", "weights", "moved"), FORMATS)
+@pytest.mark.parametrize(("architecture", "weights", "moved", "loss"), FORMATS)
 def test_losses_and_gradients_are_those_of_each_chain_alone(
-    tmp_path: Path, architecture: str, weights: str, moved: str
+    tmp_path: Path, architecture: str, weights: str, moved: str, loss: str
 ) -> None:
-    found = loaded(tmp_path, architecture, weights=weights, restriction=(moved,))
+    found = loaded(tmp_path, architecture, weights=weights, restriction=(moved,), loss=loss)
     assert found.stacked is not None
     torch.manual_seed(1)
     stack = [
@@ -53,7 +55,7 @@ def test_losses_and_gradients_are_those_of_each_chain_alone(
             for parameter, each in zip(found.parameters, stack, strict=True):
                 parameter.copy_(each[chain])
         found.model.zero_grad()
-        alone_B = last_token.losses(found.model, found.tokens_NxL[index_CxB[chain]].long())
+        alone_B = found.loss(index_CxB[chain])
         alone_B.mean().backward()
         torch.testing.assert_close(losses_CxB[chain], alone_B, rtol=1e-5, atol=1e-5)
         for name, parameter, each in zip(found.names, found.parameters, stack, strict=True):
@@ -62,6 +64,35 @@ def test_losses_and_gradients_are_those_of_each_chain_alone(
             gradient = parameter.grad.to_dense()
             error = (each.grad[chain] - gradient).abs().max()
             assert error <= 1e-4 * gradient.abs().max(), name
+
+
+@pytest.mark.parametrize("loss", ["last", "tokens"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_losses_and_gradients_are_those_of_all_logits(
+    tmp_path: Path, architecture: str, loss: str
+) -> None:
+    """The reference builds the model anew and writes the cross-entropy out."""
+    found = loaded(tmp_path, architecture, loss=loss)
+    model, index_B = build(architecture, layers=2), torch.arange(B)
+    tokens_BxL = found.tokens_NxL[index_B].long()
+    shares_BxTxV = model(tokens_BxL[:, :-1]).logits.log_softmax(-1)
+    losses_BxT = -shares_BxTxV.gather(-1, tokens_BxL[:, 1:, None])[..., 0]
+    expected_B = losses_BxT.mean(dim=1) if loss == "tokens" else losses_BxT[:, -1]
+    expected_B.sum().backward()
+    found.loss(index_B).sum().backward()
+    assert found.stacked is not None
+    stack = [p.detach()[None].clone().requires_grad_() for p in found.parameters]
+    losses_B = found.stacked(stack, index_B[None])[0]
+    losses_B.sum().backward()
+    torch.testing.assert_close(found.loss(index_B), expected_B, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(losses_B, expected_B, rtol=1e-5, atol=1e-6)
+    for name, parameter, each in zip(found.names, found.parameters, stack, strict=True):
+        assert parameter.grad is not None
+        assert each.grad is not None
+        expected = model.get_parameter(name).grad
+        largest = float(expected.abs().max())
+        for gradient in (parameter.grad.to_dense(), each.grad[0]):
+            torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4 * largest)
 
 
 def run(found: TextTask, sampler: SamplerConfig, together: int) -> dict[tuple[int, int], Chain]:
