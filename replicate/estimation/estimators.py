@@ -128,7 +128,7 @@ def published(trace: xr.Dataset, examples: int, quantile: float = CLIP_QUANTILE)
 
     Args:
         trace: what `sampling.sample` returned.
-        examples: n, the number of texts.
+        examples: n, the number of labels.
         quantile: the quantile of a chain's losses at which they are clipped.
 
     Returns:
@@ -220,7 +220,7 @@ def estimates(
     Args:
         trace: what `sampling.sample` returned.
         nbeta: nβ of the chains.
-        examples: n, the number of texts.
+        examples: n, the number of labels.
         baseline: L̄₀, the mean loss at w* over all examples (nats per label).
         quantile: the quantile at which `published` clips the losses of a chain.
 

@@ -23,7 +23,7 @@ from replicate.progress import Advance
 def losses(
     task: TextTask, index_N: NDArray[np.int64], batch_size: int, advance: Advance
 ) -> NDArray[np.float32]:
-    """Returns the label losses (nats) of the examples `index_N` at w*, (N,) in that order."""
+    """Returns the losses (nats per label) of the examples `index_N` at w*, (N,) in that order."""
     found = []
     with torch.no_grad():
         for index_B in torch.from_numpy(index_N).split(batch_size):
@@ -50,7 +50,7 @@ def examine(
         advance: reports the examples that are done.
 
     Returns:
-        The label loss of every example at w* (N,) in nats, and the fields of
+        The loss of every example at w* (N,) in nats per label, and the fields of
         `replicate.study.records.Baseline`, except those that name the model.
 
     Raises:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from replicate.seeds import derive
 
-TextLoss = Literal["last", "tokens"]  # of the last token, or the mean of all but the first
+TextLoss = Literal["last", "tokens"]
+LOSSES = {"last": "the last token", "tokens": "all tokens but the first"}  # in messages
 
 MANIFEST = "manifest.json"  # a model's folder has it instead of weights; it says where they are
 EVALUATED = 4096  # the number of windows, the first ones, over which final losses are averaged

@@ -1,7 +1,6 @@
 """Estimates what a study costs: parameters, memory, operations and time of each stage.
 
-The estimates are simple arithmetic and help to choose a machine. Nothing is downloaded, and no run
-is stopped.
+The estimates are simple arithmetic. Nothing is downloaded, and no run is stopped.
 """
 
 from __future__ import annotations
@@ -126,7 +125,9 @@ class Shape:
         blocks = 1 + self.layers / ACTIVATIONS if family.gradient_checkpointing else self.layers
         number = 2 if "bfloat16" in (family.weights, family.compute_dtype) else 4
         batch = min(family.microbatch_size or sampling.batch_size, sampling.batch_size)
-        return size + number * ACTIVATIONS * blocks * self.width * batch * family.length
+        token = number * ACTIVATIONS * blocks * self.width
+        token += 12 * self.config.vocab_size * (family.loss == "tokens")  # logits and gradients
+        return size + token * batch * family.length
 
 
 def run(config: Config, study: str | None, device: str | None, as_json: bool) -> None:
@@ -165,8 +166,8 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
     examined = examined_examples(REVIEWS, config.baseline.gradient_examples)
     for name in config.studies[study].families:
         family, search = config.families[name], config.families[name].search
-        trained = _changed(family, "float32", sampler="adam", restriction=("all",))
-        trained = _changed(trained, batch_size=config.training.batch_size)
+        training = {"sampler": "adam", "batch_size": config.training.batch_size}
+        trained = _changed(family, "float32", "tokens", restriction=("all",), **training)
         for model in family.models:
             if isinstance(family.models[model], TrainedModel):
                 yield Work(f"pretrain@{name}", model, trained, config.training.steps)
@@ -179,7 +180,7 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
         for model in family.transfer.models:
             yield Work(f"transfer@{name}", model, family, round(steps))
         if (given := family.original) is not None:
-            settings = _changed(family, sampler="sgld", batch_size=given.batch_size)
+            settings = _changed(family, loss="last", sampler="sgld", batch_size=given.batch_size)
             for model in given.models:
                 yield Work(f"original@{name}", model, settings, _steps(given))
     steps = _steps(config.studies[study].quantisation)
@@ -201,12 +202,11 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
     found |= dict.fromkeys(("parameters", "sampled", "operations", "memory", "seconds"))
     if shape is None:
         return found | {"fit": "unknown"}
-    training = family.sampling.sampler == "adam"
     try:
         tokens, sampled = family.length - 1, shape.sampled(family)
     except Exception:  # the restriction cannot be applied; the stage itself says why
         return found | {"fit": "unknown"}
-    forward = shape.forward(tokens, tokens if training else 1)
+    forward = shape.forward(tokens, tokens if family.loss == "tokens" else 1)
     frozen = sampled <= shape.parameters - shape.matrices  # then the matrices have no gradients
     passes = 3 + family.gradient_checkpointing - frozen
     step, examined = passes * family.sampling.batch_size * forward, work.examples * forward
@@ -218,11 +218,11 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
         return found | {"fit": "needs a GPU"}
     if needed > device.memory:
         return found | {"fit": "does not fit"}
-    dtype = "bfloat16" if "bfloat16" in (family.compute_dtype, family.weights) else "float32"
-    speed, overhead = device.pace(dtype)
+    rounded = "bfloat16" in (family.compute_dtype, family.weights)
+    speed, overhead = device.pace("bfloat16" if rounded else "float32")
     batches = math.ceil(family.sampling.batch_size / (family.microbatch_size or math.inf)) or 1
-    seconds = work.steps * (step / speed + batches * shape.layers * overhead)
-    seconds /= 1 if training else device.workers
+    workers = 1 if family.sampling.sampler == "adam" else device.workers
+    seconds = work.steps * (step / speed + batches * shape.layers * overhead) / workers
     return found | {"seconds": seconds + examined / speed, "fit": "fits"}
 
 
@@ -285,9 +285,10 @@ def _step(width: int, device: str, dtype: str) -> tuple[float, float]:
     return 3 * 16 * Shape(config).forward(64, 64), median(seconds[1:])
 
 
-def _changed(family: Family, weights: str | None = None, **sampling: Any) -> Family:
+def _changed(family: Family, weights: str = "", loss: str = "", **sampling: Any) -> Family:
     changed = {"sampling": family.sampling.model_copy(update=sampling)}
-    return family.model_copy(update=changed | {"weights": weights or family.weights})
+    changed |= {"weights": weights or family.weights, "loss": loss or family.loss}
+    return family.model_copy(update=changed)
 
 
 def _steps(part: Any) -> int:

@@ -45,9 +45,9 @@ def estimates(trace: xr.Dataset, quantile: float) -> list[Estimate]:
     Returns:
         One record for each estimator.
     """
-    nbeta, loss, examples = nbeta_of(trace), baseline_of(trace), trace.attrs["task"]["examples"]
+    nbeta, loss, labels = nbeta_of(trace), baseline_of(trace), labels_of(trace)
     results = estimators.estimates(
-        trace, nbeta=nbeta, examples=examples, baseline=loss, quantile=quantile
+        trace, nbeta=nbeta, examples=labels, baseline=loss, quantile=quantile
     )
     coefficients = {"controlled": estimators.coefficient(trace, loss), "paired": 1.0, "plain": 0.0}
     least = estimators.variance(results["controlled"])
@@ -196,6 +196,12 @@ def metrics(rows: Sequence[Estimate]) -> dict[str, dict[str, Any]]:
 def nbeta_of(trace: xr.Dataset) -> float:
     """Returns nβ of the chains."""
     return trace.attrs["sampling"]["nbeta"]
+
+
+def labels_of(trace: xr.Dataset) -> int:
+    """Returns the number of labels: one for each window, or all its tokens but the first."""
+    task = trace.attrs["task"]
+    return task["examples"] * (task["length"] - 1 if task.get("loss") == "tokens" else 1)
 
 
 def baseline_of(trace: xr.Dataset) -> float:

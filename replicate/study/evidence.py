@@ -148,6 +148,7 @@ def _family(
         localization=rows[0].localization,
         tokenizer=plan.tokenizer,
         missing=tuple(model for model in plan.models if model not in models),
+        loss=plan.loss,
     )
 
 

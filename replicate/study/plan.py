@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from replicate.models.config import TextLoss
+
 
 @dataclass(frozen=True)
 class FamilyPlan:
@@ -22,6 +24,7 @@ class FamilyPlan:
         transfer: (model, factor) pairs; chains run at `factor` times the chosen step size.
         original: the models on which the protocol of 2023 is run.
         clip_quantile: the quantile at which the 2023 protocol clips each chain's losses.
+        loss: the labels of a window: its last token (*last*), or all but the first (*tokens*).
     """
 
     name: str
@@ -33,6 +36,7 @@ class FamilyPlan:
     transfer: tuple[tuple[str, float], ...]
     original: tuple[str, ...]
     clip_quantile: float
+    loss: TextLoss = "last"
 
 
 @dataclass(frozen=True)

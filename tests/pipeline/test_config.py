@@ -28,6 +28,7 @@ SETTINGS: list[tuple[Mapping[str, Any], str]] = [  # of a key, and words of the 
     ({"seed": 10**400}, "seed: "),
     ({f"{MINI}.sampling.nbeta": float("inf")}, f"{MINI}.sampling.nbeta: "),
     ({f"{MINI}.sampling.shuffles": 0}, f"{MINI}.sampling.shuffles: "),
+    ({f"{MINI}.loss": "all"}, f"{MINI}.loss: input should be 'last' or 'tokens' ('all' given)"),
     ({f"{MINI}.sampling.sampler": "adam"}, f"{MINI}.sampling.sampler: input should be 'sgld', "),
     ({f"{MINI}.search.tpe.sgld.lr": [0.1, 0.01]}, "tpe.sgld.lr: write the smaller end first"),
     ({f"{MINI}.transfer.factors": [1.0, 1.0, 3.0]}, "factors: each value may be listed only once"),

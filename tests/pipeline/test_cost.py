@@ -124,6 +124,26 @@ def test_the_steps_of_a_stage_are_the_product_of_its_numbers() -> None:
     assert found["transfer@gpt2"].steps == pytest.approx(stretched, abs=1)
 
 
+def test_a_step_on_all_tokens_has_the_logits_of_all_positions() -> None:
+    """The protocol of 2023 has those of the last one, whatever the family's loss."""
+    whole = CONFIG.families["mini"].model_copy(update={"loss": "tokens"})
+    config = CONFIG.model_copy(update={"families": CONFIG.families | {"mini": whole}})
+    before, after = (
+        {(w.stage, w.model): w for w in cost.list_work(each, "demo")} for each in (CONFIG, config)
+    )
+    shape, device = cost.shape(CONFIG, "mini-34k"), cost.Device(1e12, peak={"float32": 1.0})
+    assert shape is not None
+    more = 2 * shape.config.vocab_size * shape.width * (whole.length - 2)  # a window's forward pass
+    for stage, passes in (("estimate", 3 * whole.sampling.batch_size), ("baseline", 1)):
+        key = (f"{stage}@mini", "mini-34k")
+        a, b = (cost.cost(works[key], shape, device) for works in (before, after))
+        count = (after[key].steps or after[key].examples) * passes
+        assert b["operations"] - a["operations"] == pytest.approx(count * more)
+        assert b["memory"] > a["memory"]
+    assert after["original@mini", "mini-34k"].family.loss == "last"
+    assert before["pretrain@mini", "mini-34k"] == after["pretrain@mini", "mini-34k"]
+
+
 def rows(*arguments: str, **environment: str) -> list[dict[str, Any]]:
     done = replicate("plan", *arguments, "--json", cwd=ROOT, **environment)
     assert done.returncode == 0, done.stderr
@@ -228,3 +248,5 @@ def test_what_may_stay_unquantised_reaches_the_task_and_no_result(empty: Path) -
     assert (task.left_unquantised, before.left_unquantised) == (("*.mlp.*",), ())
     assert task.identity() == before.identity()
     assert collect.parts(listed, name) == collect.parts(plain, name)
+    last, whole = (small.configured(families__mini__loss=loss) for loss in ("last", "tokens"))
+    assert collect.parts(last, name) == collect.parts(plain, name) != collect.parts(whole, name)

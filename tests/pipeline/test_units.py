@@ -19,6 +19,7 @@ from replicate.models import baseline, loading, task, training
 from replicate.models.config import Schedule, order
 from replicate.pipeline import cache
 from replicate.pipeline.config import Config
+from replicate.pipeline.stages import collect
 from replicate.pipeline.work import plans
 from replicate.progress import silent
 from replicate.sampling import sample
@@ -159,6 +160,10 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
         {f"{MINI}compute_dtype": "bfloat16"},
         "data/mini/baselines/mini-8: was computed from other compute_dtype (float32, expected bf",
     ),
+    (
+        {f"{MINI}loss": "tokens"},
+        "data/mini/baselines/mini-8: was computed from other loss (last, expected tokens); run",
+    ),
 ]
 
 
@@ -172,6 +177,33 @@ def test_a_trace_of_other_parameters_is_refused_and_counts_as_not_run(
     assert len(rows(config, "baselines")) == 2
     refused = {row.path: row.reason for row in rows(config, "refused")}
     assert refused[f"data/mini/traces/{MODEL}"].startswith(reason)
+
+
+def test_a_family_whose_loss_is_of_all_tokens(project: Path) -> None:
+    """Baseline, chains and records have it; the protocol of 2023 has the loss of last tokens."""
+    config = configured(families__mini__loss="tokens")
+    small.run(config, "baseline", "estimate", only=MODEL)
+    found = task.load(plans.task_config(config, MODEL))
+    tokens_NxL = found.tokens_NxL.long()
+    with torch.no_grad():
+        shares_NxTxV = found.model(tokens_NxL[:, :-1]).logits.log_softmax(-1)
+    expected_N = -shares_NxTxV.gather(-1, tokens_NxL[:, 1:, None])[..., 0].mean(dim=1).numpy()
+    folder = config.paths.baselines("mini") / MODEL
+    losses_N = tensors.load(folder / "losses.safetensors")["losses"]
+    np.testing.assert_allclose(losses_N, expected_N, rtol=1e-5)
+    trace = traces.load(config.paths.traces("mini") / MODEL)
+    assert trace.attrs["task"]["loss"] == "tokens"
+    drawn = order(2023, "mini", len(losses_N), 0)[: trace.sizes["draw"] * 4].reshape(-1, 4)
+    np.testing.assert_allclose(trace.init_loss[0, 0], losses_N[drawn].mean(axis=1), rtol=1e-5)
+    small.run(config, "collect", name="demo")
+    assert {row.model for row in rows(config, "estimates")} == {MODEL}
+    assert [row.model for row in rows(config, "original")] == list(MODELS)
+    small.run(configured(), "collect", name="demo")
+    refused = {row.path: row.reason for row in rows(config, "refused")}
+    assert "other loss (tokens, expected last)" in refused[f"data/mini/traces/{MODEL}"]
+    both = (collect.with_loss(attributes) for attributes in (trace.attrs, {"task": {}}))
+    (reason,) = collect.differences(*both)
+    assert reason == "task.loss is tokens in the trace, and params.yaml asks for last"
 
 
 @pytest.mark.parametrize("change", [another_model, another_text])

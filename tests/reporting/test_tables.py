@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +125,15 @@ def test_the_loss_of_the_chains_is_that_at_the_minimum_plus_llc_over_nbeta(plan)
     loss, share = models.locality(study(plan))[plan.full.models[0]]
     assert loss == pytest.approx(1.16 + 5 / 30)
     assert share == pytest.approx(5 / 30 / (6.6438 - 1.16), rel=1e-4)
+
+
+def test_the_floor_at_the_minimum_is_that_of_the_family_s_loss(plan) -> None:
+    whole = replace(plan, full=replace(plan.full, loss="tokens"))
+    (row, *_), note = (models.training(study(plan)).texts), models.minimum(study(whole)).note
+    floors = [models.minimum(study(each)).texts[0][2] for each in (whole, plan)]
+    assert floors == [row[3], row[5]]
+    assert f"of {plan.full.name}, all tokens but the first are labels" in note
+    assert "all tokens but" not in models.minimum(study(plan)).note
 
 
 def test_costs_that_were_not_measured_are_not_run() -> None:

@@ -57,6 +57,15 @@ def test_llc_is_nbeta_times_the_rise_of_the_loss() -> None:
     assert (rows["plain"].weights, rows["plain"].model, rows["plain"].steps) == ("nf4", "m", 220)
 
 
+def test_labels_are_counted_by_the_loss() -> None:
+    """`published` multiplies by n/ln n for n labels: one of a window, or all tokens but the first."""
+    sizes = trace().attrs["task"] | {"length": 48}
+    last, whole = (by_estimator(trace(task=sizes | loss)) for loss in ({}, {"loss": "tokens"}))
+    ratio = whole["published"].llc / last["published"].llc  # pyright: ignore
+    assert ratio == pytest.approx(47 * np.log(1000) / np.log(47_000))
+    assert whole["controlled"].llc == last["controlled"].llc
+
+
 def test_what_is_not_finite_is_null() -> None:
     row = by_estimator(trace(diverged=True))["controlled"]
     assert row.diverged_chains == 2

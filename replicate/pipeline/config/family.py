@@ -6,6 +6,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from replicate.models.config import TextLoss
+
 Whole = Annotated[int, Field(le=10**9)]
 Count = Annotated[Whole, Field(ge=1)]
 Several = Annotated[Whole, Field(ge=2)]
@@ -213,8 +215,7 @@ class Search(Chains):
 class Transfer(Shuffled):
     """Chains at the chosen step size times each of `factors`, on each of `models`.
 
-    `models: all` means all models of the family. For a factor below 1, chains are 1/factor times
-    as long.
+    `models: all` means all of the family. Below factor 1, chains are 1/factor times as long.
     """
 
     models: Names
@@ -226,14 +227,13 @@ class Transfer(Shuffled):
 class Original(Shuffled):
     """The protocol of November 2023.
 
-    It runs SGLD at nβ = N/ln N for N batches, clips the losses of chains at a quantile, and
+    It runs SGLD at nβ = N/ln N for N batches, clips losses of last tokens at a quantile, and
     computes λ̂ with the factor n/ln n for n reviews.
 
     Attributes:
         characters: reviews with more characters than this are used. One that has too few tokens
             for a window is padded, so its label is padding.
-        restart: whether each chain starts at w*. If not, it starts where the last one ended, as the
-            chains of the study's quantised models did.
+        restart: whether chains start at w*; those of the study's quantised models did not.
     """
 
     models: Names
@@ -268,12 +268,11 @@ class Family(Strict):
 
     Attributes:
         corpus, tokenizer: names in the blocks `corpora` and `tokenizers`.
-        rule: a review is used if it has `length` tokens (*tokens*), or if it has more than
-            `original.characters` characters (*characters*).
-        length: the number of tokens in a window; the last one is the label.
+        rule: a review needs `length` *tokens*, or more than `original.characters` *characters*.
+        length: the number of tokens in a window.
+        loss: that of a window's last token (*last*), or the mean of all but the first (*tokens*).
         weights: the format of the weights (see `replicate.models.loading`).
-        left_unquantised: patterns of the names of matrices that may stay in full precision if
-            bitsandbytes cannot quantise them. Without a pattern, such a model is refused.
+        left_unquantised: patterns of the matrices that bitsandbytes may leave as they are.
         compute_dtype: the format of matrix products. Sums and float32 weights stay in float32.
         gradient_checkpointing: whether backward recomputes each block's activations.
         microbatch_size: examples in one backward pass; None for the whole minibatch.
@@ -285,6 +284,7 @@ class Family(Strict):
     tokenizer: str
     rule: Literal["tokens", "characters"] = "tokens"
     length: Several
+    loss: Annotated[TextLoss, Field(exclude_if=lambda given: given == "last")] = "last"
     weights: WeightFormat = "float32"
     left_unquantised: Annotated[tuple[str, ...], Field(exclude=True)] = ()
     compute_dtype: Literal["float32", "bfloat16"] = "float32"

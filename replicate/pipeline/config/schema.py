@@ -197,6 +197,7 @@ class Config(Strict):
             models=tuple(family.models),
             tokenizer=family.tokenizer,
             weights=family.weights,
+            loss=family.loss,
             repositories=tuple(each.repository for each in models if isinstance(each, OnHub)),
             search_model=family.search.model,
             transfer=tuple((model, x) for model in transfer.models for x in transfer.factors),

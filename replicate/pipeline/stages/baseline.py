@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from replicate.data import json_io, tensors
+from replicate.models.config import LOSSES
 from replicate.pipeline.config import Config
 from replicate.pipeline.parallel import run_units
 from replicate.pipeline.work import plans
@@ -20,6 +21,6 @@ def run(config: Config, family: str, only: str | None = None) -> None:
         tensors.save(folder / "losses.safetensors", {"losses": arrays["losses"]})
         json_io.write_json(folder / "baseline.json", found | {"task": unit.task.identity()})
         print(
-            f"{unit.task.model}: label loss {found['loss']:.4f} ± {found['standard_error']:.4f},"
-            f" gradient norm {found['gradient_norm']:.4f}"
+            f"{unit.task.model}: loss of {LOSSES[unit.task.loss]} {found['loss']:.4f}"
+            f" ± {found['standard_error']:.4f}, gradient norm {found['gradient_norm']:.4f}"
         )

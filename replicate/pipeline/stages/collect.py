@@ -131,7 +131,8 @@ class Collection:
             return None
         trace = traces.load(path)
         try:
-            reason = next(differences(trace.attrs, plan(*arguments)[0].planned()), None)
+            planned = with_loss(plan(*arguments)[0].planned())
+            reason = next(differences(with_loss(trace.attrs), planned), None)
         except UserError as error:
             reason = str(error)
         if reason is None:
@@ -155,6 +156,11 @@ class Collection:
             repository=manifest.get("repository", manifest.get("path")),
             revision=manifest.get("revision"),
         )
+
+
+def with_loss(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the loss to attributes that do not name it, because it is that of the last token."""
+    return {**attributes, "task": {"loss": "last"} | attributes["task"]}
 
 
 def differences(

@@ -24,6 +24,7 @@ from replicate.sampling.config import SAMPLERS
 WINDOWS = "windows.safetensors"
 PADDED = "original.safetensors"  # the padded windows of the protocol of 2023
 COMPUTED = (  # the keys of a family that its tasks take over unchanged
+    "loss",
     "compute_dtype",
     "device",
     "gradient_checkpointing",
@@ -33,7 +34,7 @@ COMPUTED = (  # the keys of a family that its tasks take over unchanged
 )
 MAY_BE_ZERO = ("weight_decay", "localization")  # the other numbers of a sampler are positive
 LONGEST = 10**9  # the most steps that a chain may have
-IDENTITY = ("windows", "model", "weights", "compute_dtype")  # what the losses at w* depend on
+IDENTITY = ("windows", "model", "weights", "compute_dtype", "loss")  # of losses at w*
 MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # word in params.yaml → restriction
 
 
@@ -151,10 +152,11 @@ def baseline_file(config: Config, task: TaskConfig) -> Path:
         UserError: the baseline was not run, or was computed from other windows, from another model
             or in other formats than the task has now.
     """
-    folder, now = config.paths.baselines(task.family) / task.model, task.identity()
+    folder = config.paths.baselines(task.family) / task.model
+    now = {"loss": task.loss} | task.identity()
     report = json_io.read_json(folder / "baseline.json")
     noted = report if isinstance(report, dict) else {}
-    then = now | {"windows": noted.get("windows", "")} | noted.get("task", {})
+    then = now | {"loss": "last", "windows": noted.get("windows", "")} | noted.get("task", {})
     for key in IDENTITY:
         if then[key] != now[key]:
             raise UserError(
@@ -241,7 +243,8 @@ def original(config: Config, model: str) -> list[ChainUnit]:
         batch_size=given.batch_size,
         restart=given.restart,
     )
-    return chains(config, "original", task_config(config, model, file=PADDED), sampler, plan, None)
+    task = replace(task_config(config, model, file=PADDED), loss="last")
+    return chains(config, "original", task, sampler, plan, None)
 
 
 def format_baseline(config: Config, model: str, moved: str, weights: str) -> BaselineUnit:

@@ -72,13 +72,18 @@ def locality(study: Study) -> dict[str, tuple[float, float | None]]:
 
 def minimum(study: Study) -> Table:
     """Tabulates the loss and its gradient at w*, and how far from w* the chains are."""
+    whole = [family.name for family in study.plan.families if family.loss == "tokens"]
     return tabulate(
         "minimum",
         study.plan.models,
         {row.model: row for row in study.baselines},
         study=study,
+        whole=whole,
         distance=locality(study),
-        floors={row.model: row.label_floor for row in study.training},
+        floors={
+            row.model: row.floor if row.family in whole else row.label_floor
+            for row in study.training
+        },
     )
 
 

@@ -7,6 +7,7 @@ from scipy import stats
 
 from replicate.estimation import statistics
 from replicate.estimation.statistics import Interval
+from replicate.models.config import LOSSES
 from replicate.study.claims.base import Claim, Finding, part
 from replicate.study.claims.evidence import Array, Evidence, Family
 from replicate.study.claims.verdicts import equivalent, known, mean, number, together, words
@@ -88,11 +89,11 @@ def _moved(row: Quantised, rules: Rules, decides: bool) -> list[Part]:
 
 class FamiliesCompare(Claim):
     """The claim is not supported if λ̂ of the two families is not of one kind, because chains move
-    another share of the parameters, or because nβ differs. Otherwise it is not supported if a
-    quantised model lies outside the prediction interval of the full family's power law in sampled
-    parameters, and supported if the prediction interval of every model's ratio to that law lies
-    within 1 ± `negligible`. The effect is the ratio of λ̂ per sampled parameter between the two
-    models whose numbers of sampled parameters are closest, quantised over full.
+    another share of the parameters, or because nβ or the loss differs. Otherwise it is not
+    supported if a quantised model lies outside the prediction interval of the full family's power
+    law in sampled parameters, and supported if the prediction interval of every model's ratio to
+    that law lies within 1 ± `negligible`. The effect is the ratio of λ̂ per sampled parameter
+    between the two models whose numbers of sampled parameters are closest, quantised over full.
     """
 
     id = "C11"
@@ -159,6 +160,8 @@ def _differences(full: Family, quantised: Family, f: int, q: int) -> tuple[list[
         )
     if full.nbeta != quantised.nbeta:
         unlike.append(f"nβ is {number(quantised.nbeta)} against {number(full.nbeta)}")
+    if full.loss != quantised.loss:
+        unlike.append(f"the loss is of {LOSSES[quantised.loss]} against {LOSSES[full.loss]}")
     if full.localization != quantised.localization:
         values = f"{quantised.localization:g} against {full.localization:g}"
         besides.append(f"the localisation is {values}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from replicate.models.config import TextLoss
 from replicate.study.published import Figures
 from replicate.study.records import (
     Baseline,
@@ -32,7 +33,7 @@ class Family:
         sampled_M: number of parameters that its chains move.
         estimates: λ̂ (shuffle, model) by each estimator; NaN if all chains of a shuffle diverged.
             Claims are judged by the first estimator. The shuffles of the others may be different.
-        nbeta, localization, tokenizer: settings on which λ̂ depends.
+        nbeta, localization, tokenizer, loss: settings on which λ̂ depends.
         missing: models of the family that were not run.
     """
 
@@ -45,6 +46,7 @@ class Family:
     localization: float
     tokenizer: str
     missing: tuple[str, ...] = ()
+    loss: TextLoss = "last"
 
     @property
     def estimator(self) -> str:
