@@ -129,7 +129,8 @@ def test_a_step_on_all_tokens_has_the_logits_of_all_positions() -> None:
     whole = CONFIG.families["mini"].model_copy(update={"loss": "tokens"})
     config = CONFIG.model_copy(update={"families": CONFIG.families | {"mini": whole}})
     before, after = (
-        {(w.stage, w.model): w for w in cost.list_work(each, "demo")} for each in (CONFIG, config)
+        {(w.stage, w.model): w for w in cost.list_work(each, "control")}
+        for each in (CONFIG, config)
     )
     shape, device = cost.shape(CONFIG, "mini-34k"), cost.Device(1e12, peak={"float32": 1.0})
     assert shape is not None

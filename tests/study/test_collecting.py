@@ -58,7 +58,7 @@ def test_llc_is_nbeta_times_the_rise_of_the_loss() -> None:
 
 
 def test_labels_are_counted_by_the_loss() -> None:
-    """`published` multiplies by n/ln n for n labels: one of a window, or all tokens but the first."""
+    """`published` multiplies by n/ln n for n labels: one a window, or all but its first token."""
     sizes = trace().attrs["task"] | {"length": 48}
     last, whole = (by_estimator(trace(task=sizes | loss)) for loss in ({}, {"loss": "tokens"}))
     ratio = whole["published"].llc / last["published"].llc  # pyright: ignore
