@@ -16,7 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from replicate.api import baseline, calibrate, llc, sample
+    from replicate.api import baseline, calibrate, sample
+    from replicate.estimating import curve, llc
     from replicate.estimation import diagnostics, estimators
     from replicate.estimation.estimate import Estimate
     from replicate.models.cpu_kernels import fast_cpu
@@ -33,6 +34,7 @@ __all__ = [
     "RMSpropSGLD",
     "baseline",
     "calibrate",
+    "curve",
     "diagnostics",
     "estimators",
     "fast_cpu",
@@ -45,9 +47,11 @@ _PLACES = {
     "RMSpropSGLD": "sampling.samplers.rmsprop",
     "SGLD": "sampling.samplers.sgld",
     "SGNHT": "sampling.samplers.sgnht",
+    "curve": "estimating",
     "diagnostics": "estimation",
     "estimators": "estimation",
     "fast_cpu": "models.cpu_kernels",
+    "llc": "estimating",
     "targets": "validation",
 }
 

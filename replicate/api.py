@@ -1,41 +1,27 @@
-"""Estimates λ̂ of any model in one call.
-
-Example:
-    from replicate import llc
-
-    estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)
-    print(estimate)
-"""
+"""Samples any model in one call, and computes its baseline; calibrates on models of known λ."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import wraps
-from typing import Literal, ParamSpec
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
 
+from replicate import arguments
 from replicate.data import tensors
 from replicate.errors import ArgumentError
-from replicate.estimation.estimate import Estimate
 from replicate.models import module
 from replicate.models.module import Examples, LossFn, TextLoss
 from replicate.progress import progress, silent
-from replicate.sampling import SamplerConfig, SamplingConfig, engine
-from replicate.sampling.samplers import SAMPLERS, Sampler
+from replicate.sampling import SamplingConfig, Task, engine
+from replicate.sampling.samplers import Sampler
 from replicate.sampling.samplers.sgld import SGLD
 from replicate.seeds import derive
 from replicate.validation import calibration, cases
-
-P = ParamSpec("P")
-COUNTS = ("shuffles", "chains", "burn_in", "draws", "batch_size", "microbatch_size")
-POSITIVE = ("bounding_box", "diffusion")  # other knobs may be 0
-DIFFUSION = 0.01  # the default A of SGNHT, as in devinterp
 
 
 def sample(
@@ -96,13 +82,15 @@ def sample(
     Raises:
         ArgumentError: an argument is not valid, or the loss at w* is not finite.
     """
-    _require(shuffles=shuffles, chains=chains, draws=draws, lr=lr, nbeta=nbeta)
-    _require(least=0, burn_in=burn_in, localization=localization)
-    config = _config(sampler, lr, localization, knobs)
+    arguments.require(shuffles=shuffles, chains=chains, draws=draws, lr=lr, nbeta=nbeta)
+    arguments.require(least=0, burn_in=burn_in, localization=localization)
+    config = arguments.config(sampler, lr, localization, knobs)
     parts, loss_fn, guess = module.examples(model, data, loss, loss_fn)
     examples = len(parts[0])
     size = min(32, examples) if batch_size is None else batch_size
-    _require(batch_size=size, microbatch_size=size if microbatch_size is None else microbatch_size)
+    arguments.require(
+        batch_size=size, microbatch_size=size if microbatch_size is None else microbatch_size
+    )
     if size > examples:
         raise ArgumentError(f"batch_size = {size}: there are {examples} examples; lower it")
     if config.sampler == "rmsprop" and not burn_in:
@@ -126,51 +114,36 @@ def sample(
             noise=lambda s, c: derive(seed, "noise", s, c),
             advance=lambda steps=1, note="": advance(steps * size, note),
         )
-    named = {"model": getattr(model, "name_or_path", "") or type(model).__name__}
     return trace.assign_attrs(
-        named
-        | {
-            "seed": seed,
-            "sampler": asdict(config),
-            "sampling": asdict(sampling),
-            "task": {
-                "loss": loss if guess else getattr(loss_fn, "__name__", "loss_fn"),
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "sampled_parameters": sum(task.sizes),
-                "examples": examples,
-                "data": tensors.fingerprint(
-                    {str(i): part.detach().cpu().numpy() for i, part in enumerate(parts)}
-                ),
-            },
-            "baseline": {"loss": float(losses_N.mean(dtype=np.float64))},
-        }
-        | ({"guess": guess} if guess else {})
+        described(model, parts, loss if guess else loss_fn, guess, losses_N, task),
+        seed=seed,
+        sampler=asdict(config),
+        sampling=asdict(sampling),
     )
 
 
-def _estimating(function: Callable[P, xr.Dataset]) -> Callable[P, Estimate]:
-    @wraps(function)
-    def estimate(*args: P.args, **settings: P.kwargs) -> Estimate:
-        return Estimate(function(*args, **settings))
-
-    return estimate
-
-
-llc = _estimating(sample)
-llc.__doc__ = """Estimates the local learning coefficient λ̂ of a model at its present weights.
-
-λ̂ is nβ·(E[L(w)] − L(w*)), where the mean is over the posterior around w* (Lau et al. 2023, arXiv
-2308.12108). Chains of a sampler draw from this posterior. The arguments are those of `sample`.
-
-Returns:
-    An `Estimate`, which has λ̂, its error, diagnostics of the chains, advice, the trace and a plot.
-
-Raises:
-    ArgumentError: an argument is not valid, or the loss at w* is not finite.
-
-Example:
-    estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)
-"""
+def described(
+    model: nn.Module,
+    parts: module.Data,
+    loss: TextLoss | LossFn,
+    guess: float | None,
+    losses_N: NDArray[np.float32],
+    task: Task,
+) -> dict[str, Any]:
+    """Returns the attributes of a trace that say what was sampled."""
+    arrays = {str(i): part.detach().cpu().numpy() for i, part in enumerate(parts)}
+    found = {
+        "model": getattr(model, "name_or_path", "") or type(model).__name__,
+        "task": {
+            "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", "loss_fn"),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "sampled_parameters": sum(task.sizes),
+            "examples": len(parts[0]),
+            "data": tensors.fingerprint(arrays),
+        },
+        "baseline": {"loss": float(losses_N.mean(dtype=np.float64))},
+    }
+    return found | ({"guess": guess} if guess else {})
 
 
 def baseline(
@@ -188,7 +161,7 @@ def baseline(
     Raises:
         ArgumentError: the data do not fit the model, or a loss is not finite.
     """
-    _require(batch_size=batch_size)
+    arguments.require(batch_size=batch_size)
     parts, loss_fn, _ = module.examples(model, data, loss, loss_fn)
     with module.untouched(model):
         return module.losses(module.task(model, parts, loss_fn), len(parts[0]), batch_size, silent)
@@ -231,34 +204,3 @@ def calibrate(
                 advance(1, case.name)
             found.append(calibration.calibrated(case, outcomes, shuffles))
     return found
-
-
-def _require(*, least: float | None = None, **values: float) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            raise ArgumentError(f"{name} = {value!r}: must be a number")
-        if name in COUNTS and not isinstance(value, int | np.integer):
-            raise ArgumentError(f"{name} = {value}: must be a whole number")
-        if least is None and not (value > 0 and math.isfinite(value)):
-            raise ArgumentError(f"{name} = {value}: must be above 0")
-        if least is not None and not (value >= least and math.isfinite(value)):
-            raise ArgumentError(f"{name} = {value}: must not be below {least:g}")
-
-
-def _config(
-    sampler: type[Sampler] | str, lr: float, localization: float, knobs: dict[str, float]
-) -> SamplerConfig:
-    name = next((n for n, kind in SAMPLERS.items() if sampler in (n, kind, kind.__name__)), None)
-    if name is None:
-        known = ", ".join(kind.__name__ for kind in SAMPLERS.values())
-        raise ArgumentError(f"sampler = {sampler!r}: there are {known}")
-    kind, allowed = SAMPLERS[name].__name__, set(SAMPLERS[name].knobs)
-    if localization and "localization" not in allowed:
-        raise ArgumentError(f"localization = {localization}: {kind} has none; give 0")
-    allowed -= {"localization"}
-    if unknown := sorted(set(knobs) - allowed):
-        raise ArgumentError(f"{unknown[0]}: {kind} has no such argument; it has {sorted(allowed)}")
-    _require(**{knob: value for knob, value in knobs.items() if knob in POSITIVE})
-    _require(least=0, **{knob: value for knob, value in knobs.items() if knob not in POSITIVE})
-    given = {"diffusion": DIFFUSION} | knobs if "diffusion" in allowed else knobs
-    return SamplerConfig(name, lr, localization=localization, **given)

@@ -34,8 +34,11 @@ class Estimate:
     def diagnosis(self) -> regimes.Diagnosis:
         """What λ̂ measures at these settings, from the chain itself."""
         guess = self.trace.attrs.get("guess", float("nan"))
-        square = self.trace.attrs["baseline"].get("gradient_squared")
-        minimum = regimes.AtMinimum(gradient=regimes.Measured(*square)) if square else None
+        known = self.trace.attrs["baseline"]
+        minimum = regimes.AtMinimum(
+            trace=regimes.Measured(*known.get("trace", regimes.UNKNOWN)),
+            gradient=regimes.Measured(*known.get("gradient_squared", regimes.UNKNOWN)),
+        )
         return regimes.diagnose(self.trace, baseline=self.baseline, guess=guess, minimum=minimum)
 
     @property
@@ -122,6 +125,9 @@ class Estimate:
                 f"R-hat {self.rhat:.2f}, {self.ess:.0f} effective draws of {self.values.size},"
                 f" {result.diverged_chains} of {result.chains} chains diverged",
                 f"Regime: {self.diagnosis}.",
+                f"∂ln λ̂/∂ln γ = {self.diagnosis.elasticity_gamma}, ∂ln λ̂/∂ln nβ ="
+                f" {self.diagnosis.elasticity_nbeta}, E[V]/λ̂ = {self.diagnosis.degree}",
+                *(f"{choice}." for choice in self.trace.attrs.get("choices", [])),
                 *(advice or ["The chains agree; nothing is wrong with them."]),
             ]
         )

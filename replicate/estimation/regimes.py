@@ -8,9 +8,9 @@ loss, integration by parts over the localised posterior gives
     ∂ln λ̂/∂ln γ  = −½·(E[V] − Cov(U, V))/λ̂              by dilation w* + (1 + s)·Δ
 
 The first checks temperature and equilibrium. The two elasticities say whether λ̂ is a property of
-the loss alone (both are 0, as Watanabe's free energy formula asks) or of the localisation. E[V]/λ̂ is
-the degree with which the loss grows along Δ: 2 for a quadratic. `Var` and `Cov` are computed from
-the halves of minibatches, so that the minibatch's noise adds no bias.
+the loss alone (both are 0, as Watanabe's free energy formula asks) or of the localisation. E[V]/λ̂
+is the degree with which the loss grows along Δ: 2 for a quadratic. `Var` and `Cov` are computed
+from the halves of minibatches, so that the minibatch's noise adds no bias.
 
 Standard errors come from the jackknife over blocks of the chains, each at least ten autocorrelation
 times long. A rule is *yes* or *no* where the 90 % interval lies on one side of its limit, otherwise
@@ -167,7 +167,7 @@ def diagnose(
     dilation = _jackknife(blocks_KxF, lambda m: -(m[1] - covariance(m)) / m[0] / 2)
     degree = _jackknife(blocks_KxF, lambda m: m[1] / m[0])
     elasticity_gamma = dilation if pair is None else pair
-    temperature = _temperature(trace, gamma, size)
+    heat = temperature(trace, gamma, size)
     rise = float((values.mean() / nbeta) / (guess - baseline))
     gradient_part = minimum.gradient_part
     if not math.isfinite(gradient_part.value) and gamma > 0:
@@ -180,7 +180,7 @@ def diagnose(
     localised = within(elasticity_nbeta, limits.localised, math.inf)
     p = diagnostics.drift(draws_CxD)[1]
     answers: dict[str, Answer] = {
-        "not in equilibrium": "yes" if p < limits.drift else _equilibrium(temperature, limits),
+        "not in equilibrium": "yes" if p < limits.drift else _equilibrium(heat, limits),
         "escaped": "yes" if rise > limits.local else "no",
         "gradient": _gradient(llc, gradient_part, minimum, limits, freedom),
         "curvature": _all(
@@ -198,7 +198,7 @@ def diagnose(
     return Diagnosis(
         possible[0] if len(possible) == 1 else "undecided",
         possible,
-        temperature,
+        heat,
         elasticity_nbeta,
         elasticity_gamma,
         degree,
@@ -272,7 +272,7 @@ def _jackknife(blocks_KxF: Array, function: Callable[[Array], float]) -> Measure
     return Measured(float(function(mean_F)), error)
 
 
-def _temperature(trace: xr.Dataset, gamma: float, size: int) -> Measured:
+def temperature(trace: xr.Dataset, gamma: float, size: int) -> Measured:
     """Returns (E[V] + γ·E‖Δ‖²)/d and √(2/(d·n_eff)); NaN where the posterior is another."""
     config = trace.attrs["sampler"]
     if config["bounding_box"] or config["weight_decay"] or config["noise_level"] != 1:

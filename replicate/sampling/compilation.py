@@ -25,9 +25,10 @@ _MATHS: dict[str, Any] = {
     "error_model": "numpy",
     "boundscheck": False,
 }
+_ANY_ORDER: dict[str, Any] = {"fastmath": {"contract", "nsz", "reassoc"}}
 compiled = njit(nogil=True, cache=True, **_MATHS)
 inlined = njit(inline="always", **_MATHS)
-summed = njit(nogil=True, cache=True, **_MATHS | {"fastmath": {"contract", "nsz", "reassoc"}})
+summed = njit(nogil=True, cache=True, **(_MATHS | _ANY_ORDER))
 """Decorates a function that sums over an array, in whatever order the processor does it fastest."""
 
 

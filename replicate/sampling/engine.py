@@ -115,7 +115,7 @@ def run_piece(
     """
     start = origin = task.anchor()
     chains: dict[tuple[int, int], Chain] = {}
-    with _returning(task, start):
+    with returning(task, start):
         for shuffle, chain in piece:
             if chains:
                 origin = [parameter.detach().clone() for parameter in task.parameters]
@@ -139,14 +139,19 @@ def run_piece(
 
 
 @contextmanager
-def _returning(task: Task, anchor: Sequence[Anchor]) -> Iterator[None]:
+def returning(task: Task, anchor: Sequence[Anchor]) -> Iterator[None]:
     """Sets the parameters back to the anchor at the end, even after an error."""
     try:
         yield
     finally:
-        with torch.no_grad():
-            for parameter, origin in zip(task.parameters, anchor, strict=True):
-                parameter.copy_(dense(origin))
+        place(task.parameters, anchor)
+
+
+@torch.no_grad()
+def place(parameters: Sequence[nn.Parameter], weights: Sequence[Anchor]) -> None:
+    """Sets parameters to weights."""
+    for parameter, weight in zip(parameters, weights, strict=True):
+        parameter.copy_(dense(weight))
 
 
 def run_together(

@@ -1,0 +1,56 @@
+"""Checks what a caller gives for numbers and samplers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from replicate.errors import ArgumentError
+from replicate.sampling import SamplerConfig
+from replicate.sampling.samplers import SAMPLERS, Sampler
+
+COUNTS = ("shuffles", "chains", "burn_in", "draws", "batch_size", "microbatch_size")
+POSITIVE = ("bounding_box", "diffusion")  # other knobs may be 0
+DIFFUSION = 0.01  # the default A of SGNHT, as in devinterp
+
+
+def require(*, least: float | None = None, **values: float) -> None:
+    """Checks that numbers are above 0, or not below `least`, and that counts are whole.
+
+    Raises:
+        ArgumentError: a value is not such a number.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise ArgumentError(f"{name} = {value!r}: must be a number")
+        if name in COUNTS and not isinstance(value, int | np.integer):
+            raise ArgumentError(f"{name} = {value}: must be a whole number")
+        if least is None and not (value > 0 and math.isfinite(value)):
+            raise ArgumentError(f"{name} = {value}: must be above 0")
+        if least is not None and not (value >= least and math.isfinite(value)):
+            raise ArgumentError(f"{name} = {value}: must not be below {least:g}")
+
+
+def config(
+    sampler: type[Sampler] | str, lr: float, localization: float, knobs: dict[str, float]
+) -> SamplerConfig:
+    """Returns the configuration of a sampler, which is a class or its name.
+
+    Raises:
+        ArgumentError: the sampler is unknown, or takes no such hyperparameter.
+    """
+    name = next((n for n, kind in SAMPLERS.items() if sampler in (n, kind, kind.__name__)), None)
+    if name is None:
+        known = ", ".join(kind.__name__ for kind in SAMPLERS.values())
+        raise ArgumentError(f"sampler = {sampler!r}: there are {known}")
+    kind, allowed = SAMPLERS[name].__name__, set(SAMPLERS[name].knobs)
+    if localization and "localization" not in allowed:
+        raise ArgumentError(f"localization = {localization}: {kind} has none; give 0")
+    allowed -= {"localization"}
+    if unknown := sorted(set(knobs) - allowed):
+        raise ArgumentError(f"{unknown[0]}: {kind} has no such argument; it has {sorted(allowed)}")
+    require(**{knob: value for knob, value in knobs.items() if knob in POSITIVE})
+    require(least=0, **{knob: value for knob, value in knobs.items() if knob not in POSITIVE})
+    given = {"diffusion": DIFFUSION} | knobs if "diffusion" in allowed else knobs
+    return SamplerConfig(name, lr, localization=localization, **given)

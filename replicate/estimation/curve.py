@@ -1,0 +1,84 @@
+"""Shows λ̂ along γ and nβ, with the harmonic part beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicate.estimation.estimate import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Point:
+    """Holds λ̂ at one setting.
+
+    Attributes:
+        nbeta: nβ.
+        localization: γ.
+        estimate: λ̂ with its error, its regime and its trace.
+        harmonic: ½·tr[H(H + γ/nβ)⁻¹] and its error; NaN where the curvature is too negative.
+    """
+
+    nbeta: float
+    localization: float
+    estimate: Estimate
+    harmonic: tuple[float, float]
+
+    @property
+    def alpha(self) -> float:
+        """α = γ/nβ (nats), the resolution."""
+        return self.localization / self.nbeta
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Holds λ̂ at several settings.
+
+    Attributes:
+        points: one for each setting, by nβ and then by falling γ.
+    """
+
+    points: Sequence[Point]
+
+    def __str__(self) -> str:
+        rows = [f"{'nβ':>9} {'γ':>9} {'α':>9} {'λ̂':>9}{'±':>8} {'harmonic':>9}  regime"]
+        for point in self.points:
+            found = point.estimate
+            harmonic = f"{point.harmonic[0]:9.3g}" if point.harmonic[0] > 0 else f"{'–':>9}"
+            rows.append(
+                f"{point.nbeta:9.4g} {point.localization:9.4g} {point.alpha:9.3g} {found.llc:9.3g}"
+                f"{found.standard_error:8.2g} {harmonic}  {found.diagnosis.regime}"
+            )
+        return "\n".join(rows)
+
+    def plot(self) -> Figure:
+        """Plots λ̂ against α with a line for each nβ; the harmonic part is dashed."""
+        from matplotlib import pyplot
+
+        figure, axes = pyplot.subplots(figsize=(5.5, 3.6), layout="constrained")
+        for nbeta in dict.fromkeys(point.nbeta for point in self.points):
+            line = [point for point in self.points if point.nbeta == nbeta]
+            axes.errorbar(
+                [point.alpha for point in line],
+                [point.estimate.llc for point in line],
+                [point.estimate.standard_error for point in line],
+                marker="o",
+                markersize=3,
+                label=f"nβ = {nbeta:.4g}",
+            )
+        by_alpha = sorted(self.points, key=lambda point: point.alpha)
+        axes.plot(
+            [point.alpha for point in by_alpha],
+            [point.harmonic[0] for point in by_alpha],
+            color="0.4",
+            linestyle="dashed",
+            label="harmonic part",
+        )
+        axes.set(xscale="log", yscale="log", xlabel="α = γ/nβ (nats)", ylabel="λ̂")
+        axes.legend()
+        pyplot.close(figure)  # otherwise a notebook shows it twice
+        return figure

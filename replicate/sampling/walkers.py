@@ -1,0 +1,164 @@
+"""Runs chains that go on where they stopped, at other settings if need be.
+
+A chain that starts at w* needs many steps to reach equilibrium where the localisation is weak. It
+needs fewer from the equilibrium of a slightly stronger one, so walkers pass down a ladder of
+settings. They also serve to draw until an estimate is precise enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from torch import nn
+
+from replicate.progress import Advance
+from replicate.sampling.chains import assemble
+from replicate.sampling.config import SamplerConfig, SamplingConfig
+from replicate.sampling.engine import Noise, Order, place, returning
+from replicate.sampling.samplers import sampler as make_sampler
+from replicate.sampling.samplers.base import Sampler
+from replicate.sampling.stack import Stack
+from replicate.sampling.steps import Record, run_chains
+from replicate.sampling.storage import Anchor
+from replicate.sampling.task import Task
+from replicate.seeds import derive
+
+
+class Walkers:
+    """Holds the weights of shuffles × chains chains, which all start at w*.
+
+    Chains of a task with a stacked loss run side by side; those of another run in turn, and each
+    keeps a copy of its weights meanwhile.
+
+    Args:
+        task: the loss and the parameters, which are at w*, and are there again after each run.
+        init_losses_N: the loss of each of the N examples at w*.
+        shuffles: the number of random orders of the examples.
+        chains: the number of chains in each shuffle.
+        order: returns the permutation of the N examples in a shuffle.
+        noise: returns the seed of a (shuffle, chain).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        init_losses_N: NDArray[np.float32],
+        shuffles: int,
+        chains: int,
+        *,
+        order: Order,
+        noise: Noise,
+    ) -> None:
+        self.task, self.init_losses_N, self.noise = task, init_losses_N, noise
+        self.shuffles, self.chains = shuffles, chains
+        self.keys = [(s, c) for s in range(shuffles) for c in range(chains)]
+        self.anchor, self.rounds, self.steps = task.anchor(), 0, 0
+        self.orders = [order(s) for s, _ in self.keys]
+        N = len(init_losses_N)
+        self.starts = [c * N // chains for _, c in self.keys]  # chains read different examples
+        self.stack = Stack(self.anchor, len(self.keys)) if task.stacked else None
+        self.states: Sequence[Sequence[Anchor]] = [self.anchor] * len(self.keys)
+
+    def run(self, sampler: SamplerConfig, sampling: SamplingConfig, advance: Advance) -> xr.Dataset:
+        """Runs all chains for `sampling.steps` steps from where they are.
+
+        Args:
+            sampler: the sampler and its hyperparameters.
+            sampling: nβ, the batch size, the burn-in and the draws; its numbers of shuffles and
+                chains are replaced by those of the walkers.
+            advance: is told how many more steps are done.
+
+        Returns:
+            The dataset that `sampling.sample` describes.
+        """
+        B, N = sampling.batch_size, len(self.init_losses_N)
+        position_TxB = np.arange(sampling.steps * B).reshape(-1, B) + self.steps * B
+        batches_TxCxB = np.stack(
+            [o[(at + position_TxB) % N] for o, at in zip(self.orders, self.starts, strict=True)],
+            axis=1,
+        )
+        run = self._in_turn if self.stack is None else self._side_by_side
+        found = run(sampler, sampling, batches_TxCxB, advance)
+        self.rounds, self.steps = self.rounds + 1, self.steps + sampling.steps
+        init_TxCxB = self.init_losses_N[batches_TxCxB]
+        chains = [
+            chain
+            for record, init in zip(found, np.split(init_TxCxB, len(found), axis=1), strict=True)
+            for chain in record.chains(sampling.nbeta, init)
+        ]
+        shape = replace(sampling, shuffles=self.shuffles, chains=self.chains)
+        return assemble(shape, dict(zip(self.keys, chains, strict=True)))
+
+    def _side_by_side(
+        self,
+        sampler: SamplerConfig,
+        sampling: SamplingConfig,
+        batches_TxCxB: NDArray[np.int64],
+        advance: Advance,
+    ) -> list[Record]:
+        stack, loss = self.stack, self.task.stacked
+        assert stack is not None and loss is not None
+        samplers = [
+            self._sampler(sampler, sampling, share, c) for c, share in enumerate(stack.shares)
+        ]
+        with stack.attached(samplers):
+            return [
+                run_chains(
+                    lambda index_CxB: loss(stack.weights, index_CxB),
+                    stack.slopes,
+                    samplers,
+                    batches_TxCxB,
+                    sampling.microbatch_size,
+                    self.task.parameters[0].device,
+                    advance,
+                )
+            ]
+
+    def _in_turn(
+        self,
+        sampler: SamplerConfig,
+        sampling: SamplingConfig,
+        batches_TxCxB: NDArray[np.int64],
+        advance: Advance,
+    ) -> list[Record]:
+        parameters, found, states = self.task.parameters, [], []
+        with returning(self.task, self.anchor):
+            for c in range(len(self.keys)):
+                place(parameters, self.states[c])
+                moving = self._sampler(sampler, sampling, parameters, c)
+                with moving.attached():
+                    found.append(
+                        run_chains(
+                            lambda index_CxB: self.task.loss(index_CxB[0])[None],
+                            moving.slope,
+                            [moving],
+                            batches_TxCxB[:, c : c + 1],
+                            sampling.microbatch_size,
+                            parameters[0].device,
+                            advance,
+                        )
+                    )
+                states.append([parameter.detach().clone() for parameter in parameters])
+        self.states = states
+        return found
+
+    def _sampler(
+        self,
+        sampler: SamplerConfig,
+        sampling: SamplingConfig,
+        parameters: Sequence[nn.Parameter],
+        chain: int,
+    ) -> Sampler:
+        return make_sampler(
+            parameters,
+            self.anchor,
+            sampler,
+            nbeta=sampling.nbeta,
+            seed=derive(self.noise(*self.keys[chain]), "round", self.rounds),
+            burn_in=sampling.burn_in,
+            masks=self.task.masks,
+        )
