@@ -201,8 +201,8 @@ def test_a_family_whose_loss_is_of_all_tokens(project: Path) -> None:
     small.run(configured(), "collect", name="demo")
     refused = {row.path: row.reason for row in rows(config, "refused")}
     assert "other loss (tokens, expected last)" in refused[f"data/mini/traces/{MODEL}"]
-    both = (collect.with_loss(attributes) for attributes in (trace.attrs, {"task": {}}))
-    (reason,) = collect.differences(*both)
+    there, planned = map(collect.with_loss, (trace.attrs, {"task": {}}))
+    (reason,) = collect.differences(there, planned)
     assert reason == "task.loss is tokens in the trace, and params.yaml asks for last"
 
 
