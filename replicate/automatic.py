@@ -187,20 +187,13 @@ class Search:
             ArgumentError: the budget is too small, or all chains diverged.
         """
         notes: list[str] = []
-        for _ in range(HALVINGS + 1):
-            first, burn_in = RELAXATIONS * settings.relaxation, settings.relaxation * 5 // 2
-            needed = self.spent + (first + burn_in) * self.count
-            if needed > self.budget:
-                raise ArgumentError(
-                    f"budget = {self.budget}: the first look at λ̂ needs {needed:,} gradients; raise"
-                    " it"
-                )
-            trace = self.walk(settings, burn_in, first)
-            told = self._temperature(trace, settings)
-            if told is None or fixed_step:
+        trace = self._first(settings)
+        for _ in range(0 if fixed_step else HALVINGS):
+            if (told := self._wrong(trace, settings)) is None:
                 break
             settings.lr /= 2
             notes.append(f"ε = {settings.lr:.3g}: halved, {told}")
+            trace = self._first(settings)
         while (width := self._width(trace, settings)) > precision:
             more = trace.sizes["draw"] - int((trace.draw < 0).sum())
             if self.spent + more * self.count > self.budget:
@@ -209,7 +202,16 @@ class Search:
             trace = _joined(trace, again)
         return trace, [*notes, f"the interval is within ± {width:.1%}, as asked"]
 
-    def _temperature(self, trace: xr.Dataset, settings: Settings) -> str | None:
+    def _first(self, settings: Settings) -> xr.Dataset:
+        """Runs the chains until the first look."""
+        draws, burn_in = RELAXATIONS * settings.relaxation, settings.relaxation * 5 // 2
+        needed = self.spent + (draws + burn_in) * self.count
+        if needed > self.budget:
+            problem = f"the first look at λ̂ needs {needed:,} gradients; raise it"
+            raise ArgumentError(f"budget = {self.budget}: {problem}")
+        return self.walk(settings, burn_in, draws)
+
+    def _wrong(self, trace: xr.Dataset, settings: Settings) -> str | None:
         """Says what is wrong with the step; None if nothing is."""
         if bool(trace.diverged.any()):
             return "because a chain diverged"
