@@ -5,9 +5,9 @@
     estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)  # N windows of L tokens
     print(estimate)
 
-The public names are `llc`, `sample`, `baseline`, `calibrate`, `Estimate`, `fast_cpu`, the samplers
-`SGLD`, `SGNHT` and `RMSpropSGLD`, and the modules `estimators`, `diagnostics` and `targets`. Each
-is imported when it is first used.
+The public names are `llc`, `sample`, `baseline`, `curvature`, `calibrate`, `Estimate`, `fast_cpu`,
+the samplers `SGLD`, `SGNHT` and `RMSpropSGLD`, and the modules `estimators`, `diagnostics` and
+`targets`. Each is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from replicate.estimation import diagnostics, estimators
     from replicate.estimation.estimate import Estimate
     from replicate.models.cpu_kernels import fast_cpu
+    from replicate.models.curvature import curvature
     from replicate.sampling.samplers.rmsprop import RMSpropSGLD
     from replicate.sampling.samplers.sgld import SGLD
     from replicate.sampling.samplers.sgnht import SGNHT
@@ -35,6 +36,7 @@ __all__ = [
     "baseline",
     "calibrate",
     "curve",
+    "curvature",
     "diagnostics",
     "estimators",
     "fast_cpu",
@@ -48,6 +50,7 @@ _PLACES = {
     "SGLD": "sampling.samplers.sgld",
     "SGNHT": "sampling.samplers.sgnht",
     "curve": "estimating",
+    "curvature": "models.curvature",
     "diagnostics": "estimation",
     "estimators": "estimation",
     "fast_cpu": "models.cpu_kernels",
