@@ -1,6 +1,7 @@
 """Computes the baseline of a model: the loss of each example at w*, and the gradient at w*.
 
-It also measures by how much a step without noise lowers the loss, to tell whether w* is a minimum.
+It also measures by how much a step without noise lowers the loss, to tell whether w* is a minimum,
+and the curvature of the loss.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from replicate.models import loading, restrictions
 from replicate.models.config import PROMISED
 from replicate.models.task import TextTask
 from replicate.progress import Advance
+from replicate.sampling import curvature
 
 
 def losses(
@@ -85,6 +87,38 @@ def examine(
         "windows": task.config.hashes[0],
     }
     return losses_N, report
+
+
+def hessian(
+    task: TextTask,
+    order_N: NDArray[np.int64],
+    windows: int,
+    probes: int,
+    products: int,
+    batch_size: int,
+    seed: int,
+    advance: Advance,
+) -> dict[str, Any]:
+    """Measures the Hessian of the label loss at w*, over the first windows in an order of all.
+
+    The other arguments are those of `replicate.sampling.curvature.spectrum`.
+
+    Returns:
+        The fields of `Spectrum`, from which ½·tr[H(H + α)⁻¹] follows for any α, with trace, lowest
+        and highest curvature (nats). `quarter` has the same of the first quarter of the windows.
+    """
+    settings: dict[str, Any] = {"batch_size": batch_size, "probes": probes, "products": products}
+
+    def measured(index: Tensor) -> dict[str, Any]:
+        found = curvature.spectrum(task, index, seed=seed, advance=advance, **settings)
+        trace, error = found.trace
+        ends = {"lowest": found.lowest, "highest": found.highest}
+        rules = {"values_PxK": found.values_PxK.tolist(), "weights_PxK": found.weights_PxK.tolist()}
+        sizes = {"size": found.size, "examples": found.examples}
+        return {"trace": trace, "trace_error": error} | ends | sizes | rules
+
+    index = torch.from_numpy(order_N[:windows])
+    return measured(index) | {"quarter": measured(index[: max(1, len(index) // 4)])}
 
 
 def check(task: TextTask) -> None:

@@ -109,13 +109,18 @@ def order(seed: int, family: str, examples: int, *shuffle: str | int) -> NDArray
     return np.random.default_rng(derive(seed, "shuffle", family, *shuffle)).permutation(examples)
 
 
-def work(examples: int, gradient_examples: int) -> int:
-    """Returns the number of forward passes, each of one example, in `baseline.examine`.
+def work(
+    examples: int, gradient_examples: int, windows: int = 0, probes: int = 0, products: int = 0
+) -> int:
+    """Returns the number of passes, each of one example, of `baseline.examine` and `hessian`.
 
     Args:
         examples: the examples whose loss at w* is computed.
         gradient_examples: the examples whose gradient is computed. Half of them are evaluated
             again after each step of `PROMISED`.
+        windows: the windows of `baseline.hessian`, of which a quarter is used twice.
+        probes: its random vectors.
+        products: its products for each of them.
     """
-    used = min(gradient_examples, examples)
-    return examples + used + len(PROMISED) * (used // 2)
+    used, curved = min(gradient_examples, examples), 5 * min(windows, examples) // 4
+    return curved * probes * products + examples + used + len(PROMISED) * (used // 2)

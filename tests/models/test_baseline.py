@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from replicate.models import baseline, task
 from replicate.models.config import work
 from replicate.models.task import TextTask
 from replicate.progress import silent
+from replicate.sampling import curvature
 from tests.models.small_task import build, save_windows, task_config
 from tests.pipeline.small import told
 
@@ -70,6 +72,21 @@ def test_a_step_along_the_gradient_lowers_the_loss_of_random_weights(found: Text
         fall, error = baseline.descent(found, direction, HALVES[8:], losses_N, 4, silent)
     assert fall == pytest.approx(1e-4 * float(first @ other / (first @ first)), rel=0.05, abs=1e-6)
     assert error > 0
+
+
+def test_the_hessian_in_a_report_gives_the_harmonic_part_at_any_resolution(found: TextTask) -> None:
+    report = baseline.hessian(found, HALVES, 12, 2, 3, 5, 1, silent)
+    for part, examples in ((report, 12), (report["quarter"], 3)):
+        settings: dict[str, Any] = {"batch_size": 4, "probes": 2, "products": 3, "seed": 1}
+        index_N = torch.from_numpy(HALVES[:examples])
+        direct = curvature.spectrum(found, index_N, advance=silent, **settings)
+        read = curvature.Spectrum(
+            np.array(part["values_PxK"]), np.array(part["weights_PxK"]), part["size"], examples
+        )
+        alpha = 1 + max(0.0, -direct.lowest)
+        assert read.harmonic(alpha) == pytest.approx(direct.harmonic(alpha), rel=1e-3)
+        assert part["trace"] == pytest.approx(direct.trace[0], rel=1e-3)
+        assert (part["lowest"], part["highest"]) == pytest.approx((direct.lowest, direct.highest))
 
 
 @pytest.mark.fault("A1")

@@ -58,16 +58,33 @@ class Training(Strict):
     steps: Several
 
 
+class Curvature(Strict):
+    """How the Hessian at w* is measured (see `replicate.sampling.curvature.spectrum`).
+
+    Attributes:
+        windows: windows that are used in each product, at least 4; all if there are fewer.
+        probes: random vectors over which traces are averaged, at least 2.
+        products: products with the Hessian for each of them.
+    """
+
+    windows: Annotated[int, Field(ge=4, le=10**9)]
+    probes: Several
+    products: Annotated[int, Field(ge=1, le=1000)]
+
+
 class Baseline(Strict):
-    """How the loss and its gradient at w* are computed.
+    """How the loss, its gradient and its Hessian at w* are computed.
 
     Attributes:
         batch_size: examples in one forward pass; a family's `microbatch_size` replaces it.
         gradient_examples: examples whose mean gradient is computed.
+        curvature: how the Hessian of the models that are trained here is measured; null for none.
+            Models from the hub are left out, because a product takes hours for the large ones.
     """
 
     batch_size: Count
     gradient_examples: Several
+    curvature: Curvature | None = None
 
 
 class Diagnostics(Strict):

@@ -16,7 +16,7 @@ from replicate.data import json_io, tensors, windows
 from replicate.errors import UserError
 from replicate.models.config import TaskConfig
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.family import Chains
+from replicate.pipeline.config.family import Chains, TrainedModel
 from replicate.pipeline.work.units import BaselineUnit, ChainUnit
 from replicate.sampling import SamplerConfig, SamplingConfig
 from replicate.sampling.config import SAMPLERS
@@ -75,7 +75,8 @@ def task_config(
 
 def baseline_unit(config: Config, task: TaskConfig, stage: str = "baseline") -> BaselineUnit:
     """Returns the unit that computes a task's losses and gradient at w*."""
-    family = config.families[task.family]
+    family, numbers = config.families[task.family], config.baseline.curvature
+    curved = numbers if isinstance(family.models[task.model], TrainedModel) else None
     return BaselineUnit(
         root=config.paths.cache,
         stage=stage,
@@ -85,6 +86,7 @@ def baseline_unit(config: Config, task: TaskConfig, stage: str = "baseline") -> 
         gradient_examples=config.baseline.gradient_examples,
         gradient_batch=family.microbatch_size or family.sampling.batch_size,
         examples=len(text(task.windows).tokens_NxL),
+        curvature=tuple(curved.model_dump().values()) if curved and stage == "baseline" else (),
     )
 
 

@@ -106,7 +106,7 @@ class BaselineUnit(CachedUnit):
     """A unit that computes the loss of every example at w*, and the gradient at w*.
 
     The gradient is the mean over `gradient_examples` examples. A backward pass has `gradient_batch`
-    of them, and a forward pass has `batch_size` of all `examples`.
+    examples, a forward pass `batch_size`. `curvature` has the numbers of `baseline.hessian`.
     """
 
     task: TaskConfig
@@ -115,6 +115,7 @@ class BaselineUnit(CachedUnit):
     gradient_examples: int
     gradient_batch: int
     examples: int
+    curvature: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -122,10 +123,11 @@ class BaselineUnit(CachedUnit):
 
     @property
     def steps(self) -> int:
-        return models.work(self.examples, self.gradient_examples)
+        return models.work(self.examples, self.gradient_examples, *self.curvature)
 
     def settings(self) -> dict[str, Any]:
         numbers = (self.seed, self.batch_size, self.gradient_examples, self.gradient_batch)
+        numbers += self.curvature
         return {"baseline": self.task.identity(), "family": self.task.family, "numbers": numbers}
 
     def run(self, advance: Advance) -> None:
@@ -133,10 +135,11 @@ class BaselineUnit(CachedUnit):
 
         task = load(self.task)
         order_N = models.order(self.seed, self.task.family, task.examples, "gradient")
-        gradient_N = order_N[: self.gradient_examples]
-        losses_N, report = baseline.examine(
-            task, gradient_N, self.batch_size, self.gradient_batch, advance
-        )
+        used, batches = self.gradient_examples, (self.batch_size, self.gradient_batch)
+        losses_N, report = baseline.examine(task, order_N[:used], *batches, advance)
+        if numbers := self.curvature:
+            rest = self.gradient_batch, derive(self.seed, "curvature"), advance
+            report["curvature"] = baseline.hessian(task, order_N, *numbers, *rest)
         self.write({"losses": losses_N}, report=report)
 
 
@@ -258,9 +261,8 @@ def trace(units: Sequence[ChainUnit]) -> xr.Dataset:
     """Gathers the finished chains of one model and sampler in one dataset.
 
     Returns:
-        The losses (shuffle, chain, draw) in nats; the attributes say how they were computed. The
-        attribute `baseline` has the mean loss (nats) at w*, over all examples if the units have
-        their losses, otherwise over the minibatches of the chains.
+        The losses (shuffle, chain, draw) in nats. The attribute `baseline` has the mean loss at w*,
+        over all examples if the units have their losses, else over the chains' minibatches.
     """
     first, notes = units[0], [unit.read()[1] for unit in units]
     chains = {key: one for unit in units for key, one in unit.chains().items()}
@@ -270,8 +272,7 @@ def trace(units: Sequence[ChainUnit]) -> xr.Dataset:
         mean = tensors.load(first.baseline)["losses"].mean(dtype=np.float64)
     devices = sorted({note["machine"]["device"] for note in notes})
     return found.assign_attrs(
-        first.planned(),
-        task=notes[0]["task"],
+        first.planned() | {"task": notes[0]["task"]},
         baseline={"loss": float(mean), "windows": first.task.hashes[0]},
         code=notes[0]["code"],
         machine=machine | {"device": ", ".join(devices)},
