@@ -2,12 +2,12 @@
 
     from replicate import llc
 
-    estimate = llc(model, tokens, nbeta=30, localization=300, lr=1e-4)  # N windows of L tokens
+    estimate = llc(model, tokens)  # N windows of L tokens
     print(estimate)
 
-The public names are `llc`, `sample`, `baseline`, `curvature`, `calibrate`, `Estimate`, `fast_cpu`,
-the samplers `SGLD`, `SGNHT` and `RMSpropSGLD`, and the modules `estimators`, `diagnostics` and
-`targets`. Each is imported when it is first used.
+The public names are `llc`, `curve`, `curvature`, `sample`, `sample_text`, `baseline`, `calibrate`,
+`Estimate`, `fast_cpu`, the samplers `SGLD`, `SGNHT` and `RMSpropSGLD`, and the modules
+`estimators`, `diagnostics` and `targets`. Each is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from replicate.api import baseline, calibrate, sample
+    from replicate.api import baseline, calibrate, sample, sample_text
     from replicate.estimating import curve, llc
     from replicate.estimation import diagnostics, estimators
     from replicate.estimation.estimate import Estimate
@@ -35,13 +35,14 @@ __all__ = [
     "RMSpropSGLD",
     "baseline",
     "calibrate",
-    "curve",
     "curvature",
+    "curve",
     "diagnostics",
     "estimators",
     "fast_cpu",
     "llc",
     "sample",
+    "sample_text",
     "targets",
 ]
 _PLACES = {

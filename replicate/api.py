@@ -14,7 +14,7 @@ from torch import nn
 from replicate import arguments
 from replicate.data import tensors
 from replicate.errors import ArgumentError
-from replicate.models import module
+from replicate.models import generation, module
 from replicate.models.module import Examples, LossFn, TextLoss
 from replicate.progress import progress, silent
 from replicate.sampling import SamplingConfig, Task, engine
@@ -165,6 +165,63 @@ def baseline(
     parts, loss_fn, _ = module.examples(model, data, loss, loss_fn)
     with module.untouched(model):
         return module.losses(module.task(model, parts, loss_fn), len(parts[0]), batch_size, silent)
+
+
+def sample_text(
+    model: nn.Module,
+    windows: int,
+    length: int,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+    start: generation.Start = None,
+    show_progress: bool = True,
+) -> NDArray[np.int64]:
+    """Samples text from a language model itself, at whose weights w* is an exact minimum.
+
+    On text of another origin, w* need not be a minimum of the loss, and λ̂ can be negative. Each
+    token here is drawn from the model's full distribution (temperature 1) given the tokens before
+    it. The expected loss of such a token is least at w*, for any distribution of the first token,
+    because the loss does not count the first token. So `start` is free: it changes which contexts
+    occur, and nothing else. A window does not end at an end-of-text token, for the same reason. The
+    generation settings of a Hugging Face model, such as `top_p`, are not used. The model is as it
+    was before.
+
+    Args:
+        model: takes tokens (B, L) and returns logits (B, L, V) or an object that has them as
+            `logits`.
+        windows: N, the number of windows.
+        length: L, the number of tokens in a window, with the first.
+        seed: the same seed gives the same windows on the same CPU with the same batch size. Another
+            batch size, or a GPU, can change a token, and so those after it, only where rounding
+            decides between two tokens. More windows begin with the same ones.
+        batch_size: windows in a forward pass.
+        start: the first token, or the probability of each token (V,) to be the first; None for the
+            model's bos token, or for a uniform draw if its vocabulary has no such token.
+        show_progress: whether a progress bar is shown.
+
+    Returns:
+        The tokens (N, L), which `llc`, `sample` and `baseline` take.
+
+    Raises:
+        ArgumentError: an argument is not valid, or the model cannot read L − 1 tokens, or returns
+            no logits or some that are not finite.
+
+    Example:
+        estimate = llc(model, sample_text(model, 1000, 200), nbeta=30, localization=300, lr=1e-4)
+    """
+    arguments.require(windows=windows, batch_size=batch_size)
+    arguments.require(least=2, length=length)
+    with progress("sampled text", windows, show_progress) as advance:
+        return generation.sample_text(
+            model,
+            windows,
+            length,
+            seed=seed,
+            batch_size=batch_size,
+            start=start,
+            advance=advance,
+        )
 
 
 def calibrate(

@@ -149,7 +149,8 @@ def advise(
         remedy = f"draw about {wanted:.0f} a chain instead of {draws}"
         found.append(f"only {effective:.0f} effective draws: {remedy}")
     if interval[1] < 0:
-        found.append("λ̂ lies below zero: w* is not a minimum of the loss that was sampled")
+        remedy = "train on these data, or measure on text sampled from the model (sample_text)"
+        found.append(f"λ̂ lies below zero: w* is not a minimum of the loss sampled; {remedy}")
     elif interval[0] < 0:
         found.append("the interval holds zero: draw more, or from more shuffles")
     return found

@@ -26,7 +26,7 @@ LossFn = Callable[..., Tensor]  # takes the module and a batch of each tensor, r
 
 def token_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
     """Returns the cross-entropy (nats) of each token except the first, (B, L − 1)."""
-    logits_BxTxV = _logits(model, tokens_BxL[:, :-1]).float()
+    logits_BxTxV = logits(model, tokens_BxL[:, :-1]).float()
     labels_BxT = tokens_BxL[:, 1:].to(logits_BxTxV.device)
     flat = cross_entropy(logits_BxTxV.flatten(0, 1), labels_BxT.flatten(), reduction="none")
     return flat.view(labels_BxT.shape)
@@ -39,14 +39,15 @@ def mean_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
 
 def last_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
     """Returns each window's cross-entropy (B,), in nats, of the last token given the others."""
-    logits_BxV = _logits(model, tokens_BxL[:, :-1], logits_to_keep=1)[:, -1].float()
+    logits_BxV = logits(model, tokens_BxL[:, :-1], logits_to_keep=1)[:, -1].float()
     return cross_entropy(logits_BxV, tokens_BxL[:, -1].to(logits_BxV.device), reduction="none")
 
 
 TEXT_LOSSES: dict[TextLoss, LossFn] = {"tokens": mean_losses, "last": last_losses}
 
 
-def _logits(model: nn.Module, tokens_BxT: Tensor, **options: Any) -> Tensor:
+def logits(model: nn.Module, tokens_BxT: Tensor, **options: Any) -> Tensor:
+    """Returns the logits (B, T, V) of a module that returns them, or an object that has them."""
     options, known = {"use_cache": False} | options, inspect.signature(model.forward).parameters
     found = model(tokens_BxT, **{key: given for key, given in options.items() if key in known})
     return found if isinstance(found, Tensor) else found.logits
@@ -58,6 +59,29 @@ def vocabulary(model: nn.Module) -> int | None:
     if isinstance(embedding, nn.Embedding):
         return embedding.num_embeddings
     return getattr(getattr(model, "cfg", None), "d_vocab", None)
+
+
+def check_length(model: nn.Module, length: int, what: str) -> None:
+    """Checks that a model can read windows of `length` tokens, of which it reads all but the last.
+
+    Raises:
+        ArgumentError: its configuration has fewer positions; the message begins with `what`.
+    """
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    if positions is not None and length - 1 > positions:
+        said = f"the model takes {positions} of {length} tokens; shorten them"
+        raise ArgumentError(f"{what}: {said}")
+
+
+def device(model: nn.Module) -> torch.device:
+    """Returns the device of a module's first parameter.
+
+    Raises:
+        ArgumentError: a parameter is offloaded.
+    """
+    if any(p.device.type == "meta" for p in model.parameters()):
+        raise ArgumentError("weights of the model are offloaded; load it where it fits")
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def task(model: nn.Module, data: Data, loss_fn: LossFn) -> Task:
@@ -74,12 +98,10 @@ def task(model: nn.Module, data: Data, loss_fn: LossFn) -> Task:
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ArgumentError("no parameter of the model requires a gradient; set requires_grad")
-    if any(p.device.type == "meta" for p in model.parameters()):
-        raise ArgumentError("weights of the model are offloaded; load it where it fits")
-    device = next(model.parameters()).device
+    place = device(model)
 
     def loss(index_B: Tensor) -> Tensor:
-        return loss_fn(model, *(part[index_B.to(part.device)].to(device) for part in data))
+        return loss_fn(model, *(part[index_B.to(part.device)].to(place) for part in data))
 
     return Task(loss, parameters)
 
@@ -127,10 +149,7 @@ def examples(
     if low < 0 or (known is not None and high >= known):
         wrong = low if low < 0 else high
         raise ArgumentError(f"tokens: {wrong} is not in the model's vocabulary of {known} tokens")
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if positions is not None and tokens_NxL.shape[1] - 1 > positions:
-        length = tokens_NxL.shape[1]
-        raise ArgumentError(f"tokens: the model takes {positions} of {length} tokens; shorten them")
+    check_length(model, tokens_NxL.shape[1], "tokens")
     labels = tokens_NxL[:, 1:] if loss == "tokens" else tokens_NxL[:, -1]
     share_V = labels.unique(return_counts=True)[1].double() / labels.numel()
     guess = math.log(known) if known else float(-(share_V * share_V.log()).sum())

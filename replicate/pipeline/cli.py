@@ -113,23 +113,27 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 @main.command()
 @click.argument("model")
-@click.option("--text", required=True, type=click.Path(path_type=Path), help="A corpus.")
+@click.option("--text", required=True, help="A corpus; or sampled: MODEL writes the text itself.")
+@click.option("--windows", type=click.IntRange(2), help="At most; of sampled text 1000.")
 @click.option("--column", default="text", show_default=True, help="The column of the texts.")
 @click.option("--revision", help="The commit, if MODEL is a repository of the hub.")
 @click.option("--length", default=200, show_default=True, help="Tokens of a window.")
 @click.option("--loss", default="tokens", type=click.Choice(["tokens", "last"]), show_default=True)
-@click.option("--nbeta", default=30.0, show_default=True, help="Inverse temperature × examples.")
-@click.option("--localization", default=300.0, show_default=True, help="The pull towards w*.")
-@click.option("--lr", default=1e-4, show_default=True, help="The step size.")
+@click.option("--nbeta", type=float, help="Inverse temperature × examples; chosen if left out.")
+@click.option("--localization", type=float, help="The pull towards w*; chosen if left out.")
+@click.option("--lr", type=float, help="The step size; chosen if left out.")
 @click.option("--chains", default=4, show_default=True)
-@click.option("--burn-in", default=200, show_default=True, help="Steps before the first draw.")
-@click.option("--draws", default=200, show_default=True, help="Steps that the estimate uses.")
+@click.option("--precision", type=float, help="Of chosen chains: half the 95 % interval, of λ̂.")
+@click.option("--budget", type=int, help="Of chosen chains: the most minibatches' gradients.")
+@click.option("--burn-in", type=int, help="Of given settings: steps before the first draw.")
+@click.option("--draws", type=int, help="Of given settings: steps that the estimate uses.")
 @click.option("--batch-size", type=int, help="Windows in a step's minibatch.")
 @click.option("--seed", default=0, show_default=True)
 @as_json
 def llc(
     model: str,
-    text: Path,
+    text: str,
+    windows: int | None,
     column: str,
     revision: str | None,
     length: int,
@@ -138,17 +142,24 @@ def llc(
 ) -> None:
     """Estimate λ̂ of one model on a text, without params.yaml.
 
-    MODEL is a folder with a model, or a repository of the hub with a revision.
+    MODEL is a folder with a model, or a repository of the hub with a revision. If nbeta,
+    localization or lr is left out, it is chosen from the model, and the chains are as long as the
+    precision needs.
     """
-    from replicate import api
-    from replicate.data import corpora, windows
+    from replicate import api, estimating
+    from replicate.data import corpora
+    from replicate.data.windows import consecutive
     from replicate.models import pretrained
     from replicate.models.cpu_kernels import fast_cpu
 
     loaded, tokenizer = pretrained.load(model, revision)
-    tokens_NxL = windows.consecutive(corpora.read(text, column), tokenizer, length)
     with fast_cpu():
-        estimate = api.llc(loaded, tokens_NxL, **settings)
+        if text == "sampled":
+            tokens_NxL = api.sample_text(loaded, windows or 1000, length, seed=settings["seed"])
+        else:
+            tokens_NxL = consecutive(corpora.read(Path(text), column), tokenizer, length)[:windows]
+        given = {name: value for name, value in settings.items() if value is not None}
+        estimate = estimating.llc(loaded, tokens_NxL, **given)
     click.echo(estimate.to_json() if as_json else estimate)
 
 

@@ -236,7 +236,7 @@ class ChainUnit(CachedUnit):
     def chains(self) -> dict[tuple[int, int], Chain]:
         """Returns the finished chains, by (shuffle, chain)."""
         arrays, _ = self.read()
-        return {key: Chain(*(arrays[f][i] for f in FIELDS)) for i, key in enumerate(self.keys)}
+        return {key: Chain(**{f: arrays[f][i] for f in FIELDS}) for i, key in enumerate(self.keys)}
 
     def planned(self) -> dict[str, Any]:
         """Returns the attributes that a trace of this unit must have."""
