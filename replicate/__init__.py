@@ -6,8 +6,8 @@
     print(estimate)
 
 The public names are `llc`, `curve`, `curvature`, `sample`, `sample_text`, `baseline`, `calibrate`,
-`Estimate`, `fast_cpu`, the samplers `SGLD`, `SGNHT` and `RMSpropSGLD`, and the modules
-`estimators`, `diagnostics` and `targets`. Each is imported when it is first used.
+`Estimate`, `fast_cpu`, the samplers `SGLD`, `SGNHT`, `RMSpropSGLD` and `LeimkuhlerMatthews`, and
+the modules `estimators`, `diagnostics` and `targets`. Each is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from replicate.estimation.estimate import Estimate
     from replicate.models.cpu_kernels import fast_cpu
     from replicate.models.curvature import curvature
+    from replicate.sampling.samplers.leimkuhler import LeimkuhlerMatthews
     from replicate.sampling.samplers.rmsprop import RMSpropSGLD
     from replicate.sampling.samplers.sgld import SGLD
     from replicate.sampling.samplers.sgnht import SGNHT
@@ -32,6 +33,7 @@ __all__ = [
     "SGLD",
     "SGNHT",
     "Estimate",
+    "LeimkuhlerMatthews",
     "RMSpropSGLD",
     "baseline",
     "calibrate",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 _PLACES = {
     "Estimate": "estimation.estimate",
+    "LeimkuhlerMatthews": "sampling.samplers.leimkuhler",
     "RMSpropSGLD": "sampling.samplers.rmsprop",
     "SGLD": "sampling.samplers.sgld",
     "SGNHT": "sampling.samplers.sgnht",

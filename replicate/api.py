@@ -60,7 +60,7 @@ def sample(
             last token; unused with `loss_fn`.
         loss_fn: takes the model and a batch of each tensor of `data`, and returns the loss of each
             example (B,).
-        sampler: the class `SGLD`, `SGNHT` or `RMSpropSGLD`, or its name.
+        sampler: the class `SGLD`, `SGNHT`, `RMSpropSGLD` or `LeimkuhlerMatthews`, or its name.
         shuffles: number of random orders of the examples.
         chains: number of chains in each shuffle.
         burn_in: steps of a chain before the first draw.
@@ -70,7 +70,8 @@ def sample(
         seed: the same seed gives the same trace on the same machine.
         show_progress: whether a progress bar is shown.
         **knobs: other hyperparameters; `SamplerConfig` describes them. SGLD and RMSpropSGLD take
-            `weight_decay`, `bounding_box` and `noise_level`. SGNHT takes `diffusion` (0.01 by
+            `weight_decay`, `bounding_box` and `noise_level`; LeimkuhlerMatthews takes
+            `stationary` instead of `noise_level`. SGNHT takes `diffusion` (0.01 by
             default), `noise_diffusion` and `bounding_box`; its `localization` must be 0.
 
     Returns:

@@ -51,7 +51,8 @@ def config(
     allowed -= {"localization"}
     if unknown := sorted(set(knobs) - allowed):
         raise ArgumentError(f"{unknown[0]}: {kind} has no such argument; it has {sorted(allowed)}")
-    require(**{knob: value for knob, value in knobs.items() if knob in POSITIVE})
-    require(least=0, **{knob: value for knob, value in knobs.items() if knob not in POSITIVE})
+    numbers = {knob: value for knob, value in knobs.items() if knob != "stationary"}
+    require(**{knob: value for knob, value in numbers.items() if knob in POSITIVE})
+    require(least=0, **{knob: value for knob, value in numbers.items() if knob not in POSITIVE})
     given = {"diffusion": DIFFUSION} | knobs if "diffusion" in allowed else knobs
     return SamplerConfig(name, lr, localization=localization, **given)

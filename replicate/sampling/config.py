@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-SAMPLERS = {"sgld": "SGLD", "sgnht": "SGNHT", "rmsprop": "RMSpropSGLD"}
+SAMPLERS = {
+    "sgld": "SGLD",
+    "sgnht": "SGNHT",
+    "rmsprop": "RMSpropSGLD",
+    "leimkuhler": "LeimkuhlerMatthews",
+}
 """Maps each sampler's name, which is a module of `replicate.sampling.samplers`, to the name of its
 class."""
 
@@ -27,6 +32,8 @@ class SamplerConfig:
         noise_diffusion: the A of SGNHT's noise, if it differs from `diffusion`. In the protocol of
             2023 it was always 0.01, whatever `diffusion` was.
         noise_level: σ, which scales the noise of SGLD and RMSprop; 1 samples the posterior.
+        stationary: whether a chain of Leimkuhler–Matthews starts with a draw from N(w*, 1/γ), and
+            not at w*.
     """
 
     sampler: str
@@ -37,6 +44,7 @@ class SamplerConfig:
     diffusion: float | None = None
     noise_diffusion: float | None = None
     noise_level: float = 1.0
+    stationary: bool = False
 
 
 @dataclass(frozen=True)

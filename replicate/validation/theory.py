@@ -74,6 +74,8 @@ def gaussian(sampler: SamplerConfig, nbeta: float, curvatures_d: NDArray[np.floa
     (1 − ξ)·ε·nβ·hᵢ. Then var pᵢ = 2·bᵢ·var wᵢ/(2 − ξ), and ξ is stationary if the mean of var pᵢ
     over all weights is ε.
 
+    Leimkuhler–Matthews: as SGLD with ε → 0, exactly.
+
     RMSprop: as SGLD with ε → 0. The effect of ε is left out, because it depends on the metric.
     """
     eps, stiffness_d = sampler.lr, nbeta * curvatures_d
@@ -86,7 +88,7 @@ def gaussian(sampler: SamplerConfig, nbeta: float, curvatures_d: NDArray[np.floa
         found = optimize.root_scalar(lambda xi: kinetic_d(xi).mean() - 1, bracket=(1e-9, 0.9))
         xi = float(np.ravel(found.root)[0])
         return float(np.sum(kinetic_d(xi) * (2 - xi) / (4 * (1 - xi))))
-    if sampler.sampler == "rmsprop":
+    if sampler.sampler in ("leimkuhler", "rmsprop"):
         eps = 0.0
     total_d = stiffness_d + sampler.localization
     return float(0.5 * np.sum(stiffness_d / (total_d * (1 - eps * total_d / 4))))

@@ -130,7 +130,7 @@ def rows(
     for i, (attempt, bias) in enumerate(zip(attempts, trials.step_biases(attempts), strict=True)):
         outcome = attempt.outcome
         row = asdict(attempt.sampler) | asdict(outcome)
-        for name in ("fault", "noise", "penalty", "noise_level"):
+        for name in ("fault", "noise", "penalty", "noise_level", "stationary"):
             del row[name]
         yield row | {
             "stability": outcome.stability,

@@ -11,7 +11,6 @@ from torch import nn
 from replicate.sampling.config import SAMPLERS as CLASSES
 from replicate.sampling.config import Implementation, SamplerConfig
 from replicate.sampling.samplers.base import Sampler
-from replicate.sampling.samplers.rmsprop import RMSpropSGLD
 from replicate.sampling.storage import Anchor
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -33,15 +32,16 @@ def sampler(
         parameters: the tensors to move.
         anchor: w*, for each parameter.
         config: the sampler and its hyperparameters.
-        implementation: the package whose sampler is used. RMSprop is always this package's, because
-            devinterp has none.
+        implementation: the package whose sampler is used. RMSprop and Leimkuhler–Matthews are
+            always this package's, because devinterp has none.
         **options: the other arguments of `Sampler`.
 
     Raises:
         UserError: RMSprop has no burn-in.
+        ArgumentError: a stationary start is not possible.
     """
     kind = SAMPLERS[config.sampler]
-    if implementation == "devinterp" and kind is not RMSpropSGLD:
+    if implementation == "devinterp" and config.sampler in ("sgld", "sgnht"):
         from replicate.sampling.devinterp import Devinterp as kind  # noqa: N813
 
     return kind(parameters, anchor, config, **options)

@@ -31,6 +31,7 @@ class Sampler:
             its anchor, a standard normal number, its memory (or None) and the tuple that
             `coefficients` returns. It returns the change of the weight.
         has_momentum: whether the memory holds the last change; see `samplers.step`.
+        keeps_noise: whether the memory holds the last step's noise; see `samplers.step`.
         knobs: the fields of `SamplerConfig` that the equation uses, besides `lr`.
         memory_bytes: the number of bytes that the sampler stores for each weight.
         holds_gradients: whether all gradients of a step are in memory at the same time.
@@ -48,6 +49,7 @@ class Sampler:
 
     update: ClassVar[Callable[..., Any]]
     has_momentum: ClassVar[bool] = False
+    keeps_noise: ClassVar[bool] = False
     knobs: ClassVar[tuple[str, ...]] = ()
     memory_bytes: ClassVar[int] = 0
     holds_gradients: ClassVar[bool] = False
@@ -153,7 +155,7 @@ class Sampler:
             self._arrays[index] = self._flat(index)
         number, squares, w, anchor, memory, mask = self._arrays[index]
         compilation.sweep(
-            cpu_step(type(self).update, self.has_momentum),
+            cpu_step(type(self).update, self.has_momentum, self.keeps_noise),
             len(squares),
             w,
             flat(self.gradient(index)),
@@ -186,7 +188,9 @@ class Sampler:
     def update_torch(self, index: int) -> None:
         """Moves a parameter with torch, on any device."""
         w, anchor = self.parameters[index], self.anchor[index]
-        square, place = compilation.fused(torch_step(type(self).update, self.has_momentum))(
+        square, place = compilation.fused(
+            torch_step(type(self).update, self.has_momentum, self.keeps_noise)
+        )(
             w.data,
             self.gradient(index),
             stored(anchor),

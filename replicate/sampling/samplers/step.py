@@ -4,7 +4,8 @@
     w ← w + Δ, clipped to |w − anchor| ≤ box
 
 If the equation has momentum, its memory is the momentum: Δ is stored there, with the opposite sign
-if the weight reached the box, and the step also computes ΣΔ².
+if the weight reached the box, and the step also computes ΣΔ². If it keeps the noise, its memory is
+the noise of the step before.
 
 Before the step it measures where the weights are: Σ(w − anchor)·gradient and Σ(w − anchor)².
 """
@@ -38,7 +39,9 @@ def place(here, slope, origin, size):
 
 
 @cache
-def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
+def cpu_step(
+    equation: Equation, has_momentum: bool, keeps_noise: bool = False
+) -> Callable[..., None]:
     """Returns the compiled loop for `compilation.sweep`, which reads each weight only once.
 
     The loop takes views of w, the gradient and the anchor (see `storage.flat`); the memory, (n,)
@@ -85,6 +88,8 @@ def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
                     square += np.float64(change) * np.float64(change)
                     stays = abs(there - origin[i]) < box
                     memory[start + i] = change if stays else -change  # pyright: ignore
+                if keeps_noise:
+                    memory[start + i] = normals[i]  # pyright: ignore
                 here[i] = min(max(there, origin[i] - box), origin[i] + box)
             if has_momentum:
                 squares[block] = square
@@ -95,7 +100,7 @@ def cpu_step(equation: Equation, has_momentum: bool) -> Callable[..., None]:
 
 @cache
 def torch_step(
-    equation: Equation, has_momentum: bool
+    equation: Equation, has_momentum: bool, keeps_noise: bool = False
 ) -> Callable[..., tuple[Tensor | None, Tensor]]:
     """Returns the same step in torch, for any device and dtype, to be compiled for GPUs.
 
