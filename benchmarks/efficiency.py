@@ -205,3 +205,75 @@ class Problem:
             advance=silent,
         )
         return list(chains.values())
+
+
+def plan(model: str) -> list[tuple[Posterior, Method]]:
+    """Returns the rows of a model, the most important first."""
+    label, tokens = Posterior(model, "label", 30, 500), Posterior(model, "tokens", 1910, 300)
+
+    def method(
+        name: str, lr: float, chains: int, burn_in: int, draws: int, control: Control = "none", **k: Any
+    ) -> Method:
+        return Method(SamplerConfig(name, lr, **k), chains, burn_in, draws, control)
+
+    return [
+        (label, method("leimkuhler", 2e-3, 24, 20, 180)),
+        (tokens, method("leimkuhler", 1e-4, 16, 160, 200)),
+        (label, method("leimkuhler", 1e-3, 24, 30, 180, "table")),
+        (tokens, method("leimkuhler", 1e-4, 16, 160, 200, "table")),
+        (label, method("sgld", 1e-4, 16, 120, 300)),
+        (tokens, method("leimkuhler", 2e-4, 16, 100, 150, "table")),
+        (tokens, method("sgld", 2e-5, 16, 500, 500)),
+        (label, method("leimkuhler", 1e-3, 24, 10, 180, stationary=True)),
+        (label, method("sgld", 1e-3, 16, 30, 180)),
+        (label, method("rmsprop", 1e-3, 16, 60, 180)),
+        (tokens, method("rmsprop", 1e-4, 16, 200, 200)),
+    ]
+
+
+def row(posterior: Posterior, method: Method, chains: list[Chain], seconds: float) -> dict[str, Any]:
+    """Returns what efficiency.json has of a method: λ̂ of each chain, and its costs."""
+    start = method.burn_in
+    values = [posterior.nbeta * (c.loss - c.init_loss) for c in chains]
+    return {
+        "posterior": asdict(posterior),
+        "method": asdict(method),
+        "seconds": seconds,
+        "llc": [float(v[start:].mean()) for v in values],
+        "quarters": [float(np.mean(q)) for q in np.array_split(np.stack(values)[:, start:], 4, 1)],
+    }
+
+
+@click.command()
+@click.option("--model", default="mini-34k")
+@click.option("--data", type=click.Path(path_type=Path), default=Path("data/mini"))
+@click.option("--traces", type=click.Path(path_type=Path), help="a folder for all losses")
+@click.option("--minutes", type=float, default=60.0, help="after which no row is begun")
+def main(model: str, data: Path, traces: Path | None, minutes: float) -> None:
+    """Measures the rows that efficiency.json lacks and prints the table."""
+    torch.set_num_threads(1)
+    until, problems = time.monotonic() + 60 * minutes, {}
+    with fast_cpu():
+        for posterior, method in plan(model):
+            found = read_json(FILE) if FILE.exists() else {}
+            key = f"{posterior.name}: {method.name}"
+            if key in found.get("rows", {}) or time.monotonic() > until:
+                continue
+            if posterior not in problems:
+                problems[posterior] = Problem(posterior, data)
+            begun = time.monotonic()
+            chains = problems[posterior].run(method, key)
+            new = row(posterior, method, chains, time.monotonic() - begun)
+            if traces is not None:
+                traces.mkdir(exist_ok=True, parents=True)
+                parts = {n: np.stack([getattr(c, n) for c in chains]) for n in ("loss", "init_loss")}
+                np.savez(traces / f"{key}.npz", **parts)
+            found["machine"] = describe().name
+            found.setdefault("rows", {})[key] = new
+            write_json(FILE, found)
+            llc = np.array(new["llc"])
+            print(key, llc.mean(), llc.std(ddof=1) / len(llc) ** 0.5, new["seconds"], flush=True)
+
+
+if __name__ == "__main__":
+    main()

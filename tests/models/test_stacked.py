@@ -114,6 +114,7 @@ SAMPLERS = [
     SamplerConfig("sgld", 1e-3, localization=10.0, weight_decay=0.1, bounding_box=0.02),
     SamplerConfig("rmsprop", 1e-3, localization=10.0),
     SamplerConfig("sgnht", 1e-4, diffusion=0.1),
+    SamplerConfig("leimkuhler", 1e-3, localization=10.0, stationary=True),
 ]
 
 

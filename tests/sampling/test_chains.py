@@ -165,7 +165,7 @@ def test_chains_of_a_shuffle_share_its_order_and_no_example() -> None:
         np.testing.assert_allclose(init_losses, order.reshape(2, 4, 8).mean(axis=-1))
 
 
-@pytest.mark.parametrize("name", ["sgld", "rmsprop", "sgnht"])
+@pytest.mark.parametrize("name", ["sgld", "rmsprop", "sgnht", "leimkuhler"])
 def test_microbatches_give_the_path_of_the_whole_batch(name: str) -> None:
     """7 examples of different gradients, 3, 3 and 1 at a time."""
     x = torch.randn(EXAMPLES, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

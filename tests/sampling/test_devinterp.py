@@ -41,6 +41,7 @@ SGNHT_OPTIONS = [
     BOXED_SGNHT,
 ]
 RMSPROP = SamplerConfig("rmsprop", 1e-3)
+AVERAGED = SamplerConfig("leimkuhler", 1e-3, 5.0, 7.0, bounding_box=0.03, stationary=True)
 masked = pytest.mark.parametrize("masks", [None, MASKS], ids=["all weights", "masked"])
 
 
@@ -121,7 +122,7 @@ def test_sgnht_takes_devinterps_path(config: SamplerConfig) -> None:
     same(ours(config), theirs(lambda weights: optimizer(weights, config, NBETA)), 1e-5)
 
 
-@pytest.mark.parametrize("config", [*SGLD_OPTIONS, BOXED_SGNHT, RMSPROP], ids=str)
+@pytest.mark.parametrize("config", [*SGLD_OPTIONS, BOXED_SGNHT, RMSPROP, AVERAGED], ids=str)
 @masked
 def test_the_steps_in_torch_are_those_of_the_compiled_loop(
     config: SamplerConfig, masks: list[Tensor | None] | None, monkeypatch: pytest.MonkeyPatch
@@ -135,7 +136,7 @@ def test_the_steps_in_torch_are_those_of_the_compiled_loop(
 @pytest.mark.skipif(
     shutil.which("g++") is None, reason="no g++, with which torch compiles for a CPU"
 )
-@pytest.mark.parametrize("config", [SGLD_OPTIONS[-1], SGNHT_OPTIONS[0], RMSPROP], ids=str)
+@pytest.mark.parametrize("config", [SGLD_OPTIONS[-1], SGNHT_OPTIONS[0], RMSPROP, AVERAGED], ids=str)
 def test_compiled_into_one_kernel_the_steps_are_the_same(
     config: SamplerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
