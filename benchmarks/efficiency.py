@@ -1,210 +1,48 @@
 """`python -m benchmarks.efficiency`: how many gradients each sampler needs for λ̂ to 1 %.
 
-Every row is one sampler at one step on one model at one posterior. Independent chains give λ̂ and
-its standard error s; the gradients (of 32 windows) for a standard error of 1 % are
+A row is one sampler at one step on one model at one posterior. Independent chains give λ̂ and its
+standard error s. The gradients (of 32 windows) for a standard error of 1 % are
 
     all gradients of the chains, with their burn-in × (s / (0.01·λ̂))²
 
-The bias is the difference to the reference, chains with a small step and many gradients. A row is
-written to efficiency.json as soon as it is measured, and a row that is there is not measured again.
+Rows of a posterior share minibatches and noise, except those with a table of gradients. The bias is
+the difference to the reference; at the same step it is measured on pairs of chains. It is at most
+1 % if its 90 % interval lies within 1 %, above if it lies outside, and undecided else.
+
+Rows of SGLD also say what devinterp 2.0.1's defaults make of the same chains: 4 chains of 200 draws
+from w*, which share minibatches, and a baseline of the first 32 of them.
+
+A row is written to efficiency.json as soon as it is measured. A row that is there is not measured
+again, so that a run can be stopped and continued. HMC (`replicate.validation.hmc`) would need
+666 gradients for each of its leapfrog steps on these windows, so it is no row here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cross_entropy, layer_norm
 
+from benchmarks.localised import BATCH, Control, Method, Posterior, Problem
 from benchmarks.machine import describe
-from replicate.data import windows
 from replicate.data.json_io import read_json, write_json
-from replicate.models import loading, stacked
 from replicate.models.cpu_kernels import fast_cpu
-from replicate.models.gelu import gelu
-from replicate.progress import silent
-from replicate.sampling import Chain, SamplerConfig, SamplingConfig, Task, run_pieces
-from replicate.sampling.task import StackedLoss
-from replicate.seeds import derive
+from replicate.sampling import Chain, SamplerConfig
 
 FILE = Path(__file__).parent / "efficiency.json"
-BATCH = 32
-INITIAL = 32  # minibatches of devinterp's baseline
-
-Control = Literal["none", "fresh", "table"]
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """A loss of a model (`label` or `tokens`), nβ and γ."""
-
-    model: str
-    loss: Literal["label", "tokens"]
-    nbeta: float
-    localization: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.model}, {self.loss}, {self.nbeta:g}, {self.localization:g}"
-
-
-@dataclass(frozen=True)
-class Method:
-    """A sampler with its step, and chains.
-
-    Attributes:
-        sampler: the sampler and its hyperparameters, without γ.
-        chains: independent chains.
-        burn_in: steps before the draws.
-        draws: steps that count.
-        control: the gradient control variate ∇L_B(w) − ∇L_B(w*) + ∇L(w*): `fresh` computes
-            ∇L_B(w*) each time, so a step costs two gradients; `table` computes it once for each of
-            a fixed set of minibatches.
-    """
-
-    sampler: SamplerConfig
-    chains: int
-    burn_in: int
-    draws: int
-    control: Control = "none"
-
-    @property
-    def name(self) -> str:
-        start = ", stationary" if self.sampler.stationary else ""
-        control = "" if self.control == "none" else f", {self.control} control variate"
-        return f"{self.sampler.sampler} {self.sampler.lr:g}{start}{control}"
-
-
-def tokens_loss(weights: stacked.Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
-    """Returns the mean losses of all tokens but the first (C, B), in nats, of a GPT-2."""
-    C, B, L = tokens_CxBxL.shape
-    P, d, w = L - 1, config.n_embd, weights
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        found = layer_norm(x, (d,), eps=config.layer_norm_epsilon)
-        return torch.addcmul(w[f"{name}.bias"][:, None], found, w[f"{name}.weight"][:, None])
-
-    def linear(x: Tensor, name: str) -> Tensor:
-        return torch.baddbmm(w[f"{name}.bias"][:, None], x, w[f"{name}.weight"])
-
-    wte = w["transformer.wte.weight"]
-    x = stacked.looked_up(wte, tokens_CxBxL[:, :, :-1]).view(C, B, P, d)
-    x = (x + w["transformer.wpe.weight"][:, None, :P]).view(C, B * P, d)
-    for block in (f"transformer.h.{i}" for i in range(config.n_layer)):
-        q, k, v = linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn").chunk(3, -1)
-        x = x + linear(stacked.attend(q, k, v, C * B, config.n_head), f"{block}.attn.c_proj")
-        h = linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
-        x = x + linear(gelu(h), f"{block}.mlp.c_proj")
-    logits = torch.bmm(norm(x, "transformer.ln_f"), wte.transpose(1, 2))
-    labels = tokens_CxBxL[:, :, 1:].reshape(-1)
-    return cross_entropy(logits.flatten(0, 1), labels, reduction="none").view(C, B, P).mean(2)
-
-
-class Problem:
-    """A model at w* with its windows and loss, and what is computed at w* once.
-
-    Args:
-        posterior: the model and the loss.
-        data: the folder of a family, with `models` and `windows`.
-    """
-
-    def __init__(self, posterior: Posterior, data: Path) -> None:
-        model = loading.load(data / "models" / posterior.model, "float32", torch.device("cpu"))
-        tokens_NxL = torch.from_numpy(windows.load(data / "windows/windows.safetensors").tokens_NxL)
-        self.tokens_NxL = tokens_NxL[: len(tokens_NxL) // BATCH * BATCH].long()
-        self.posterior, self.examples = posterior, len(self.tokens_NxL)
-        named = dict(model.named_parameters())
-        self.parameters, names, config = list(named.values()), tuple(named), model.config
-        forward = tokens_loss if posterior.loss == "tokens" else stacked.gpt2
-
-        def loss(weights: Sequence[Tensor], index_CxB: Tensor) -> Tensor:
-            found = dict(zip(names, weights, strict=True))
-            return forward(found, self.tokens_NxL[index_CxB], config)
-
-        self.loss: StackedLoss = loss
-        with torch.no_grad():
-            logits = model(self.tokens_NxL[:8, :-1]).logits
-            tokens = cross_entropy(logits.mT, self.tokens_NxL[:8, 1:], reduction="none")
-            own = tokens.mean(1) if posterior.loss == "tokens" else tokens[:, -1]
-            torch.testing.assert_close(self.at_w_star(torch.arange(8)[None])[0], own, rtol=1e-4, atol=1e-4)
-            self.init_losses_N = torch.cat(
-                [self.at_w_star(i[None])[0] for i in torch.arange(self.examples).split(256)]
-            ).numpy()
-        self.table: list[list[Tensor]] | None = None
-
-    def at_w_star(self, index_CxB: Tensor) -> Tensor:
-        return self.loss([p[None].expand(len(index_CxB), *p.shape) for p in self.parameters], index_CxB)
-
-    def gradients(self, index_CxB: Tensor) -> list[Tensor]:
-        """Returns ∇L_B(w*) of C minibatches, each (C, …)."""
-        with torch.enable_grad():
-            weights = [
-                p.detach()[None].expand(len(index_CxB), *p.shape).clone().requires_grad_()
-                for p in self.parameters
-            ]
-            value = self.loss(weights, index_CxB).mean(1).sum()
-            return list(torch.autograd.grad(value, weights))
-
-    def tabulate(self) -> None:
-        """Computes ∇L_B(w*) of the minibatches of consecutive windows, once."""
-        if self.table is None:
-            index_KxB = torch.arange(self.examples).view(-1, BATCH)
-            parts = [self.gradients(index) for index in index_KxB.split(16)]
-            self.table = [torch.cat(each) for each in zip(*parts, strict=True)]
-            self.mean_gradient = [each.mean(0) for each in self.table]
-
-    def controlled(self, fresh: bool) -> StackedLoss:
-        """Returns the loss minus (w − w*)·(∇L_B(w*) − ∇L(w*)), which has the same mean."""
-        self.tabulate()
-        anchor = [p.detach() for p in self.parameters]
-
-        def loss(weights: Sequence[Tensor], index_CxB: Tensor) -> Tensor:
-            rows = index_CxB[:, 0] // BATCH
-            found = self.gradients(index_CxB) if fresh else [each[rows] for each in self.table]
-            excess_C = sum(
-                ((w - a) * (g - m)).flatten(1).sum(1)
-                for w, a, g, m in zip(weights, anchor, found, self.mean_gradient, strict=True)
-            )
-            return self.loss(weights, index_CxB) - excess_C[:, None]
-
-        return loss
-
-    def run(self, method: Method, seed: str) -> list[Chain]:
-        """Runs the method's chains, each in a shuffle of its own."""
-        loss = self.loss if method.control == "none" else self.controlled(method.control == "fresh")
-        sampling = SamplingConfig(
-            self.posterior.nbeta, BATCH, method.chains, 1, method.burn_in, method.draws
-        )
-        sampler = asdict(method.sampler) | {"localization": self.posterior.localization}
-
-        def order(shuffle: int) -> NDArray[np.int64]:
-            generator = np.random.default_rng(derive(2023, seed, "order", shuffle))
-            if method.control == "table":
-                blocks = generator.permutation(self.examples // BATCH)
-                return (blocks[:, None] * BATCH + np.arange(BATCH)).ravel()
-            return generator.permutation(self.examples)
-
-        chains = run_pieces(
-            Task(lambda index_B: self.at_w_star(index_B[None])[0], self.parameters, stacked=loss),
-            SamplerConfig(**sampler),
-            sampling,
-            sampling.pieces(),
-            self.init_losses_N,
-            together=8,
-            order=order,
-            noise=lambda shuffle, chain: derive(2023, seed, "noise", shuffle, chain),
-            advance=silent,
-        )
-        return list(chains.values())
+PEER = {"chains": 4, "draws": 200, "initial": 32}  # devinterp's defaults, without burn-in
+FORWARD = 1 / 3  # of a gradient
+REFERENCES = [("label", "leimkuhler 0.001, table control variate"), ("tokens", "leimkuhler 0.0001")]
+NOT_RUN = {
+    "sgnht": "has no localisation, so it samples another posterior",
+    "canonical-interp, posteriors": "not run: no time",
+    "hmc": "666 gradients of 32 windows for each leapfrog step",
+}
 
 
 def plan(model: str) -> list[tuple[Posterior, Method]]:
@@ -212,36 +50,137 @@ def plan(model: str) -> list[tuple[Posterior, Method]]:
     label, tokens = Posterior(model, "label", 30, 500), Posterior(model, "tokens", 1910, 300)
 
     def method(
-        name: str, lr: float, chains: int, burn_in: int, draws: int, control: Control = "none", **k: Any
+        name: str,
+        lr: float,
+        chains: int,
+        burn_in: int,
+        draws: int,
+        control: Control = "none",
+        stationary: bool = False,
     ) -> Method:
-        return Method(SamplerConfig(name, lr, **k), chains, burn_in, draws, control)
+        config = SamplerConfig(name, lr, stationary=stationary)
+        return Method(config, chains, burn_in, draws, control)
 
     return [
         (label, method("leimkuhler", 2e-3, 24, 20, 180)),
         (tokens, method("leimkuhler", 1e-4, 16, 160, 200)),
-        (label, method("leimkuhler", 1e-3, 24, 30, 180, "table")),
-        (tokens, method("leimkuhler", 1e-4, 16, 160, 200, "table")),
-        (label, method("sgld", 1e-4, 16, 120, 300)),
-        (tokens, method("leimkuhler", 2e-4, 16, 100, 150, "table")),
-        (tokens, method("sgld", 2e-5, 16, 500, 500)),
-        (label, method("leimkuhler", 1e-3, 24, 10, 180, stationary=True)),
-        (label, method("sgld", 1e-3, 16, 30, 180)),
-        (label, method("rmsprop", 1e-3, 16, 60, 180)),
-        (tokens, method("rmsprop", 1e-4, 16, 200, 200)),
+        (label, method("leimkuhler", 1e-3, 24, 30, 100, "table")),
+        (tokens, method("sgld", 1e-4, 8, 160, 200)),
+        (label, method("sgld", 1e-4, 16, 120, 200)),
+        (tokens, method("leimkuhler", 2e-4, 16, 80, 150)),
+        (label, method("leimkuhler", 2e-4, 16, 80, 150)),
+        (tokens, method("leimkuhler", 1e-4, 8, 160, 200, "table")),
+        (label, method("sgld", 1e-3, 16, 30, 170)),
+        (label, method("leimkuhler", 2e-3, 24, 15, 100, "table", stationary=True)),
+        (label, method("rmsprop", 1e-3, 16, 60, 120)),
+        (tokens, method("rmsprop", 1e-4, 8, 200, 200)),
     ]
 
 
-def row(posterior: Posterior, method: Method, chains: list[Chain], seconds: float) -> dict[str, Any]:
-    """Returns what efficiency.json has of a method: λ̂ of each chain, and its costs."""
-    start = method.burn_in
-    values = [posterior.nbeta * (c.loss - c.init_loss) for c in chains]
-    return {
-        "posterior": asdict(posterior),
+def row(problem: Problem, method: Method, chains: list[Chain], seconds: float) -> dict[str, Any]:
+    """Returns what efficiency.json has of a method: λ̂ of each chain, and what they cost."""
+    nbeta, start = problem.posterior.nbeta, method.burn_in
+    values_CxT = nbeta * np.stack([c.loss - c.init_loss for c in chains])
+    found = {
+        "posterior": asdict(problem.posterior),
         "method": asdict(method),
         "seconds": seconds,
-        "llc": [float(v[start:].mean()) for v in values],
-        "quarters": [float(np.mean(q)) for q in np.array_split(np.stack(values)[:, start:], 4, 1)],
+        "gradients": method.gradients,
+        "llc": values_CxT[:, start:].mean(1).tolist(),
+        "quarters": [float(q.mean()) for q in np.array_split(values_CxT[:, start:], 4, axis=1)],
     }
+    if method.sampler.sampler == "sgld":
+        draws, initial = PEER["draws"], PEER["initial"]
+        peer_C = values_CxT[:, :draws].mean(1)
+        # the baseline is the mean of the first 32 of the 200 minibatches that all chains share
+        spread = nbeta**2 * problem.init_losses_N.var(dtype=float, ddof=1) / BATCH
+        found["devinterp"] = {
+            "llc": float(peer_C.mean()),
+            "chain_variance": float(peer_C.var(ddof=1)) / PEER["chains"],
+            "baseline_variance": spread * (1 / initial - 1 / draws),
+            "gradients": PEER["chains"] * (draws + FORWARD * initial),
+            "steps": min(draws, values_CxT.shape[1]),
+        }
+    return found
+
+
+def summary(found: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    """Returns λ̂, its standard error, the gradients to 1 %, and the bias of a row, in per cent."""
+    llc_C, truth_C = np.array(found["llc"]), np.array(reference["llc"])
+    llc, truth = float(llc_C.mean()), float(truth_C.mean())
+    error, other = (float(x.std(ddof=1)) / len(x) ** 0.5 for x in (llc_C, truth_C))
+    difference, unsure = llc - truth, float(np.hypot(error, other))
+    if found["method"]["sampler"]["lr"] == reference["method"]["sampler"]["lr"]:
+        size = min(len(llc_C), len(truth_C))
+        pairs = llc_C[:size] - truth_C[:size]
+        difference, unsure = float(pairs.mean()), float(pairs.std(ddof=1)) / size**0.5
+    bias, unsure = 100 * difference / truth, 100 * unsure / truth
+    low, high = bias - 1.645 * unsure, bias + 1.645 * unsure
+    verdict = "undecided"
+    if low >= -1 and high <= 1:
+        verdict = "at most 1 %"
+    elif low > 1 or high < -1:
+        verdict = "above 1 %"
+    if found is reference:
+        verdict = "reference"
+    share = found["method"]["draws"] / (found["method"]["draws"] + found["method"]["burn_in"])
+    needed = found["gradients"] * (error / (0.01 * llc)) ** 2
+    return {
+        "llc": llc,
+        "standard_error": error,
+        "gradients_to_1_percent": needed,
+        "without_burn_in": needed * share,
+        "bias_percent": bias,
+        "bias_error_percent": float(unsure),
+        "verdict": verdict,
+    }
+
+
+def peer_summary(found: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+    """Returns the same of devinterp's defaults with the row's step."""
+    truth, peer = float(np.mean(reference["llc"])), found["devinterp"]
+    variance = peer["chain_variance"] + peer["baseline_variance"]
+    return {
+        "llc": peer["llc"],
+        "standard_error": variance**0.5,
+        "gradients_to_1_percent": peer["gradients"] * variance / (0.01 * truth) ** 2,
+        "bias_percent": 100 * (peer["llc"] / truth - 1),
+    }
+
+
+def summaries(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the summary of every row, and of devinterp's defaults, by posterior and method."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, each in rows.items():
+        name, method = key.split(": ")
+        own = [other for other in rows.values() if other["posterior"] == each["posterior"]]
+        reference = next((r for r in own if r.get("reference")), own[0])
+        if not np.isfinite(each["llc"]).all():
+            found.setdefault(name, {})[method] = {"verdict": "diverged"}
+            continue
+        found.setdefault(name, {})[method] = summary(each, reference)
+        if each.get("devinterp", {}).get("steps") == PEER["draws"]:
+            peer = f"devinterp's defaults, {each['method']['sampler']['lr']:g}"
+            found[name][peer] = peer_summary(each, reference)
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """Returns a line for each row: gradients to 1 %, λ̂, and the bias."""
+    lines = [found["machine"]]
+    for posterior, methods in found["summaries"].items():
+        lines += ["", posterior]
+        for method, each in methods.items():
+            if "llc" not in each:
+                lines.append(f"  {method}: {each['verdict']}")
+                continue
+            lines.append(
+                f"  {method}: {each['gradients_to_1_percent']:,.0f} gradients to 1 %; "
+                f"λ̂ {each['llc']:.4g} ± {each['standard_error']:.2g}, bias "
+                f"{each['bias_percent']:+.1f} ± {each.get('bias_error_percent', 0.0):.1f} % "
+                f"{each.get('verdict', '')}"
+            )
+    return "\n".join(lines)
 
 
 @click.command()
@@ -253,26 +192,33 @@ def main(model: str, data: Path, traces: Path | None, minutes: float) -> None:
     """Measures the rows that efficiency.json lacks and prints the table."""
     torch.set_num_threads(1)
     until, problems = time.monotonic() + 60 * minutes, {}
+    found = read_json(FILE) if FILE.exists() else {"rows": {}}
+    rows = plan(model)
     with fast_cpu():
-        for posterior, method in plan(model):
-            found = read_json(FILE) if FILE.exists() else {}
+        for posterior, method in rows:
             key = f"{posterior.name}: {method.name}"
-            if key in found.get("rows", {}) or time.monotonic() > until:
+            if key in found["rows"] or time.monotonic() > until:
                 continue
             if posterior not in problems:
                 problems[posterior] = Problem(posterior, data)
             begun = time.monotonic()
-            chains = problems[posterior].run(method, key)
-            new = row(posterior, method, chains, time.monotonic() - begun)
+            first = next(each for other, each in rows if other == posterior)
+            seed = key if method.control == "table" else f"{posterior.name}: {first.name}"
+            chains = problems[posterior].run(method, seed)
+            new = row(problems[posterior], method, chains, time.monotonic() - begun)
             if traces is not None:
                 traces.mkdir(exist_ok=True, parents=True)
-                parts = {n: np.stack([getattr(c, n) for c in chains]) for n in ("loss", "init_loss")}
-                np.savez(traces / f"{key}.npz", **parts)
-            found["machine"] = describe().name
-            found.setdefault("rows", {})[key] = new
+                losses = {
+                    n: np.stack([getattr(c, n) for c in chains]) for n in ("loss", "init_loss")
+                }
+                np.savez(traces / f"{key}.npz", **losses)
+            new["reference"] = (posterior.loss, method.name) in REFERENCES
+            found["rows"][key] = new
+            found |= {"machine": describe().name, "not_run": NOT_RUN}
+            found["summaries"] = summaries(found["rows"])
             write_json(FILE, found)
-            llc = np.array(new["llc"])
-            print(key, llc.mean(), llc.std(ddof=1) / len(llc) ** 0.5, new["seconds"], flush=True)
+            print(key, found["summaries"][posterior.name][method.name], flush=True)
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Leimkuhler–Matthews samples a quadratic exactly at any stable step, and is the same chain on every
+"""Leimkuhler–Matthews samples a quadratic exactly at any stable step, and is one chain on every
 path. A stationary start is in equilibrium from the first draw.
 """
 
@@ -47,9 +47,7 @@ def test_each_step_is_the_published_one() -> None:
     """w ← w − (ε/2)·∇ + √ε·(ξₜ + ξₜ₊₁)/2, with the noise of consecutive steps."""
     lr, steps = 0.01, 6
     target = Quadratic(H, centre=0.5)
-    sampler = make(
-        target.w, SamplerConfig("leimkuhler", lr, localization=GAMMA, weight_decay=2.0)
-    )
+    sampler = make(target.w, SamplerConfig("leimkuhler", lr, localization=GAMMA, weight_decay=2.0))
     moved(sampler, lambda: target(torch.arange(1)).mean(), steps)
     xi = [noise.normal(len(H), noise.placed(3, t, 0)).numpy() for t in range(1, steps + 2)]
     w = np.full(len(H), 0.5)
