@@ -81,7 +81,7 @@ def row(problem: Problem, method: Method, chains: list[Chain], seconds: float) -
     """Returns what efficiency.json has of a method: λ̂ of each chain, and what they cost."""
     nbeta, start = problem.posterior.nbeta, method.burn_in
     values_CxT = nbeta * np.stack([c.loss - c.init_loss for c in chains])
-    found = {
+    found: dict[str, Any] = {
         "posterior": asdict(problem.posterior),
         "method": asdict(method),
         "seconds": seconds,
@@ -191,8 +191,9 @@ def table(found: dict[str, Any]) -> str:
 def main(model: str, data: Path, traces: Path | None, minutes: float) -> None:
     """Measures the rows that efficiency.json lacks and prints the table."""
     torch.set_num_threads(1)
-    until, problems = time.monotonic() + 60 * minutes, {}
-    found = read_json(FILE) if FILE.exists() else {"rows": {}}
+    until = time.monotonic() + 60 * minutes
+    problems: dict[Posterior, Problem] = {}
+    found: dict[str, Any] = read_json(FILE) if FILE.exists() else {"rows": {}}
     rows = plan(model)
     with fast_cpu():
         for posterior, method in rows:
@@ -208,10 +209,10 @@ def main(model: str, data: Path, traces: Path | None, minutes: float) -> None:
             new = row(problems[posterior], method, chains, time.monotonic() - begun)
             if traces is not None:
                 traces.mkdir(exist_ok=True, parents=True)
-                losses = {
-                    n: np.stack([getattr(c, n) for c in chains]) for n in ("loss", "init_loss")
-                }
-                np.savez(traces / f"{key}.npz", **losses)
+                file = traces / f"{key}.npz"
+                np.savez(
+                    file, loss=[c.loss for c in chains], init_loss=[c.init_loss for c in chains]
+                )
             new["reference"] = (posterior.loss, method.name) in REFERENCES
             found["rows"][key] = new
             found |= {"machine": describe().name, "not_run": NOT_RUN}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,7 +130,8 @@ class Problem:
             self.init_losses_N = torch.cat(
                 [self.at_w_star(i[None])[0] for i in torch.arange(self.examples).split(256)]
             ).numpy()
-        self.table: list[list[Tensor]] | None = None
+        self.table: list[Tensor] = []
+        self.mean_gradient: list[Tensor] = []
 
     def at_w_star(self, index_CxB: Tensor) -> Tensor:
         return self.loss(
@@ -149,7 +150,7 @@ class Problem:
 
     def tabulate(self) -> None:
         """Computes ∇L_B(w*) of the minibatches of consecutive windows, once."""
-        if self.table is None:
+        if not self.table:
             index_KxB = torch.arange(self.examples).view(-1, BATCH)
             parts = [self.gradients(index) for index in index_KxB.split(16)]
             self.table = [torch.cat(each) for each in zip(*parts, strict=True)]
@@ -163,11 +164,11 @@ class Problem:
         def loss(weights: Sequence[Tensor], index_CxB: Tensor) -> Tensor:
             rows = index_CxB[:, 0] // BATCH
             found = self.gradients(index_CxB) if fresh else [each[rows] for each in self.table]
-            excess_C = sum(
+            parts = [
                 ((w - a) * (g - m)).flatten(1).sum(1)
                 for w, a, g, m in zip(weights, anchor, found, self.mean_gradient, strict=True)
-            )
-            return self.loss(weights, index_CxB) - excess_C[:, None]
+            ]
+            return self.loss(weights, index_CxB) - torch.stack(parts).sum(0)[:, None]
 
         return loss
 
@@ -177,7 +178,7 @@ class Problem:
         sampling = SamplingConfig(
             self.posterior.nbeta, BATCH, method.chains, 1, method.burn_in, method.draws
         )
-        sampler = asdict(method.sampler) | {"localization": self.posterior.localization}
+        sampler = replace(method.sampler, localization=self.posterior.localization)
 
         def order(shuffle: int) -> NDArray[np.int64]:
             generator = np.random.default_rng(derive(2023, seed, "order", shuffle))
@@ -188,7 +189,7 @@ class Problem:
 
         chains = run_pieces(
             Task(lambda index_B: self.at_w_star(index_B[None])[0], self.parameters, stacked=loss),
-            SamplerConfig(**sampler),
+            sampler,
             sampling,
             sampling.pieces(),
             self.init_losses_N,

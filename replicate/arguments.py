@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def require(*, least: float | None = None, **values: float) -> None:
 
 
 def config(
-    sampler: type[Sampler] | str, lr: float, localization: float, knobs: dict[str, float]
+    sampler: type[Sampler] | str, lr: float, localization: float, knobs: dict[str, Any]
 ) -> SamplerConfig:
     """Returns the configuration of a sampler, which is a class or its name.
 
@@ -51,8 +52,10 @@ def config(
     allowed -= {"localization"}
     if unknown := sorted(set(knobs) - allowed):
         raise ArgumentError(f"{unknown[0]}: {kind} has no such argument; it has {sorted(allowed)}")
+    if not isinstance(stationary := knobs.get("stationary", False), bool):
+        raise ArgumentError(f"stationary = {stationary!r}: must be True or False")
     numbers = {knob: value for knob, value in knobs.items() if knob != "stationary"}
     require(**{knob: value for knob, value in numbers.items() if knob in POSITIVE})
     require(least=0, **{knob: value for knob, value in numbers.items() if knob not in POSITIVE})
-    given = {"diffusion": DIFFUSION} | knobs if "diffusion" in allowed else knobs
+    given: dict[str, Any] = {"diffusion": DIFFUSION} | knobs if "diffusion" in allowed else knobs
     return SamplerConfig(name, lr, localization=localization, **given)

@@ -14,11 +14,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from replicate import SGLD, SGNHT, RMSpropSGLD, baseline, calibrate, llc, sample
+from replicate import (
+    SGLD,
+    SGNHT,
+    LeimkuhlerMatthews,
+    RMSpropSGLD,
+    baseline,
+    calibrate,
+    llc,
+    sample,
+)
 from replicate.errors import ArgumentError
 from replicate.models import last_token
 from replicate.sampling import SamplerConfig
-from replicate.sampling.samplers.base import Sampler
+from replicate.sampling.samplers import SAMPLERS, Sampler
 from replicate.validation import theory
 from tests.models import small_task
 from tests.models.small_modules import Bowl, Lens, Vision, bowl_loss, classify
@@ -57,10 +66,10 @@ def state(model: nn.Module) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("sampler", [SGLD, RMSpropSGLD])
+@pytest.mark.parametrize("sampler", [SGLD, RMSpropSGLD, LeimkuhlerMatthews])
 def test_llc_of_a_quadratic_is_what_theory_says(sampler: type[Sampler]) -> None:
     h, x = (1.0, 4.0, 0.5), torch.zeros(16)
-    lr = 0.01 if sampler is SGLD else 0.002  # the theory of RMSprop is that of small steps
+    lr = 0.002 if sampler is RMSpropSGLD else 0.01  # its theory is that of small steps
     estimate = llc(
         Bowl(h),
         x,
@@ -74,7 +83,7 @@ def test_llc_of_a_quadratic_is_what_theory_says(sampler: type[Sampler]) -> None:
         draws=5000,
         show_progress=False,
     )
-    name = "sgld" if sampler is SGLD else "rmsprop"
+    name = next(name for name, kind in SAMPLERS.items() if kind is sampler)
     truth = theory.gaussian(SamplerConfig(name, lr, localization=5.0), 20.0, np.array(h))
     assert abs(estimate.llc - truth) < 4 * estimate.standard_error < 0.2 * truth
     assert estimate.diverged == 0
@@ -242,6 +251,18 @@ BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "box": (small_task.build, TOKENS, {"bounding_box": 0}, "bounding_box = 0: must be above 0"),
     "noise": (small_task.build, TOKENS, {"noise_level": -1.0}, "noise_level = -1.0: must not be"),
     "sampler": (small_task.build, TOKENS, {"sampler": "adam"}, "sampler = 'adam': there are SGLD"),
+    "start": (
+        small_task.build,
+        TOKENS,
+        {"sampler": "leimkuhler", "stationary": True, "lr": 1.0},
+        "stationary: needs localization above 0 and lr × localization below 4",
+    ),
+    "yes": (
+        small_task.build,
+        TOKENS,
+        {"sampler": "leimkuhler", "stationary": 1},
+        "stationary = 1: must be True or False",
+    ),
     "SGNHT": (small_task.build, TOKENS, {"sampler": SGNHT}, "localization = 100.0: SGNHT has none"),
     "scalar": (small_task.build, TOKENS, {"loss_fn": mean}, "loss_fn: must return a loss for each"),
     "constant": (small_task.build, TOKENS, {"loss_fn": constant}, "the loss does not depend on"),
