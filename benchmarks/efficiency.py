@@ -66,14 +66,15 @@ def plan(model: str) -> list[tuple[Posterior, Method]]:
         (tokens, method("leimkuhler", 1e-4, 16, 160, 200)),
         (label, method("leimkuhler", 1e-3, 24, 30, 100, "table")),
         (tokens, method("sgld", 1e-4, 8, 160, 200)),
-        (label, method("sgld", 1e-4, 16, 120, 200)),
-        (tokens, method("leimkuhler", 2e-4, 16, 80, 150)),
-        (label, method("leimkuhler", 2e-4, 16, 80, 150)),
-        (tokens, method("leimkuhler", 1e-4, 8, 160, 200, "table")),
+        (label, method("sgld", 1e-4, 16, 120, 160)),
+        (tokens, method("leimkuhler", 2e-4, 8, 80, 120)),
+        (label, method("leimkuhler", 5e-4, 16, 40, 120)),
         (label, method("sgld", 1e-3, 16, 30, 170)),
         (label, method("leimkuhler", 2e-3, 24, 15, 100, "table", stationary=True)),
+        (tokens, method("leimkuhler", 1e-4, 8, 160, 200, "table")),
         (label, method("rmsprop", 1e-3, 16, 60, 120)),
         (tokens, method("rmsprop", 1e-4, 8, 200, 200)),
+        (label, method("leimkuhler", 1e-3, 16, 30, 100, "fresh")),
     ]
 
 
