@@ -37,7 +37,7 @@ from replicate.sampling import Chain, SamplerConfig
 FILE = Path(__file__).parent / "efficiency.json"
 PEER = {"chains": 4, "draws": 200, "initial": 32}  # devinterp's defaults, without burn-in
 FORWARD = 1 / 3  # of a gradient
-REFERENCES = [("label", "leimkuhler 0.001, table control variate"), ("tokens", "leimkuhler 0.0001")]
+REFERENCES = [("last", "leimkuhler 0.001, table control variate"), ("tokens", "leimkuhler 0.0001")]
 NOT_RUN = {
     "sgnht": "has no localisation, so it samples another posterior",
     "canonical-interp, posteriors": "not run: no time",
@@ -47,7 +47,7 @@ NOT_RUN = {
 
 def plan(model: str) -> list[tuple[Posterior, Method]]:
     """Returns the rows of a model, the most important first."""
-    label, tokens = Posterior(model, "label", 30, 500), Posterior(model, "tokens", 1910, 300)
+    label, tokens = Posterior(model, "last", 30, 500), Posterior(model, "tokens", 1910, 300)
 
     def method(
         name: str,

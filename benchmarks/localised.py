@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy, layer_norm
 
 from replicate.data import windows
 from replicate.models import loading, stacked
-from replicate.models.gelu import gelu
+from replicate.models.config import TextLoss
 from replicate.progress import silent
 from replicate.sampling import Chain, SamplerConfig, SamplingConfig, Task, run_pieces
 from replicate.sampling.task import StackedLoss
@@ -28,16 +27,17 @@ Control = Literal["none", "fresh", "table"]
 
 @dataclass(frozen=True)
 class Posterior:
-    """A loss of a model (`label` or `tokens`), nβ and γ."""
+    """A loss of a model (`last` for the label, or `tokens`), nβ and γ."""
 
     model: str
-    loss: Literal["label", "tokens"]
+    loss: TextLoss
     nbeta: float
     localization: float
 
     @property
     def name(self) -> str:
-        return f"{self.model}, {self.loss}, {self.nbeta:g}, {self.localization:g}"
+        loss = "label" if self.loss == "last" else "tokens"
+        return f"{self.model}, {loss}, {self.nbeta:g}, {self.localization:g}"
 
 
 @dataclass(frozen=True)
@@ -73,31 +73,6 @@ class Method:
         return steps * (2 if self.control == "fresh" else 1)
 
 
-def tokens_loss(weights: stacked.Weights, tokens_CxBxL: Tensor, config: Any) -> Tensor:
-    """Returns the mean losses of all tokens but the first (C, B), in nats, of a GPT-2."""
-    C, B, L = tokens_CxBxL.shape
-    P, d, w = L - 1, config.n_embd, weights
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        found = layer_norm(x, (d,), eps=config.layer_norm_epsilon)
-        return torch.addcmul(w[f"{name}.bias"][:, None], found, w[f"{name}.weight"][:, None])
-
-    def linear(x: Tensor, name: str) -> Tensor:
-        return torch.baddbmm(w[f"{name}.bias"][:, None], x, w[f"{name}.weight"])
-
-    wte = w["transformer.wte.weight"]
-    x = stacked.looked_up(wte, tokens_CxBxL[:, :, :-1]).view(C, B, P, d)
-    x = (x + w["transformer.wpe.weight"][:, None, :P]).view(C, B * P, d)
-    for block in (f"transformer.h.{i}" for i in range(config.n_layer)):
-        q, k, v = linear(norm(x, f"{block}.ln_1"), f"{block}.attn.c_attn").chunk(3, -1)
-        x = x + linear(stacked.attend(q, k, v, C * B, config.n_head), f"{block}.attn.c_proj")
-        h = linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
-        x = x + linear(gelu(h), f"{block}.mlp.c_proj")
-    logits = torch.bmm(norm(x, "transformer.ln_f"), wte.transpose(1, 2))
-    labels = tokens_CxBxL[:, :, 1:].reshape(-1)
-    return cross_entropy(logits.flatten(0, 1), labels, reduction="none").view(C, B, P).mean(2)
-
-
 class Problem:
     """A model at w* with its windows and loss, and what is computed at w* once.
 
@@ -109,24 +84,14 @@ class Problem:
     def __init__(self, posterior: Posterior, data: Path) -> None:
         model = loading.load(data / "models" / posterior.model, "float32", torch.device("cpu"))
         tokens_NxL = torch.from_numpy(windows.load(data / "windows/windows.safetensors").tokens_NxL)
-        self.tokens_NxL = tokens_NxL[: len(tokens_NxL) // BATCH * BATCH].long()
-        self.posterior, self.examples = posterior, len(self.tokens_NxL)
+        tokens_NxL = tokens_NxL[: len(tokens_NxL) // BATCH * BATCH]
         named = dict(model.named_parameters())
-        self.parameters, names, config = list(named.values()), tuple(named), model.config
-        forward = tokens_loss if posterior.loss == "tokens" else stacked.gpt2
-
-        def loss(weights: Sequence[Tensor], index_CxB: Tensor) -> Tensor:
-            found = dict(zip(names, weights, strict=True))
-            return forward(found, self.tokens_NxL[index_CxB], config)
-
-        self.loss: StackedLoss = loss
+        loss = stacked.loss(model, tokens_NxL, tuple(named), posterior.loss)
+        if loss is None:
+            raise ValueError(f"{posterior.model}: chains cannot be computed side by side")
+        self.loss, self.parameters = loss, list(named.values())
+        self.posterior, self.examples = posterior, len(tokens_NxL)
         with torch.no_grad():
-            logits = model(self.tokens_NxL[:8, :-1]).logits
-            tokens = cross_entropy(logits.mT, self.tokens_NxL[:8, 1:], reduction="none")
-            own = tokens.mean(1) if posterior.loss == "tokens" else tokens[:, -1]
-            torch.testing.assert_close(
-                self.at_w_star(torch.arange(8)[None])[0], own, rtol=1e-4, atol=1e-4
-            )
             self.init_losses_N = torch.cat(
                 [self.at_w_star(i[None])[0] for i in torch.arange(self.examples).split(256)]
             ).numpy()
