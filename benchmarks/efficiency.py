@@ -5,9 +5,10 @@ standard error s. The gradients (of 32 windows) for a standard error of 1 % are
 
     all gradients of the chains, with their burn-in × (s / (0.01·λ̂))²
 
-Rows of a posterior share minibatches and noise, except those with a table of gradients. The bias is
-the difference to the reference; at the same step it is measured on pairs of chains. It is at most
-1 % if its 90 % interval lies within 1 %, above if it lies outside, and undecided else.
+The bias is proportional to the step at first order. One weighted least-squares fit to all rows of a
+posterior gives λ at step 0, and for each sampler the bias per step and the step of 1 % bias. The
+bias of a row is at most 1 % if its 90 % interval lies within 1 %, above if it lies outside, else
+undecided. Rows share minibatches and noise, except those with a table of gradients.
 
 Rows of SGLD also say what devinterp 2.0.1's defaults make of the same chains: 4 chains of 200 draws
 from w*, which share minibatches, and a baseline of the first 32 of them.
@@ -37,7 +38,6 @@ from replicate.sampling import Chain, SamplerConfig
 FILE = Path(__file__).parent / "efficiency.json"
 PEER = {"chains": 4, "draws": 200, "initial": 32}  # devinterp's defaults, without burn-in
 FORWARD = 1 / 3  # of a gradient
-REFERENCES = [("last", "leimkuhler 0.001, table control variate"), ("tokens", "leimkuhler 0.0001")]
 NOT_RUN = {
     "sgnht": "has no localisation, so it samples another posterior",
     "baoab, leimkuhler with a frozen preconditioner, canonical-interp, posteriors": "not run",
@@ -105,42 +105,69 @@ def row(problem: Problem, method: Method, chains: list[Chain], seconds: float) -
     return found
 
 
-def summary(found: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+def kind(found: dict[str, Any]) -> str:
+    """Returns the sampler and its control variate, whose bias is proportional to the step."""
+    return f"{found['method']['sampler']['sampler']}, {found['method']['control']}"
+
+
+def fit(rows: list[dict[str, Any]]) -> tuple[float, dict[str, tuple[float, float]], float]:
+    """Fits λ + slope·ε to the rows of a posterior.
+
+    Returns:
+        λ in the limit of small steps, each kind's slope over λ with its standard error, and the
+        standard error of λ.
+    """
+    kinds = sorted({kind(row) for row in rows})
+    design = np.array([[1.0, *(lr(row) * (kind(row) == k) for k in kinds)] for row in rows])
+    means, errors = np.array([estimate(row) for row in rows]).T
+    covariance = np.linalg.pinv((design / errors[:, None] ** 2).T @ design)
+    limit, *slopes = covariance @ (design / errors[:, None] ** 2).T @ means
+    found = {}
+    for i, (name, slope) in enumerate(zip(kinds, slopes, strict=True), 1):
+        toward = np.zeros(len(kinds) + 1)  # the derivative of slope/λ
+        toward[[0, i]] = -slope / limit**2, 1 / limit
+        found[name] = float(slope / limit), float(toward @ covariance @ toward) ** 0.5
+    return float(limit), found, float(covariance[0, 0]) ** 0.5
+
+
+def lr(found: dict[str, Any]) -> float:
+    return found["method"]["sampler"]["lr"]
+
+
+def estimate(found: dict[str, Any]) -> tuple[float, float]:
+    """Returns λ̂ and its standard error."""
+    return float(np.mean(found["llc"])), float(np.std(found["llc"], ddof=1)) / len(
+        found["llc"]
+    ) ** 0.5
+
+
+def summary(found: dict[str, Any], slope: float, slope_error: float) -> dict[str, Any]:
     """Returns λ̂, its standard error, the gradients to 1 %, and the bias of a row, in per cent."""
-    llc_C, truth_C = np.array(found["llc"]), np.array(reference["llc"])
-    llc, truth = float(llc_C.mean()), float(truth_C.mean())
-    error, other = (float(x.std(ddof=1)) / len(x) ** 0.5 for x in (llc_C, truth_C))
-    difference, unsure = llc - truth, float(np.hypot(error, other))
-    if found["method"]["sampler"]["lr"] == reference["method"]["sampler"]["lr"]:
-        size = min(len(llc_C), len(truth_C))
-        pairs = llc_C[:size] - truth_C[:size]
-        difference, unsure = float(pairs.mean()), float(pairs.std(ddof=1)) / size**0.5
-    bias, unsure = 100 * difference / truth, 100 * unsure / truth
+    llc, error = estimate(found)
+    bias, unsure = 100 * slope * lr(found), 100 * slope_error * lr(found)
     low, high = bias - 1.645 * unsure, bias + 1.645 * unsure
     verdict = "undecided"
     if low >= -1 and high <= 1:
         verdict = "at most 1 %"
     elif low > 1 or high < -1:
         verdict = "above 1 %"
-    if found is reference:
-        verdict = "reference"
     share = found["method"]["draws"] / (found["method"]["draws"] + found["method"]["burn_in"])
     needed = found["gradients"] * (error / (0.01 * llc)) ** 2
     return {
         "llc": llc,
         "standard_error": error,
         "gradients_to_1_percent": needed,
-        "relative_error": (2 / (len(llc_C) - 1)) ** 0.5,  # of the gradients, from s² of C chains
+        "relative_error": (2 / (len(found["llc"]) - 1)) ** 0.5,  # of the gradients, from s²
         "without_burn_in": needed * share,
         "bias_percent": bias,
-        "bias_error_percent": float(unsure),
+        "bias_error_percent": unsure,
         "verdict": verdict,
     }
 
 
-def peer_summary(found: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
+def peer_summary(found: dict[str, Any], truth: float) -> dict[str, Any]:
     """Returns the same of devinterp's defaults with the row's step."""
-    truth, peer = float(np.mean(reference["llc"])), found["devinterp"]
+    peer = found["devinterp"]
     variance = peer["chain_variance"] + peer["baseline_variance"]
     return {
         "llc": peer["llc"],
@@ -155,17 +182,22 @@ def peer_summary(found: dict[str, Any], reference: dict[str, Any]) -> dict[str, 
 def summaries(rows: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns the summary of every row, and of devinterp's defaults, by posterior and method."""
     found: dict[str, dict[str, Any]] = {}
-    for key, each in rows.items():
-        name, method = key.split(": ")
-        own = [other for other in rows.values() if other["posterior"] == each["posterior"]]
-        reference = next((r for r in own if r.get("reference")), own[0])
-        if not np.isfinite(each["llc"]).all():
-            found.setdefault(name, {})[method] = {"verdict": "diverged"}
-            continue
-        found.setdefault(name, {})[method] = summary(each, reference)
-        if each.get("devinterp", {}).get("steps") == PEER["draws"]:
-            peer = f"devinterp's defaults, {each['method']['sampler']['lr']:g}"
-            found[name][peer] = peer_summary(each, reference)
+    for name in dict.fromkeys(key.split(": ")[0] for key in rows):
+        own = {k.split(": ")[1]: row for k, row in rows.items() if k.startswith(f"{name}: ")}
+        alive = {k: row for k, row in own.items() if np.isfinite(row["llc"]).all()}
+        found[name] = {method: {"verdict": "diverged"} for method in own if method not in alive}
+        if len(alive) <= len({kind(row) for row in alive.values()}):
+            continue  # no sampler has two steps, so nothing says what the bias is
+        truth, slopes, error = fit(list(alive.values()))
+        found[name]["limit"] = {
+            "llc": truth,
+            "standard_error": error,
+            "steps_of_1_percent": {k: 0.01 / slope for k, (slope, _) in slopes.items()},
+        }
+        for method, row in alive.items():
+            found[name][method] = summary(row, *slopes[kind(row)])
+            if row.get("devinterp", {}).get("steps") == PEER["draws"]:
+                found[name][f"devinterp's defaults, {lr(row):g}"] = peer_summary(row, truth)
     return found
 
 
@@ -175,6 +207,11 @@ def table(found: dict[str, Any]) -> str:
     for posterior, methods in found["summaries"].items():
         lines += ["", posterior]
         for method, each in methods.items():
+            if method == "limit":
+                steps = [f"{k} {v:.2g}" for k, v in each["steps_of_1_percent"].items()]
+                lines.append(f"  λ {each['llc']:.4g} ± {each['standard_error']:.2g}")
+                lines.append(f"  steps of 1 % bias: {'; '.join(steps)}")
+                continue
             if "llc" not in each:
                 lines.append(f"  {method}: {each['verdict']}")
                 continue
@@ -218,12 +255,11 @@ def main(model: str, data: Path, traces: Path | None, minutes: float) -> None:
                 np.savez(
                     file, loss=[c.loss for c in chains], init_loss=[c.init_loss for c in chains]
                 )
-            new["reference"] = (posterior.loss, method.name) in REFERENCES
             found["rows"][key] = new
             found |= {"machine": describe().name, "not_run": NOT_RUN}
             found["summaries"] = summaries(found["rows"])
             write_json(FILE, found)
-            print(key, found["summaries"][posterior.name][method.name], flush=True)
+            print(f"{key}: λ̂ {np.mean(new['llc']):.4g}, {new['seconds']:.0f} s", flush=True)
     print(table(found))
 
 
