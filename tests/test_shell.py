@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replicate import llc
+from replicate import baseline, llc, sample_text
 from replicate.data import windows
 from replicate.models import cpu_kernels, pretrained
 from tests.conftest import ROOT
@@ -59,6 +59,16 @@ def test_the_shell_says_what_python_says(folder: Path) -> None:
     assert json.loads(ran.stdout)["llc"] == pytest.approx(estimate.llc, rel=1e-3)
 
 
+def test_the_shell_samples_text_from_the_model(folder: Path) -> None:
+    ran = shell(folder, "--text", "sampled", "--windows", "40", "--seed", "2", *QUICK, "--json")
+    assert ran.returncode == 0, ran.stderr
+    model, _ = pretrained.load(str(folder))
+    found = json.loads(ran.stdout)["made_by"]
+    tokens = sample_text(model, 40, 20, seed=2, show_progress=False)
+    assert found["baseline"]["loss"] == pytest.approx(baseline(model, tokens).mean(), rel=1e-5)
+    assert found["task"]["examples"] == 40
+
+
 def test_windows_follow_one_another(folder: Path) -> None:
     tokenizer = windows.read_tokenizer(folder)
     text = (folder / "text.txt").read_text()
@@ -78,6 +88,8 @@ def test_windows_follow_one_another(folder: Path) -> None:
         ("{folder}", ("--length", "99999"), "no text has 99999 tokens"),
         ("{folder}", ("--nbeta", "0"), "nbeta = 0.0: must be above 0"),
         ("{folder}", ("--text", "none.txt"), "none.txt: no such file"),
+        ("{folder}", ("--text", "sampled", "--windows", "1"), "Invalid value for '--windows'"),
+        ("{folder}", ("--text", "sampled", "--length", "22"), "length: the model takes 20 of 22"),
     ],
 )
 def test_the_shell_refuses_in_one_line(
