@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 
 from replicate.errors import ArgumentError
-from replicate.estimation import estimators, regimes
+from replicate.estimation import estimators, posterior, regimes
 from replicate.progress import Advance
 from replicate.sampling import SamplerConfig, SamplingConfig
 from replicate.sampling.curvature import Curvature
@@ -216,7 +216,7 @@ class Search:
         if bool(trace.diverged.any()):
             return "because a chain diverged"
         size = sum(self.walkers.task.sizes)
-        value, error = regimes.temperature(trace, settings.localization, size)
+        value, error = posterior.temperature(trace, settings.localization, size)
         limit = regimes.Limits().equilibrium
         if value - 1 > max(3 * error, limit):
             return f"because the temperature was {value:.3f}"

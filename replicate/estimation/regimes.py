@@ -1,38 +1,27 @@
 """Says what λ̂ measures at its settings: the regime of the posterior, from the chain itself.
 
-Let Δ = w − w*, U = nβ·(L(w) − L(w*)), so that λ̂ = E[U], and V = nβ·Δ·∇L(w), the virial. For any
-loss, integration by parts over the localised posterior gives
+The virial theorem checks temperature and equilibrium. The two elasticities say whether λ̂ is a
+property of the loss alone (both are 0, as Watanabe's free energy formula asks) or of the
+localisation. `replicate.estimation.posterior` measures them.
 
-    d = E[V] + γ·E‖Δ‖²                                  the virial theorem
-    ∂ln λ̂/∂ln nβ = 1 − Var(U)/λ̂
-    ∂ln λ̂/∂ln γ  = −½·(E[V] − Cov(U, V))/λ̂              by dilation w* + (1 + s)·Δ
-
-The first checks temperature and equilibrium. The two elasticities say whether λ̂ is a property of
-the loss alone (both are 0, as Watanabe's free energy formula asks) or of the localisation. E[V]/λ̂
-is the degree with which the loss grows along Δ: 2 for a quadratic. `Var` and `Cov` are computed
-from the halves of minibatches, so that the minibatch's noise adds no bias.
-
-Standard errors come from the jackknife over blocks of the chains, each at least ten autocorrelation
-times long. A rule is *yes* or *no* where the 90 % interval lies on one side of its limit, otherwise
+A rule is *yes* or *no* where the 90 % interval lies on one side of its limit, otherwise
 *undecided*.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from scipy import stats
 
-from replicate.estimation import diagnostics, estimators
+from replicate.estimation import diagnostics, estimators, posterior
+from replicate.estimation.posterior import UNKNOWN, Measured
 
 Answer = Literal["yes", "no", "undecided"]
-Array = NDArray[np.float64]
 
 REGIMES = {
     "not in equilibrium": "the chains are not in equilibrium, so that λ̂ is that of no posterior",
@@ -72,19 +61,6 @@ class Limits:
     quadratic: float = 0.2
     curvature: float = 0.1
     plateau: float = 0.1
-
-
-class Measured(NamedTuple):
-    """Holds a number and its standard error; NaN where unknown."""
-
-    value: float
-    error: float = 0.0
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ± {self.error:.2f}"
-
-
-UNKNOWN = Measured(math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -133,7 +109,7 @@ class Diagnosis:
     def __str__(self) -> str:
         if self.regime in REGIMES:
             return f"{self.regime}: {REGIMES[self.regime]}"
-        return f"undecided between {', '.join(self.possible)}: draw more"
+        return f"undecided ({' or '.join(map(repr, self.possible))}): draw more"
 
 
 def diagnose(
@@ -156,133 +132,57 @@ def diagnose(
         limits: the limits of the rules.
     """
     limits, minimum = limits or Limits(), minimum or AtMinimum()
-    sampler, nbeta = trace.attrs["sampler"], trace.attrs["sampling"]["nbeta"]
-    gamma, size = sampler["localization"], trace.attrs["task"]["sampled_parameters"]
-    values = estimators.controlled(trace, nbeta, baseline)
-    draws_CxD = _chains(values)
-    blocks_KxF = _blocks(trace, values, nbeta)
-    llc = _jackknife(blocks_KxF, lambda m: m[0])
-    elasticity_nbeta = _jackknife(blocks_KxF, lambda m: 1 - (m[6] - m[2] * m[3]) / m[0])
-    covariance: Callable[[Array], float] = lambda m: m[7] - (m[2] * m[5] + m[3] * m[4]) / 2  # noqa: E731
-    dilation = _jackknife(blocks_KxF, lambda m: -(m[1] - covariance(m)) / m[0] / 2)
-    degree = _jackknife(blocks_KxF, lambda m: m[1] / m[0])
-    elasticity_gamma = dilation if pair is None else pair
-    heat = temperature(trace, gamma, size)
-    rise = float((values.mean() / nbeta) / (guess - baseline))
+    nbeta, gamma = (
+        trace.attrs[b][k] for b, k in (("sampling", "nbeta"), ("sampler", "localization"))
+    )
+    found = posterior.measure(trace, baseline)
+    llc, elasticity_gamma = found.llc, found.elasticity_gamma if pair is None else pair
+    rise = llc.value / nbeta / (guess - baseline)
     gradient_part = minimum.gradient_part
     if not math.isfinite(gradient_part.value) and gamma > 0:
         square, error = minimum.gradient
         gradient_part = Measured(-(nbeta**2) * max(square, 0) / gamma, nbeta**2 * error / gamma)
-    freedom = len(blocks_KxF) - 1
-    within = lambda measured, low, high: _within(measured, low, high, freedom)  # noqa: E731
+    freedom = found.blocks - 1
+
+    def within(measured: Measured, low: float, high: float) -> Answer:
+        return _within(measured, low, high, freedom)
+
     curvature = nbeta * minimum.trace.value / (2 * gamma) if gamma > 0 else math.nan
     ratio = Measured(llc.value / curvature, llc.error / curvature) if curvature > 0 else UNKNOWN
-    localised = within(elasticity_nbeta, limits.localised, math.inf)
+    localised = within(found.elasticity_nbeta, limits.localised, math.inf)
+    draws_CxD = posterior.alive(estimators.controlled(trace, nbeta, baseline))
     p = diagnostics.drift(draws_CxD)[1]
     answers: dict[str, Answer] = {
-        "not in equilibrium": "yes" if p < limits.drift else _equilibrium(heat, limits),
+        "not in equilibrium": "yes"
+        if p < limits.drift
+        else _equilibrium(found.temperature, limits),
         "escaped": "yes" if rise > limits.local else "no",
         "gradient": _gradient(llc, gradient_part, minimum, limits, freedom),
         "curvature": _all(
             localised,
-            within(degree, 2 - limits.quadratic, 2 + limits.quadratic),
+            within(found.degree, 2 - limits.quadratic, 2 + limits.quadratic),
             within(ratio, 1 - limits.curvature, 1 + limits.curvature),
         ),
-        "localised, anharmonic": _all(localised, within(degree, 2 + limits.quadratic, math.inf)),
+        "localised, anharmonic": _all(
+            localised, within(found.degree, 2 + limits.quadratic, math.inf)
+        ),
         "plateau": _all(
             within(elasticity_gamma, -limits.plateau, limits.plateau),
-            within(elasticity_nbeta, -limits.plateau, limits.plateau),
+            within(found.elasticity_nbeta, -limits.plateau, limits.plateau),
         ),
     }
     possible = tuple(_possible(answers))
     return Diagnosis(
         possible[0] if len(possible) == 1 else "undecided",
         possible,
-        heat,
-        elasticity_nbeta,
+        found.temperature,
+        found.elasticity_nbeta,
         elasticity_gamma,
-        degree,
+        found.degree,
         rise,
         gradient_part,
         answers,
     )
-
-
-def coupled(trace: xr.Dataset, neighbour: xr.Dataset, baseline: float) -> Measured:
-    """Returns ∂ln λ̂/∂ln γ from chains at two γ on common minibatches and noise.
-
-    The common randomness cancels, so the error is far below that of `elasticity_gamma` by dilation.
-
-    Args:
-        trace: the chains at γ.
-        neighbour: the same chains at another γ, 1.25·γ say.
-        baseline: the mean loss at w* over all examples (nats).
-
-    Returns:
-        The elasticity and its standard error over chains; NaN if a λ̂ is not positive.
-    """
-    gammas = [each.attrs["sampler"]["localization"] for each in (trace, neighbour)]
-    both = [
-        estimators.controlled(each, each.attrs["sampling"]["nbeta"], baseline, c=1.0)
-        .mean("draw")
-        .values.ravel()
-        for each in (trace, neighbour)
-    ]
-    chains_NxF = np.stack(both, axis=1)
-    chains_NxF = chains_NxF[np.isfinite(chains_NxF).all(axis=1)]
-    if not len(chains_NxF) or (chains_NxF.mean(axis=0) <= 0).any():
-        return UNKNOWN
-    return _jackknife(chains_NxF, lambda m: math.log(m[1] / m[0]) / math.log(gammas[1] / gammas[0]))
-
-
-def _chains(values: xr.DataArray) -> Array:
-    draws_CxD = values.values.reshape(-1, values.sizes["draw"])
-    return draws_CxD[np.isfinite(draws_CxD).all(axis=1)]
-
-
-def _blocks(trace: xr.Dataset, values: xr.DataArray, nbeta: float) -> Array:
-    """Returns the means (K, 8) over K blocks of draws of U, V, U₁, U₂, V₁, V₂, U₁·U₂ and of the
-    mean of U₁·V₂ and U₂·V₁, where 1 and 2 are the halves of a minibatch.
-    """
-    draws = trace.where(~trace.diverged).sel(draw=slice(0, None))
-    halves = nbeta * (draws.half_loss - draws.half_init_loss)
-    u1, u2 = (halves.isel(half=i) for i in (0, 1))
-    v1, v2 = (draws.half_virial.isel(half=i) for i in (0, 1))
-    each = [values, draws.virial, u1, u2, v1, v2, u1 * u2, (u1 * v2 + u2 * v1) / 2]
-    alive = _chains(values)
-    time = alive.size / max(diagnostics.ess(alive), 1.0) if alive.size else math.nan
-    length = values.sizes["draw"]
-    count = int(np.clip(length / (10 * time), 1, 20)) if math.isfinite(time) else 1
-    found = []
-    for part in np.array_split(np.arange(length), count):
-        means = [one.isel(draw=part).mean("draw").values.ravel() for one in each]
-        found.append(np.stack(means, axis=1))
-    blocks_KxF = np.concatenate(found)
-    return blocks_KxF[np.isfinite(blocks_KxF[:, 0])]
-
-
-def _jackknife(blocks_KxF: Array, function: Callable[[Array], float]) -> Measured:
-    """Returns a function of the means and its standard error."""
-    K = len(blocks_KxF)
-    if K < 2:
-        return UNKNOWN
-    mean_F = blocks_KxF.mean(axis=0)
-    without = [function((K * mean_F - each_F) / (K - 1)) for each_F in blocks_KxF]
-    error = math.sqrt((K - 1) * np.var(without))
-    return Measured(float(function(mean_F)), error)
-
-
-def temperature(trace: xr.Dataset, gamma: float, size: int) -> Measured:
-    """Returns (E[V] + γ·E‖Δ‖²)/d and √(2/(d·n_eff)); NaN where the posterior is another."""
-    config = trace.attrs["sampler"]
-    if config["bounding_box"] or config["weight_decay"] or config["noise_level"] != 1:
-        return UNKNOWN
-    draws = trace.where(~trace.diverged).sel(draw=slice(0, None))
-    total = draws.virial + gamma * draws.squared_distance
-    effective = diagnostics.ess(_chains(draws.squared_distance))
-    if not effective > 0:
-        return UNKNOWN
-    return Measured(float(total.mean() / size), math.sqrt(2 / (size * effective)))
 
 
 def _equilibrium(temperature: Measured, limits: Limits) -> Answer:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from replicate.estimation.regimes import AtMinimum, Measured, coupled, diagnose
+from replicate.estimation.posterior import Measured, coupled
+from replicate.estimation.regimes import AtMinimum, diagnose
 
 DRAWS, CHAINS, NOISE = 1000, 8, 0.05
 Loss = Callable[[np.ndarray], np.ndarray]

@@ -48,11 +48,11 @@ class LeimkuhlerMatthews(SGLD):
             )
         for index, p in enumerate(self.parameters):
             self.noise_step = 1
-            first = noise.normal(p.numel(), self._place(index))
+            first = noise.normal(p.numel(), self._counter(index))
             self.memory[index] = first.view_as(p)
             if self.config.stationary:
                 self.noise_step = 0
-                z = noise.normal(p.numel(), self._place(index))
+                z = noise.normal(p.numel(), self._counter(index))
                 self._displace(index, lr**0.5 / 2 * first + (1 / pull - lr / 4) ** 0.5 * z)
         self.noise_step = 2
 
@@ -62,7 +62,7 @@ class LeimkuhlerMatthews(SGLD):
         p, mask = self.parameters[index], self.masks[index]
         change = change.clamp(-self.box, self.box) * (1.0 if mask is None else mask.reshape(-1))
         origin = dense(self.anchor[index]).reshape(-1).to(compute_dtype(p.dtype))
-        store(p.data, origin + change, self._place(index))
+        store(p.data, origin + change, self._counter(index))
 
     def coefficients(self) -> tuple[float, ...]:
         """Returns ε·nβ/2, ε·γ/2, ε·μ/2 and √ε/2."""
