@@ -22,6 +22,6 @@ def show(config: Config, name: str, trace: xr.Dataset) -> None:
     rows = collecting.estimates(trace, config.family_plan(family).clip_quantile)
     print(f"{name}: {health(next(row for row in rows if row.estimator == 'controlled'))}")
     text = json_io.read_json(config.paths.windows(family) / "statistics.json")
-    limits = config.diagnostics.model_dump()
+    limits = config.diagnostics.healthy
     for line in collecting.thinned(trace, text["vocabulary"], **limits).advice:
         print(f"{name}: warning: {line}")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from math import log
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,8 +17,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from replicate.data.json_io import finite
-from replicate.estimation import diagnostics, estimators
+from replicate.estimation import diagnostics, estimators, regimes
 from replicate.estimation.estimators import Result
+from replicate.estimation.posterior import Measured
+from replicate.estimation.regimes import AtMinimum, Limits
 from replicate.study.records import (
     Estimate,
     Metric,
@@ -34,13 +36,22 @@ POINTS = 100  # the most points that a thinned trace may have
 R = TypeVar("R", bound=ModelRecord)
 
 
-def estimates(trace: xr.Dataset, quantile: float) -> list[Estimate]:
-    """Estimates λ̂ of one model by every estimator.
+def estimates(
+    trace: xr.Dataset,
+    quantile: float,
+    report: Mapping[str, Any] | None = None,
+    vocabulary: int | None = None,
+    limits: Limits | None = None,
+) -> list[Estimate]:
+    """Estimates λ̂ of one model by every estimator, and says what it measures.
 
     Args:
         trace: the chains of the main estimate, with their attributes.
         quantile: the quantile at which a chain's losses are clipped, for the estimator `published`
             and for the field `clipped`.
+        report: the report on w* that `replicate.models.baseline` wrote.
+        vocabulary: the number of tokens V; the loss of guessing is ln V.
+        limits: the limits of the regimes' rules.
 
     Returns:
         One record for each estimator.
@@ -52,6 +63,7 @@ def estimates(trace: xr.Dataset, quantile: float) -> list[Estimate]:
     coefficients = {"controlled": estimators.coefficient(trace, loss), "paired": 1.0, "plain": 0.0}
     least = estimators.variance(results["controlled"])
     clipped = estimators.clipping(trace, nbeta, loss, quantile)
+    measured = diagnosed(trace, report or {}, vocabulary, limits)
     rows = []
     for name, result in results.items():
         decides = name == "controlled"
@@ -61,9 +73,41 @@ def estimates(trace: xr.Dataset, quantile: float) -> list[Estimate]:
             "explained": estimators.explained(trace, loss) if decides else None,
             "clipped": clipped if decides else [],
             "variance_ratio": estimators.variance(result) / least if least > 0 else None,
-        }
+        } | (measured if decides else dict.fromkeys(measured))
         rows.append(record(Estimate, trace, vars(result), values))
     return rows
+
+
+def diagnosed(
+    trace: xr.Dataset,
+    report: Mapping[str, Any],
+    vocabulary: int | None,
+    limits: Limits | None,
+) -> dict[str, Any]:
+    """Returns the fields of `Estimate` that say what λ̂ measures; null where it is not known."""
+    names = ("regime", "elasticity_nbeta", "elasticity_gamma", "degree", "temperature")
+    found: dict[str, Any] = dict.fromkeys((*names, "gradient_part", "rise", "harmonic"))
+    if "virial" not in trace or trace.virial.isnull().all():
+        return found
+    curvature, alpha = report.get("curvature"), trace.attrs["sampler"]["localization"]
+    alpha /= nbeta_of(trace)
+    minimum = AtMinimum(gradient=Measured(report.get("gradient_norm_squared", math.nan)))
+    if curvature and alpha > max(0.0, -curvature["lowest"]):
+        values, weights = (np.array(curvature[f"{k}_PxK"], float) for k in ("values", "weights"))
+        each_P = np.nansum(weights * values / (values + alpha), axis=1) * curvature["size"] / 2
+        found["harmonic"] = float(each_P.mean())
+    if curvature:
+        trace_h = Measured(curvature["trace"], curvature["trace_error"])
+        minimum = AtMinimum(trace=trace_h, gradient=minimum.gradient)
+    guess = math.nan if vocabulary is None else math.log(vocabulary)
+    diagnosis = regimes.diagnose(
+        trace, baseline=baseline_of(trace), guess=guess, minimum=minimum, limits=limits
+    )
+    for name in (*names, "gradient_part", "rise"):
+        value = getattr(diagnosis, name)
+        known = not isinstance(value, tuple) or all(map(math.isfinite, value))
+        found[name] = value if known else None
+    return found
 
 
 def transferred(trace: xr.Dataset, factor: float) -> Transferred:
@@ -133,7 +177,7 @@ def thinned(
         burn_in,
         alive_CxD.dropna("chains", how="all").values,
         estimators.summarise(values).interval,
-        diagnostics.escape(chains_CxT.values, burn_in, loss, log(vocabulary)),
+        diagnostics.escape(chains_CxT.values, burn_in, loss, math.log(vocabulary)),
         still=estimators.still(trace),
         rhat_limit=rhat,
         drift_level=drift,

@@ -15,6 +15,7 @@ import xarray as xr
 from replicate.data import json_io, tensors, traces
 from replicate.data.tensors import file_hash
 from replicate.errors import UserError
+from replicate.estimation.regimes import Limits
 from replicate.models.config import MANIFEST
 from replicate.pipeline.config import Config
 from replicate.pipeline.config.family import TrainedModel
@@ -45,18 +46,26 @@ class Collection:
         search = {"family": name, "model": family.search_model}
         self.read("search", paths.search(name) / "trials.json", **search)
         self.read("importances", paths.search(name) / "importances.json", family=name)
+        healthy = config.diagnostics.healthy
+        regimes = config.diagnostics.regimes.model_dump()
+        limits = Limits(**regimes, drift=healthy["drift"], local=healthy["local"])
         for model in family.models:
             mine = {"family": name, "model": model}
             self.read("training", paths.models(name) / model / "training.json", **mine)
-            self.read("baselines", paths.baselines(name) / model / "baseline.json", **mine)
+            report = self.read("baselines", paths.baselines(name) / model / "baseline.json", **mine)
             trace = self.trace(paths.traces(name) / model, plans.estimate, config, model)
             if trace is not None:
-                rows["estimates"] += collecting.estimates(trace, family.clip_quantile)
+                rows["estimates"] += collecting.estimates(
+                    trace,
+                    family.clip_quantile,
+                    report[0] if report else None,
+                    text[0]["vocabulary"] if text else None,
+                    limits,
+                )
                 rows["provenance"].append(self.provenance(trace, model))
                 if text:
-                    limits = config.diagnostics.model_dump()
                     vocabulary = text[0]["vocabulary"]
-                    rows["traces"].append(collecting.thinned(trace, vocabulary, **limits))
+                    rows["traces"].append(collecting.thinned(trace, vocabulary, **healthy))
         for model, factor in family.transfer:
             path = paths.transfer(name) / model / f"{factor:g}"
             trace = self.trace(path, plans.transfer, config, model, factor)

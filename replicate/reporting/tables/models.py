@@ -23,6 +23,11 @@ def estimates(study: Study, figures: Figures) -> Table:
     return tabulate("estimates", study.plan.models, study.default, study=study, published=published)
 
 
+def regimes(study: Study) -> Table:
+    """Tabulates what λ̂ of each model measures at its setting."""
+    return tabulate("regimes", study.plan.models, study.default, study=study)
+
+
 def health(row: Estimate) -> str:
     """Returns λ̂ and the health of its chains in one line of text."""
     value = with_error((row.llc, row.standard_error))

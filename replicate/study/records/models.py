@@ -106,6 +106,22 @@ class Estimate(ModelRecord):
     """gradient evaluations for a standard error of 1 % of λ̂"""
     shuffles: list[float | None]
     """λ̂ of each shuffle of the data"""
+    regime: str | None
+    """what λ̂ measures at its setting, of `controlled`; null where the chains did not record it"""
+    elasticity_nbeta: tuple[float, float] | None
+    """∂ln λ̂/∂ln nβ and its standard error"""
+    elasticity_gamma: tuple[float, float] | None
+    """∂ln λ̂/∂ln γ and its standard error"""
+    degree: tuple[float, float] | None
+    """E[V]/λ̂ and its standard error: the degree with which the loss grows; 2 is quadratic"""
+    temperature: tuple[float, float] | None
+    """(E[V] + γ·E‖Δ‖²)/d and its standard error: 1 in equilibrium with a small step"""
+    gradient_part: tuple[float, float] | None
+    """the most that the gradient at w* can take off λ̂, and its standard error"""
+    rise: float | None
+    """of the chains' loss, as a share of the rise to guessing"""
+    harmonic: float | None
+    """½·tr[H(H + γ/nβ)⁻¹]: λ̂ of the quadratic loss with the Hessian of w*"""
 
 
 class ThinnedTrace(ModelRecord):
