@@ -1,0 +1,80 @@
+"""`llc` chooses what it is not told, and `curve` follows λ̂ along γ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from replicate import curve, llc
+from replicate.errors import ArgumentError
+from tests.models import small_task
+from tests.models.small_modules import Bowl, bowl_loss
+
+H = tuple(np.logspace(-2, 2, 12))
+DATA = torch.zeros(64)
+BOWL: dict[str, Any] = {"loss_fn": bowl_loss, "show_progress": False}
+TOKENS = torch.randint(12, (40, 9), generator=torch.Generator().manual_seed(1))
+
+
+def exact(nbeta: float, gamma: float) -> float:
+    h = np.array(H)
+    return float(0.5 * (nbeta * h / (nbeta * h + gamma)).sum())
+
+
+@pytest.mark.parametrize(("nbeta", "gamma"), [(1.0, 1000.0), (100.0, 10.0)])
+def test_the_step_is_chosen_so_that_its_bias_is_small(nbeta: float, gamma: float) -> None:
+    found = llc(Bowl(H), DATA, nbeta=nbeta, localization=gamma, budget=200_000, **BOWL)
+    assert abs(found.llc - exact(nbeta, gamma)) < max(4 * found.standard_error, 0.02 * found.llc)
+    assert found.standard_error < 0.05 * found.llc
+    assert any("as asked" in choice for choice in found.trace.attrs["choices"])
+
+
+def test_the_answer_says_that_the_budget_ended_the_draws() -> None:
+    found = llc(Bowl(H), DATA, nbeta=100.0, localization=10.0, precision=1e-6, budget=9000, **BOWL)
+    assert found.trace.attrs["choices"][-1].startswith("the budget of 9,000 gradients")
+    assert found.trace.sizes["draw"] * 4 <= 9000
+
+
+def test_all_settings_of_a_language_model_are_chosen() -> None:
+    model = small_task.build()
+    before = [p.detach().clone() for p in model.parameters()]
+    found = llc(model, TOKENS, budget=40_000, precision=0.5, show_progress=False)
+    told = " ".join(found.trace.attrs["choices"])
+    assert all(name in told for name in ("nβ = ", "γ = ", "ε = "))
+    assert found.diagnosis.rise < 0.25
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
+    again = llc(model, TOKENS, budget=40_000, precision=0.5, show_progress=False)
+    assert again.trace.drop_vars("seconds").identical(found.trace.drop_vars("seconds"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"nbeta": 1.0}, "localization: give it"),
+        ({"nbeta": 1.0, "localization": 10.0, "budget": 20}, "budget = 20: the first look"),
+        ({"nbeta": 1.0, "localization": 10.0, "draws": 20}, "draws: only chains of fixed"),
+        ({"nbeta": 0.0, "localization": 10.0}, "nbeta = 0.0: must be above 0"),
+        ({"nbeta": 1.0, "localization": 10.0, "precision": -1.0}, "precision = -1.0"),
+    ],
+)
+def test_what_cannot_be_chosen_is_one_line(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ArgumentError, match=says):
+        llc(Bowl(H), DATA, **settings, **BOWL)
+
+
+def test_a_curve_of_a_quadratic_is_its_harmonic_part() -> None:
+    found = curve(
+        Bowl(H), DATA, nbeta=[1.0, 10.0], localization=[1000, 10, 100], draws=4000, **BOWL
+    )
+    assert [(p.nbeta, p.localization) for p in found.points] == [
+        (nbeta, gamma) for nbeta in (1.0, 10.0) for gamma in (1000, 100, 10)
+    ]
+    for point in found.points:
+        truth = exact(point.nbeta, point.localization)
+        assert abs(point.estimate.llc - truth) < max(5 * point.estimate.standard_error, 0.03 * truth)
+        assert point.harmonic[0] == pytest.approx(truth, abs=4 * point.harmonic[1] + 1e-3 * truth)
+    assert str(found).count("\n") == 6
+    assert len(found.plot().axes[0].lines) >= 3
