@@ -74,7 +74,9 @@ def test_a_curve_of_a_quadratic_is_its_harmonic_part() -> None:
     ]
     for point in found.points:
         truth = exact(point.nbeta, point.localization)
-        assert abs(point.estimate.llc - truth) < max(5 * point.estimate.standard_error, 0.03 * truth)
+        assert abs(point.estimate.llc - truth) < max(
+            5 * point.estimate.standard_error, 0.03 * truth
+        )
         assert point.harmonic[0] == pytest.approx(truth, abs=4 * point.harmonic[1] + 1e-3 * truth)
     assert str(found).count("\n") == 6
     assert len(found.plot().axes[0].lines) >= 3

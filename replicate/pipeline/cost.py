@@ -148,8 +148,7 @@ def run(config: Config, study: str | None, device: str | None, as_json: bool) ->
             raise UserError(f"plan: {name!r} is no known {kind}; write one of {', '.join(known)}")
     where = Device(DEVICES[device]["memory"], peak=DEVICES[device]) if device else here(config)
     studies = config.studies if study is None else [study]
-    listed = [work for name in studies for work in list_work(config, name)]
-    works = {str(work): work for work in listed}.values()  # families may be in several studies
+    works = {str(w): w for name in studies for w in list_work(config, name)}.values()  # each once
     shapes = {model: shape(config, model) for model in {work.model for work in works}}
     rows = [cost(work, shapes[work.model], where) for work in works]
     if as_json:

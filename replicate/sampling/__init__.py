@@ -10,14 +10,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from replicate.sampling.chains import Chain, assemble
+from replicate.sampling.chains import FIELDS, Chain, assemble
 from replicate.sampling.config import SamplerConfig, SamplingConfig
 
 if TYPE_CHECKING:
     from replicate.sampling.engine import run_pieces, sample
     from replicate.sampling.task import Task
 
-__all__ = ["Chain", "SamplerConfig", "SamplingConfig", "Task", "assemble", "run_pieces", "sample"]
+__all__ = [
+    "FIELDS",
+    "Chain",
+    "SamplerConfig",
+    "SamplingConfig",
+    "Task",
+    "assemble",
+    "run_pieces",
+    "sample",
+]
 
 
 def __getattr__(name: str) -> Any:

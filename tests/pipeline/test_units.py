@@ -201,7 +201,7 @@ def test_a_family_whose_loss_is_of_all_tokens(project: Path) -> None:
     small.run(configured(), "collect", name="demo")
     refused = {row.path: row.reason for row in rows(config, "refused")}
     assert "other loss (tokens, expected last)" in refused[f"data/mini/traces/{MODEL}"]
-    there, planned = map(collect.with_loss, (trace.attrs, {"task": {}}))
+    there, planned = map(collect.with_defaults, (trace.attrs, {"task": {}, "sampler": {}}))
     (reason,) = collect.differences(there, planned)
     assert reason == "task.loss is tokens in the trace, and params.yaml asks for last"
 

@@ -140,8 +140,8 @@ class Collection:
             return None
         trace = traces.load(path)
         try:
-            planned = with_loss(plan(*arguments)[0].planned())
-            reason = next(differences(with_loss(trace.attrs), planned), None)
+            planned = with_defaults(plan(*arguments)[0].planned())
+            reason = next(differences(with_defaults(trace.attrs), planned), None)
         except UserError as error:
             reason = str(error)
         if reason is None:
@@ -167,9 +167,10 @@ class Collection:
         )
 
 
-def with_loss(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds the loss to attributes that do not name it, because it is that of the last token."""
-    return {**attributes, "task": {"loss": "last"} | attributes["task"]}
+def with_defaults(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds what attributes leave out: the loss of the last token, and a start at w*."""
+    task = {"loss": "last"} | attributes["task"]
+    return {**attributes, "task": task, "sampler": {"stationary": False} | attributes["sampler"]}
 
 
 def differences(

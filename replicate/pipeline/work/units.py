@@ -25,8 +25,7 @@ from replicate.models.config import TaskConfig
 from replicate.pipeline import cache, environment
 from replicate.pipeline.parallel import run_units
 from replicate.progress import Advance, silent
-from replicate.sampling import Chain, SamplerConfig, SamplingConfig, assemble
-from replicate.sampling.chains import FIELDS
+from replicate.sampling import FIELDS, Chain, SamplerConfig, SamplingConfig, assemble
 from replicate.seeds import derive
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class BaselineUnit(CachedUnit):
     gradient_examples: int
     gradient_batch: int
     examples: int
-    curvature: tuple[int, ...] = ()
+    curvature: tuple[int, int, int] | tuple[()] = ()
 
     @property
     def name(self) -> str:
@@ -137,9 +136,9 @@ class BaselineUnit(CachedUnit):
         order_N = models.order(self.seed, self.task.family, task.examples, "gradient")
         used, batches = self.gradient_examples, (self.batch_size, self.gradient_batch)
         losses_N, report = baseline.examine(task, order_N[:used], *batches, advance)
-        if numbers := self.curvature:
-            rest = self.gradient_batch, derive(self.seed, "curvature"), advance
-            report["curvature"] = baseline.hessian(task, order_N, *numbers, *rest)
+        if self.curvature:
+            numbers = *self.curvature, self.gradient_batch, derive(self.seed, "curvature")
+            report["curvature"] = baseline.hessian(task, order_N, *numbers, advance)
         self.write({"losses": losses_N}, report=report)
 
 
