@@ -141,8 +141,13 @@ class Search:
 
     def _localization(self, nbeta: float, lr: float | None) -> float:
         """Walks down a ladder of γ while the chains stay near w*."""
-        if self.guess is None or self.guess <= self.loss:
+        if self.guess is None:
             raise ArgumentError("localization: give it, for no loss of guessing is known here")
+        if self.guess <= self.loss:
+            raise ArgumentError(
+                f"localization: give it, for the model's loss of {self.loss:.3g} is no better than"
+                f" guessing ({self.guess:.3g})"
+            )
         allowed = NEAR * (self.guess - self.loss)
         trace = self.curvature.trace[0]
         gamma, last = max(trace, 1e-6) / (2 * 0.02 * allowed), None

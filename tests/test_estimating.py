@@ -7,16 +7,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from replicate import curve, llc
 from replicate.errors import ArgumentError
+from replicate.models.module import mean_losses
 from tests.models import small_task
 from tests.models.small_modules import Bowl, bowl_loss
 
-H = tuple(np.logspace(-2, 2, 12))
+H = tuple(np.logspace(-1, 1, 12))
 DATA = torch.zeros(64)
 BOWL: dict[str, Any] = {"loss_fn": bowl_loss, "show_progress": False}
 TOKENS = torch.randint(12, (40, 9), generator=torch.Generator().manual_seed(1))
+
+
+def trained() -> nn.Module:
+    model = small_task.build()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        mean_losses(model, TOKENS).mean().backward()
+        optimizer.step()
+    return model
 
 
 def exact(nbeta: float, gamma: float) -> float:
@@ -24,7 +36,7 @@ def exact(nbeta: float, gamma: float) -> float:
     return float(0.5 * (nbeta * h / (nbeta * h + gamma)).sum())
 
 
-@pytest.mark.parametrize(("nbeta", "gamma"), [(1.0, 1000.0), (100.0, 10.0)])
+@pytest.mark.parametrize(("nbeta", "gamma"), [(1.0, 1000.0), (10.0, 10.0)])
 def test_the_step_is_chosen_so_that_its_bias_is_small(nbeta: float, gamma: float) -> None:
     found = llc(Bowl(H), DATA, nbeta=nbeta, localization=gamma, budget=200_000, **BOWL)
     assert abs(found.llc - exact(nbeta, gamma)) < max(4 * found.standard_error, 0.02 * found.llc)
@@ -33,13 +45,14 @@ def test_the_step_is_chosen_so_that_its_bias_is_small(nbeta: float, gamma: float
 
 
 def test_the_answer_says_that_the_budget_ended_the_draws() -> None:
-    found = llc(Bowl(H), DATA, nbeta=100.0, localization=10.0, precision=1e-6, budget=9000, **BOWL)
+    given = {"nbeta": 1.0, "localization": 1000.0, "precision": 1e-6, "budget": 9000}
+    found = llc(Bowl(H), DATA, **given, **BOWL)
     assert found.trace.attrs["choices"][-1].startswith("the budget of 9,000 gradients")
     assert found.trace.sizes["draw"] * 4 <= 9000
 
 
 def test_all_settings_of_a_language_model_are_chosen() -> None:
-    model = small_task.build()
+    model = trained()
     before = [p.detach().clone() for p in model.parameters()]
     found = llc(model, TOKENS, budget=40_000, precision=0.5, show_progress=False)
     told = " ".join(found.trace.attrs["choices"])
@@ -53,7 +66,7 @@ def test_all_settings_of_a_language_model_are_chosen() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"nbeta": 1.0}, "localization: give it"),
+        ({"nbeta": 1.0}, "localization: give it, for no loss"),
         ({"nbeta": 1.0, "localization": 10.0, "budget": 20}, "budget = 20: the first look"),
         ({"nbeta": 1.0, "localization": 10.0, "draws": 20}, "draws: only chains of fixed"),
         ({"nbeta": 0.0, "localization": 10.0}, "nbeta = 0.0: must be above 0"),
@@ -66,11 +79,9 @@ def test_what_cannot_be_chosen_is_one_line(settings: dict[str, Any], says: str) 
 
 
 def test_a_curve_of_a_quadratic_is_its_harmonic_part() -> None:
-    found = curve(
-        Bowl(H), DATA, nbeta=[1.0, 10.0], localization=[1000, 10, 100], draws=4000, **BOWL
-    )
+    found = curve(Bowl(H), DATA, nbeta=[1.0, 10.0], localization=[100, 1000], draws=1500, **BOWL)
     assert [(p.nbeta, p.localization) for p in found.points] == [
-        (nbeta, gamma) for nbeta in (1.0, 10.0) for gamma in (1000, 100, 10)
+        (nbeta, gamma) for nbeta in (1.0, 10.0) for gamma in (1000, 100)
     ]
     for point in found.points:
         truth = exact(point.nbeta, point.localization)
@@ -78,5 +89,5 @@ def test_a_curve_of_a_quadratic_is_its_harmonic_part() -> None:
             5 * point.estimate.standard_error, 0.03 * truth
         )
         assert point.harmonic[0] == pytest.approx(truth, abs=4 * point.harmonic[1] + 1e-3 * truth)
-    assert str(found).count("\n") == 6
+    assert str(found).count("\n") == 4
     assert len(found.plot().axes[0].lines) >= 3

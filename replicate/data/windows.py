@@ -78,7 +78,7 @@ def select(
     Raises:
         UserError: no review is long enough.
     """
-    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+    ids = _encoded(texts, tokenizer)
     if characters is None:
         selected = [i for i, tokens in enumerate(ids) if len(tokens) >= length]
     else:
@@ -109,6 +109,13 @@ def select(
     return Windows(tokens_NxL, np.array(selected, np.int32), padded_N, None, statistics)
 
 
+def _encoded(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """Returns the tokens of each text; what a saved tokenizer pads or cuts would be no text."""
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+
+
 def consecutive(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> NDArray[np.int32]:
     """Cuts each text into consecutive windows and drops the tokens that are left at its end.
 
@@ -123,7 +130,7 @@ def consecutive(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> NDAr
     Raises:
         UserError: no text has L tokens.
     """
-    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+    ids = _encoded(texts, tokenizer)
     rows = [
         tokens[start : start + length]
         for tokens in ids

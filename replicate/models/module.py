@@ -166,7 +166,8 @@ def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDAr
         advance: reports the examples that are done.
 
     Raises:
-        ArgumentError: a loss is not finite, has a wrong shape, or has no gradient.
+        ArgumentError: a loss is not finite, has a wrong shape, or has no gradient; or the loss of
+            an example is not the same in another batch, as with dropout or the batch's statistics.
     """
     batches = torch.arange(examples).split(batch_size)
     first, size = task.loss(batches[0]), len(batches[0])
@@ -184,6 +185,15 @@ def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDAr
     if not np.isfinite(losses_N).all():
         example = int(np.flatnonzero(~np.isfinite(losses_N))[0])
         raise ArgumentError(f"the loss at w* is not finite, first for example {example}; check it")
+    half = max(1, size // 2)
+    with torch.no_grad():
+        again = task.loss(batches[0][:half]).float().cpu().numpy()
+    rounding = 1e-2 if task.parameters[0].dtype in (torch.float32, torch.float64) else 0.1
+    if again.shape != (half,) or not np.allclose(again, losses_N[:half], rounding, rounding):
+        raise ArgumentError(
+            "the loss of an example changes from call to call, or with its batch (dropout? the"
+            " batch's statistics? a shape that broadcasts?); give each example a loss of its own"
+        )
     return losses_N
 
 

@@ -117,7 +117,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--windows", type=click.IntRange(2), help="At most; of sampled text 1000.")
 @click.option("--column", default="text", show_default=True, help="The column of the texts.")
 @click.option("--revision", help="The commit, if MODEL is a repository of the hub.")
-@click.option("--length", default=200, show_default=True, help="Tokens of a window.")
+@click.option(
+    "--length", default=200, show_default=True, type=click.IntRange(2), help="Tokens of a window."
+)
 @click.option("--loss", default="tokens", type=click.Choice(["tokens", "last"]), show_default=True)
 @click.option("--nbeta", type=float, help="Inverse temperature × examples; chosen if left out.")
 @click.option("--localization", type=float, help="The pull towards w*; chosen if left out.")

@@ -79,3 +79,12 @@ def test_what_is_too_short_or_damaged_is_told(tokenizer: Tokenizer, tmp_path: Pa
 
 def test_a_tokenizer_is_the_same_each_time(tokenizer: Tokenizer) -> None:
     assert windows.train_tokenizer(TEXTS * 20, 320).to_str() == tokenizer.to_str()
+
+
+@pytest.mark.fault("A1")
+def test_a_tokenizer_that_pads_or_cuts_changes_no_window(tokenizer: Tokenizer) -> None:
+    plain = windows.consecutive(TEXTS, tokenizer, 4)
+    saved = Tokenizer.from_str(tokenizer.to_str())
+    saved.enable_padding(length=64)
+    saved.enable_truncation(6)
+    np.testing.assert_array_equal(windows.consecutive(TEXTS, saved, 4), plain)
