@@ -57,7 +57,8 @@ def test_weight_decay_pulls_to_zero_and_localization_to_w_star(
     """Around w* = 1, μ = nβh gives w the mean nβh/(nβh + μ) = ½ and the variance 1/(nβh + μ); γ
     gives it the mean w*.
     """
-    sampler = SamplerConfig("sgld", 0.005, **{pull: 20.0})
+    given: dict[str, Any] = {pull: 20.0}
+    sampler = SamplerConfig("sgld", 0.005, **given)
     found = llc(Quadratic(np.ones(32), centre=1.0), sampler)
     assert found / NBETA == pytest.approx(expected, rel=tolerance)
 

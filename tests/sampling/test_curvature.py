@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -161,7 +163,7 @@ class Once(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
+    def backward(ctx, g):  # pyright: ignore[reportIncompatibleMethodOverride]
         return g
 
 
@@ -191,9 +193,14 @@ def test_an_error_needs_two_random_vectors_and_four_examples() -> None:
 
 def network(kind: str) -> nn.Module:
     torch.manual_seed(0)
-    both = {"vocab_size": 8, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 0}
+    both: dict[str, Any] = {
+        "vocab_size": 8,
+        "initializer_range": 0.3,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
     if kind == "gpt2":  # with tied embeddings
-        shape = {"n_positions": 8, "n_embd": 4, "n_layer": 1, "n_head": 2}
+        shape: dict[str, Any] = {"n_positions": 8, "n_embd": 4, "n_layer": 1, "n_head": 2}
         return GPT2LMHeadModel(GPT2Config(**both, **shape)).eval()
     shape = {"hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 1}
     shape |= {"num_attention_heads": 2, "num_key_value_heads": 1}
