@@ -292,19 +292,3 @@ def test_import_is_quick_and_loads_no_torch() -> None:
     code = "import sys, replicate; print('torch' in sys.modules, 'numpy' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert ran.stdout.split() == ["False", "False"]
-
-
-@pytest.mark.fault("A2")
-@pytest.mark.parametrize(
-    "loss_fn",
-    [
-        lambda model, x, y: (torch.nn.functional.dropout(model(x), 0.5) - y).square().mean(-1),
-        lambda model, x, y: ((x - x.mean(0)) * 3 + model(x) - y).square().mean(-1),
-        lambda model, x, y: (model(x) - y[:, 0]).square().mean(-1),  # (B, 1) and (B,) broadcast
-    ],
-    ids=["dropout", "batch statistics", "broadcast"],
-)
-def test_a_loss_that_depends_on_its_batch_or_on_chance_is_refused(loss_fn: Any) -> None:
-    x = torch.randn(40, 1, generator=torch.Generator().manual_seed(2))
-    with pytest.raises(ArgumentError, match="changes from call to call"):
-        llc(nn.Linear(1, 1), (x, 2 * x + 1), loss_fn=loss_fn, **short(batch_size=40))

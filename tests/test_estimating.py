@@ -91,3 +91,27 @@ def test_a_curve_of_a_quadratic_is_its_harmonic_part() -> None:
         assert point.harmonic[0] == pytest.approx(truth, abs=4 * point.harmonic[1] + 1e-3 * truth)
     assert str(found).count("\n") == 4
     assert len(found.plot().axes[0].lines) >= 3
+
+
+@pytest.mark.fault("A2")
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        lambda model, x, y: (torch.nn.functional.dropout(model(x), 0.5) - y).square().mean(-1),
+        lambda model, x, y: ((x - x.mean(0)) * 3 + model(x) - y).square().mean(-1),
+        lambda model, x, y: (model(x) - y[:, 0]).square().mean(-1),  # (B, 1) and (B,) broadcast
+    ],
+    ids=["dropout", "batch statistics", "broadcast"],
+)
+def test_a_loss_that_depends_on_its_batch_or_on_chance_is_refused(loss_fn: Any) -> None:
+    x = torch.randn(40, 1, generator=torch.Generator().manual_seed(2))
+    with pytest.raises(ArgumentError, match="changes from call to call"):
+        llc(
+            nn.Linear(1, 1),
+            (x, 2 * x + 1),
+            batch_size=40,
+            loss_fn=loss_fn,
+            nbeta=1.0,
+            localization=9.0,
+            lr=1e-4,
+        )
