@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
@@ -88,12 +89,7 @@ def sample(
     config = arguments.config(sampler, lr, localization, knobs)
     parts, loss_fn, guess = module.examples(model, data, loss, loss_fn)
     examples = len(parts[0])
-    size = min(32, examples) if batch_size is None else batch_size
-    arguments.require(
-        batch_size=size, microbatch_size=size if microbatch_size is None else microbatch_size
-    )
-    if size > examples:
-        raise ArgumentError(f"batch_size = {size}: there are {examples} examples; lower it")
+    size = arguments.batch(batch_size, microbatch_size, examples)
     if config.sampler == "rmsprop" and not burn_in:
         raise ArgumentError("burn_in = 0: RMSpropSGLD adapts during the burn-in; raise it")
     sampling = SamplingConfig(
@@ -132,7 +128,8 @@ def described(
     task: Task,
 ) -> dict[str, Any]:
     """Returns the attributes of a trace that say what was sampled."""
-    arrays = {str(i): part.detach().cpu().numpy() for i, part in enumerate(parts)}
+    plain = (p.float() if p.dtype == torch.bfloat16 else p for p in parts)  # NumPy has no bfloat16
+    arrays = {str(i): part.detach().cpu().numpy() for i, part in enumerate(plain)}
     found = {
         "model": getattr(model, "name_or_path", "") or type(model).__name__,
         "task": {

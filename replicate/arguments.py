@@ -28,10 +28,25 @@ def require(*, least: float | None = None, **values: float) -> None:
             raise ArgumentError(f"{name} = {value!r}: must be a number")
         if name in COUNTS and not isinstance(value, int | np.integer):
             raise ArgumentError(f"{name} = {value}: must be a whole number")
-        if least is None and not (value > 0 and math.isfinite(value)):
+        if not math.isfinite(value):
+            raise ArgumentError(f"{name} = {value}: must be finite")
+        if least is None and not value > 0:
             raise ArgumentError(f"{name} = {value}: must be above 0")
-        if least is not None and not (value >= least and math.isfinite(value)):
+        if least is not None and not value >= least:
             raise ArgumentError(f"{name} = {value}: must not be below {least:g}")
+
+
+def batch(size: int | None, microbatch_size: int | None, examples: int) -> int:
+    """Returns the number of examples in a minibatch: `size`, or 32, or all if there are fewer.
+
+    Raises:
+        ArgumentError: `size` or `microbatch_size` is not a number of examples.
+    """
+    found = min(32, examples) if size is None else size
+    require(batch_size=found, microbatch_size=found if microbatch_size is None else microbatch_size)
+    if found > examples:
+        raise ArgumentError(f"batch_size = {found}: there are {examples} examples; lower it")
+    return found
 
 
 def config(

@@ -157,12 +157,7 @@ def _searching(
     arguments.require(shuffles=shuffles, chains=chains)
     parts, loss_fn, guess = module.examples(model, data, loss, loss_fn)
     examples = len(parts[0])
-    size = min(32, examples) if batch_size is None else batch_size
-    arguments.require(
-        batch_size=size, microbatch_size=size if microbatch_size is None else microbatch_size
-    )
-    if size > examples:
-        raise ArgumentError(f"batch_size = {size}: there are {examples} examples; lower it")
+    size = arguments.batch(batch_size, microbatch_size, examples)
     labels = examples * (parts[0].shape[1] - 1 if guess and loss == "tokens" else 1)
     chosen = np.random.default_rng(derive(seed, "curvature")).permutation(examples)
     chosen = chosen[: HESSIAN["examples"]]

@@ -38,9 +38,11 @@ def exact(nbeta: float, gamma: float) -> float:
 
 @pytest.mark.parametrize(("nbeta", "gamma"), [(1.0, 1000.0), (10.0, 10.0)])
 def test_the_step_is_chosen_so_that_its_bias_is_small(nbeta: float, gamma: float) -> None:
-    found = llc(Bowl(H), DATA, nbeta=nbeta, localization=gamma, budget=200_000, **BOWL)
+    found = llc(
+        Bowl(H), DATA, nbeta=nbeta, localization=gamma, budget=200_000, precision=0.2, **BOWL
+    )
     assert abs(found.llc - exact(nbeta, gamma)) < max(4 * found.standard_error, 0.02 * found.llc)
-    assert found.standard_error < 0.05 * found.llc
+    assert found.standard_error < 0.1 * found.llc
     assert any("as asked" in choice for choice in found.trace.attrs["choices"])
 
 
@@ -52,14 +54,15 @@ def test_the_answer_says_that_the_budget_ended_the_draws() -> None:
 
 
 def test_all_settings_of_a_language_model_are_chosen() -> None:
+    few: dict[str, Any] = {"budget": 16_000, "precision": 9.0, "chains": 2, "show_progress": False}
     model = trained()
     before = [p.detach().clone() for p in model.parameters()]
-    found = llc(model, TOKENS, budget=40_000, precision=0.5, show_progress=False)
+    found = llc(model, TOKENS, **few)
     told = " ".join(found.trace.attrs["choices"])
     assert all(name in told for name in ("nβ = ", "γ = ", "ε = "))
     assert found.diagnosis.rise < 0.25
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
-    again = llc(model, TOKENS, budget=40_000, precision=0.5, show_progress=False)
+    again = llc(model, TOKENS, **few)
     assert again.trace.drop_vars("seconds").identical(found.trace.drop_vars("seconds"))
 
 
@@ -115,3 +118,42 @@ def test_a_loss_that_depends_on_its_batch_or_on_chance_is_refused(loss_fn: Any) 
             localization=9.0,
             lr=1e-4,
         )
+
+
+LINE = {"nbeta": 1.0, "localization": 9.0, "lr": 1e-3, "show_progress": False}
+
+
+def line_loss(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return (model(x) - y).square().mean(-1)
+
+
+@pytest.mark.fault("A4")
+def test_one_draw_has_an_error_of_its_own() -> None:
+    """Through two points the control variate would go exactly, with an error of 0."""
+    x = torch.randn(64, 1, generator=torch.Generator().manual_seed(2))
+    data = x, 2 * x + torch.randn(64, 1, generator=torch.Generator().manual_seed(3))
+    found = llc(nn.Linear(1, 1), data, loss_fn=line_loss, chains=2, draws=1, batch_size=8, **LINE)
+    assert found.standard_error > 1e-3
+
+
+@pytest.mark.fault("C10")
+def test_data_in_bfloat16_are_no_obstacle() -> None:
+    x = torch.randn(40, 1, dtype=torch.bfloat16)
+    model = nn.Linear(1, 1).bfloat16()
+    found = llc(model, (x, x), loss_fn=line_loss, burn_in=2, draws=4, **LINE)
+    assert found.trace.attrs["task"]["data"]
+
+
+@pytest.mark.fault("C8")
+@pytest.mark.parametrize(
+    ("model", "data", "says"),
+    [
+        ("folder", TOKENS, "model: must be a torch module, not str"),
+        (nn.Embedding(12, 3), "text", "data: must be tensors or arrays of N examples, not str"),
+        (nn.Sequential(nn.Embedding(12, 3), nn.Flatten()), TOKENS, "returns no logits"),
+    ],
+    ids=["path", "text", "no logits"],
+)
+def test_what_is_no_model_or_no_data_is_one_line(model: Any, data: Any, says: str) -> None:
+    with pytest.raises(ArgumentError, match=says):
+        llc(model, data, **LINE)

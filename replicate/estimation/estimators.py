@@ -35,6 +35,7 @@ from replicate.estimation import diagnostics
 
 NAMES = ("controlled", "paired", "plain", "devinterp", "published")
 INIT_BATCHES = 32  # minibatches of each chain in devinterp's baseline
+FITTED = 8  # draws of all chains, from which c is fitted
 CLIP_QUANTILE = 0.95  # the quantile of the GPT-2 runs of the study of 2023
 
 Array = NDArray[np.float64]
@@ -77,11 +78,14 @@ class Result:
 def coefficient(trace: xr.Dataset, baseline: float) -> float:
     """Returns c of the control variate: the least-squares slope of L_t(B_t) on L₀(B_t).
 
-    It is 0 if L₀(B_t) does not vary, or if all chains diverged.
+    It is 0 if L₀(B_t) does not vary, or if all chains diverged. It is 1 for fewer than `FITTED`
+    draws, through which a line goes too well.
     """
     draws = _draws(trace)
     y, x = draws.loss.values.ravel() - baseline, draws.init_loss.values.ravel() - baseline
     known = np.isfinite(y)
+    if 0 < known.sum() < FITTED:
+        return 1.0
     spread = np.var(x[known]) if known.any() else 0.0
     return float(np.cov(y[known], x[known], bias=True)[0, 1] / spread) if spread > 0 else 0.0
 

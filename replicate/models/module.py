@@ -50,7 +50,10 @@ def logits(model: nn.Module, tokens_BxT: Tensor, **options: Any) -> Tensor:
     """Returns the logits (B, T, V) of a module that returns them, or an object that has them."""
     options, known = {"use_cache": False} | options, inspect.signature(model.forward).parameters
     found = model(tokens_BxT, **{key: given for key, given in options.items() if key in known})
-    return found if isinstance(found, Tensor) else found.logits
+    found = getattr(found, "logits", found)
+    if not isinstance(found, Tensor) or found.dim() != 3:
+        raise ArgumentError("the model returns no logits (B, T, V); give a loss_fn")
+    return found
 
 
 def vocabulary(model: nn.Module) -> int | None:
@@ -129,9 +132,10 @@ def examples(
         ArgumentError: the data have a wrong shape or type, fewer than two examples, or unknown
             tokens; or `loss` is unknown.
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"model: must be a torch module, not {type(model).__name__}; load it")
     if loss_fn is not None:
-        parts = data if isinstance(data, list | tuple) else [data]
-        parts = [torch.as_tensor(part) for part in parts]
+        parts = [_tensor(part) for part in (data if isinstance(data, list | tuple) else [data])]
         if not parts or any(part.dim() == 0 or len(part) != len(parts[0]) for part in parts):
             raise ArgumentError("data: every tensor must have one entry for each of the N examples")
         if len(parts[0]) < 2:
@@ -139,7 +143,7 @@ def examples(
         return parts, loss_fn, None
     if loss not in TEXT_LOSSES:
         raise ArgumentError(f"loss = {loss!r}: must be one of {', '.join(TEXT_LOSSES)}")
-    tokens_NxL = torch.as_tensor(data)
+    tokens_NxL = _tensor(data)
     if tokens_NxL.dim() != 2 or tokens_NxL.is_floating_point() or tokens_NxL.shape[1] < 2:
         kind = f"{tokens_NxL.dtype} {tuple(tokens_NxL.shape)}"
         raise ArgumentError(f"tokens: must be whole numbers (N, L), L at least 2; they are {kind}")
@@ -154,6 +158,14 @@ def examples(
     share_V = labels.unique(return_counts=True)[1].double() / labels.numel()
     guess = math.log(known) if known else float(-(share_V * share_V.log()).sum())
     return [tokens_NxL.long()], TEXT_LOSSES[loss], guess
+
+
+def _tensor(data: Any) -> Tensor:
+    try:
+        return torch.as_tensor(data)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(data).__name__
+        raise ArgumentError(f"data: must be tensors or arrays of N examples, not {kind}") from None
 
 
 def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDArray[np.float32]:
@@ -171,8 +183,8 @@ def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDAr
     """
     batches = torch.arange(examples).split(batch_size)
     first, size = task.loss(batches[0]), len(batches[0])
-    if first.shape != (size,):
-        shape = tuple(first.shape)
+    shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+    if shape != (size,):
         raise ArgumentError(f"loss_fn: must return a loss for each example, ({size},), not {shape}")
     if not first.requires_grad:
         raise ArgumentError("the loss does not depend on a parameter that requires a gradient")

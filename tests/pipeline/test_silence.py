@@ -56,6 +56,14 @@ def test_what_a_stage_left_and_was_edited_is_refused(project: Path, edited: dict
     told(lambda: small.run(configured(), "collect", name="demo"), *words)
 
 
+@pytest.mark.fault("B7")
+def test_collecting_nothing_does_not_replace_results(project: Path) -> None:
+    shutil.rmtree("data/mini")
+    before = small.files(project)
+    told(lambda: small.run(configured(), "collect", name="demo"), "results/demo", "would be lost")
+    assert small.files(project) == before
+
+
 # A baseline of something else
 
 

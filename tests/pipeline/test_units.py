@@ -83,7 +83,7 @@ def test_a_trace_is_what_sampling_in_one_process_gives(project: Path) -> None:
     trace = traces.load(config.paths.traces("mini") / MODEL)
     for name in ("loss", "init_loss", "diverged"):
         np.testing.assert_array_equal(trace[name], whole[name])
-    assert trace.sizes == {"shuffle": 2, "chain": 2, "draw": 6}
+    assert trace.sizes == {"shuffle": 2, "chain": 2, "draw": 6, "half": 2}
 
 
 def test_a_trace_explains_itself(project: Path) -> None:

@@ -210,8 +210,18 @@ def parts(config: Config, model: str) -> dict[str, str]:
 
 
 def run(config: Config, study: str) -> None:
-    """Writes the results of a study."""
+    """Writes the results of a study.
+
+    Raises:
+        UserError: nothing of the study was run here, and its results would be lost.
+    """
     collection, out = Collection(config, study), config.paths.study(study)
+    there = [out / f"{name}.json" for name in collection.rows]
+    if not any(collection.rows.values()) and any(
+        f.exists() and json_io.read_json(f) for f in there
+    ):
+        problem = "nothing of the study was run here, and these results would be lost"
+        raise UserError(f"{out}: {problem}; run dvc repro {study}, or remove the folder")
     for name, rows in collection.rows.items():
         records.write(out / f"{name}.json", rows)
     estimates = [row for row in collection.rows["estimates"] if isinstance(row, records.Estimate)]

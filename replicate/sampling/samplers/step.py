@@ -135,6 +135,8 @@ def torch_step(
             square = change.double().square().sum()
             reflected = torch.where((there - origin).abs() < box, change, -change)
             memory.copy_(reflected.view_as(memory))
+        if keeps_noise and memory is not None:
+            memory.copy_(x.view_as(memory))
         store(w, torch.minimum(torch.maximum(there, origin - box), origin + box), counter)
         return square, places
 
