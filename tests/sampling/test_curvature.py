@@ -260,7 +260,7 @@ def test_a_language_models_spectrum_is_that_of_its_whole_hessian(kind: str) -> N
 
 
 def language(model: nn.Module, probes: int = 2, products: int = 20) -> Spectrum:
-    task = module.task(model, [TOKENS], module.token_losses)
+    task = module.task(model, [TOKENS], module.mean_losses)
     settings = {"batch_size": 6, "probes": probes, "products": products, "seed": 1}
     return spectrum(task, torch.arange(6), **settings, advance=silent)
 
