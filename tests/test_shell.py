@@ -35,7 +35,10 @@ def shell(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
-QUICK = ("--length", "20", "--chains", "2", "--burn-in", "4", "--draws", "8", "--batch-size", "8")
+QUICK = (
+    *("--length", "20", "--nbeta", "30", "--localization", "300", "--lr", "1e-4"),
+    *("--chains", "2", "--burn-in", "4", "--draws", "8", "--batch-size", "8"),
+)
 
 
 def test_the_shell_says_what_python_says(folder: Path) -> None:
