@@ -234,7 +234,7 @@ BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "nan": (broken, TOKENS, {}, "the loss at w* is not finite, first for example 0"),
     "frozen": (frozen, TOKENS, {}, "no parameter of the model requires a gradient"),
     "nbeta": (small_task.build, TOKENS, {"nbeta": 0.0}, "nbeta = 0.0: must be above 0"),
-    "lr": (small_task.build, TOKENS, {"lr": float("inf")}, "lr = inf: must be above 0"),
+    "lr": (small_task.build, TOKENS, {"lr": float("inf")}, "lr = inf: must be finite"),
     "γ": (small_task.build, TOKENS, {"localization": -1.0}, "localization = -1.0: must not be"),
     "half a chain": (small_task.build, TOKENS, {"chains": 2.5}, "chains = 2.5: must be a whole"),
     "no number": (small_task.build, TOKENS, {"lr": "1e-4"}, "lr = '1e-4': must be a number"),

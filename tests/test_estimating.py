@@ -150,7 +150,7 @@ def test_data_in_bfloat16_are_no_obstacle() -> None:
     [
         ("folder", TOKENS, "model: must be a torch module, not str"),
         (nn.Embedding(12, 3), "text", "data: must be tensors or arrays of N examples, not str"),
-        (nn.Sequential(nn.Embedding(12, 3), nn.Flatten()), TOKENS, "returns no logits"),
+        (nn.Sequential(nn.Embedding(12, 3), nn.Flatten()), TOKENS, "must return logits"),
     ],
     ids=["path", "text", "no logits"],
 )

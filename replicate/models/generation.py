@@ -114,9 +114,6 @@ def _reader(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def _probabilities(model: nn.Module, start: Start, logits: Tensor) -> Tensor:
     """Returns the probability (V,) of each token to be the first, on the device of the logits."""
-    if logits.dim() != 3:
-        shape = tuple(logits.shape)
-        raise ArgumentError(f"model: must return logits (B, L, V), and returns {shape}")
     size = module.vocabulary(model) or logits.shape[-1]
     p_V = torch.zeros(size, dtype=torch.float64, device=logits.device)
     if start is None:

@@ -52,7 +52,9 @@ def logits(model: nn.Module, tokens_BxT: Tensor, **options: Any) -> Tensor:
     found = model(tokens_BxT, **{key: given for key, given in options.items() if key in known})
     found = getattr(found, "logits", found)
     if not isinstance(found, Tensor) or found.dim() != 3:
-        raise ArgumentError("the model returns no logits (B, T, V); give a loss_fn")
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        problem = f"must return logits (B, T, V), and returns {shape}"
+        raise ArgumentError(f"model: {problem}; `llc` takes a loss_fn for other outputs")
     return found
 
 

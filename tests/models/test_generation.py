@@ -184,7 +184,7 @@ BAD: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     "negative": (small_task.build, {"start": [-1.0, *[1] * 11]}, "start: must be a token"),
     "nothing": (small_task.build, {"start": [0.0] * 12}, "start: must be a token"),
     "nan": (broken, {}, "the model's logits are not finite"),
-    "no sequence": (Pooled, {}, "model: must return logits (B, L, V), and returns (1, 12)"),
+    "no sequence": (Pooled, {}, "model: must return logits (B, T, V), and returns (1, 12)"),
 }
 
 
