@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from replicate.errors import UserError
 from replicate.study import published, records
+from replicate.study.claims import CLAIMS
 from replicate.study.plan import StudyPlan
+from replicate.study.records.agreement import read_study
 
 ESTIMATOR = "controlled"  # the estimator that claims are judged by
 CALIBRATED = "control"  # the study that runs the whole calibration
@@ -43,9 +46,11 @@ class Study:
             folder: results/<study>.
 
         Raises:
-            UserError: a file is missing or damaged.
+            UserError: a file is missing or damaged, or contradicts the others or the plan; or a
+                claim is missing.
         """
-        return cls(plan=plan, **_read(folder, "claims", *records.COLLECTED))
+        found = read_study(plan, folder)
+        return cls(plan=plan, claims=_claims(folder, f"read@{plan.name}"), **found)
 
     @property
     def name(self) -> str:
@@ -93,9 +98,19 @@ class Reference:
         """
         return cls(
             figures=published.read(figures),
-            **_read(results / "published", "claims", "aggregates", "anova"),
+            claims=_claims(results / "published", "published"),
+            **_read(results / "published", "aggregates", "anova"),
             **_read(results / CALIBRATED, "calibration", "controls", "coverage"),
         )
+
+
+def _claims(folder: Path, stage: str) -> list[records.JudgedClaim]:
+    """Reads the verdicts that a stage wrote, which must be on all claims."""
+    file = folder / "claims.json"
+    rows = records.read(file, records.JudgedClaim)
+    if lacking := [claim.id for claim in CLAIMS if claim.id not in {row.id for row in rows}]:
+        raise UserError(f"{file}: has no row of {', '.join(lacking)}; run `dvc repro {stage}`")
+    return rows
 
 
 def _read(folder: Path, *names: str) -> dict[str, Any]:

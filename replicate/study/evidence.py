@@ -14,21 +14,15 @@ from replicate.study.claims.evidence import Array, Evidence, Family
 from replicate.study.plan import FamilyPlan, StudyPlan
 from replicate.study.published import ORIGINAL, Figures
 from replicate.study.records import (
-    Baseline,
     Estimate,
     Extraction,
-    Importance,
     OriginalProtocol,
-    Quantised,
     ThinnedTrace,
     Training,
-    Transferred,
-    Trial,
-    read,
 )
+from replicate.study.records.agreement import DEFAULT, read_study
 from replicate.study.records.verdicts import Part
 
-DEFAULT = "controlled"  # the estimator that claims are judged by
 BESIDE = ("devinterp", "published")  # estimators that are reported beside it
 CITED = {  # start of a repository → the authors who describe its training data, and their .bib key
     "openai-community/gpt2": ("Radford et al. 2019", "radford2019"),
@@ -44,34 +38,30 @@ def of_results(plan: StudyPlan, folder: Path) -> Evidence:
         folder: results/<study>, which holds the study's records.
 
     Raises:
-        UserError: a file of records is missing or damaged.
+        UserError: a file of records is missing or damaged, or contradicts the others or the plan.
     """
     full, quantised = plan.full, plan.quantised or plan.full
-    estimates = read(folder / "estimates.json", Estimate)
-    original = read(folder / "original.json", OriginalProtocol)
-    transfer = read(folder / "transfer.json", Transferred)
-    traces = read(folder / "traces.json", ThinnedTrace)
-    training = read(folder / "training.json", Training)
-    windows = read(folder / "windows.json", Extraction)
-    default = {row.model: row for row in estimates if row.estimator == DEFAULT}
-    found = {family.name: _family(family, estimates, original) for family in plan.families}
-    importances = read(folder / "importances.json", Importance)
-    told = [_trained_on(family, training, windows) for family in plan.families]
+    read = read_study(plan, folder)
+    default = {row.model: row for row in read["estimates"] if row.estimator == DEFAULT}
+    found = {
+        each.name: _family(each, read["estimates"], read["original"]) for each in plan.families
+    }
+    told = [_trained_on(family, read["training"], read["windows"]) for family in plan.families]
     sources = [_source(name) for family in plan.families for name in family.repositories]
-    run = {(row.model, row.factor) for row in transfer}
+    run = {(row.model, row.factor) for row in read["transfer"]}
     planned = [pair for family in plan.families for pair in family.transfer]
     missing = [model for model, factor in planned if (model, rounded(factor)) not in run]
     return Evidence(
         full=found[full.name],
         quantised=found[quantised.name] if plan.quantised else None,
-        baselines={row.model: row for row in read(folder / "baselines.json", Baseline)},
+        baselines={row.model: row for row in read["baselines"]},
         estimates=default,
-        shares=[*_shares(default, traces), *_original_shares(original)],
-        trials=[t for t in read(folder / "search.json", Trial) if t.family == full.name],
-        importances=[row for row in importances if row.family == full.name],
-        transfer=transfer,
+        shares=[*_shares(default, read["traces"]), *_original_shares(read["original"])],
+        trials=[row for row in read["search"] if row.family == full.name],
+        importances=[row for row in read["importances"] if row.family == full.name],
+        transfer=read["transfer"],
         transfer_missing=list(dict.fromkeys(missing)),
-        quantisation=read(folder / "quantisation.json", Quantised),
+        quantisation=read["quantisation"],
         provenance={name: text for each in told for name, text in each.items()},
         cited=list(dict.fromkeys(source[1] for source in sources if source)),
         place=folder,

@@ -8,7 +8,7 @@ A comparison has one of five outcomes:
 - *changed*: the values are not the same, and no error says how much chance may change them. This
   holds for a number without an error, a sampler setting, and a verdict that one set leaves open.
 - *not comparable*: the two are estimates of different quantities; the notes say why.
-- *not run*: at least one of the two sets does not have it.
+- *not run*: at least one of the two sets does not have it. If it is the first, that set *lacks* it.
 
 Two estimates with standard errors sₐ, s_b of νₐ, ν_b degrees of freedom are |a − b|/√(sₐ² + s_b²)
 standard errors apart. Student's t with Welch's (1947) degrees of freedom judges this distance,
@@ -46,7 +46,6 @@ KINDS = {  # kind of comparison → the file of records that it reads
     "coverage": "coverage",
     "negative control": "controls",
 }
-READ = (*KINDS.values(), "provenance")
 SAMPLER = ("lr", "localization", "weight_decay", "bounding_box", "diffusion", "noise_diffusion")
 UNRELATED = {"original", "transfer"}  # parts of params.yaml that no comparison uses
 BOTH = (LLC, LOSS)  # the kinds of comparison that are of one model
@@ -106,6 +105,17 @@ class Comparison:
     apart: float | None = None
     p_value: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the first set lacks what the second one has."""
+        return self.a is None and self.b is not None
+
+
+def lacking(a: Records, b: Records) -> list[str]:
+    """Returns the files that have rows in `b` and none in `a`, and that no comparison reads."""
+    others = [name for name in b if name not in (*KINDS.values(), "refused")]
+    return [f"{name}.json" for name in others if b[name] and not a.get(name)]
 
 
 def compare(study: str, a: Records, b: Records, planned: Collection[str] = ()) -> list[Comparison]:

@@ -13,11 +13,25 @@ import pytest
 from replicate.errors import UserError
 from replicate.pipeline.config import load
 from replicate.pipeline.stages import compare
+from replicate.study import records
 from tests.conftest import ROOT, commit, git
-from tests.study.small_results import calibrated, changed, claim, small_results, write
+from tests.pipeline.small import told
+from tests.study.small_results import (
+    calibrated,
+    changed,
+    claim,
+    estimate,
+    make,
+    small_results,
+    trace,
+    write,
+    write_study,
+)
 
 CONFIG = load(ROOT / "params.yaml")
-OTHER = changed("estimates", {"model": "small"}, llc=50.0, interval=(48.4, 51.6))
+OTHER = small_results()
+OTHER["estimates"][:2] = [estimate("small", name, 1_000, 50.0) for name in ("controlled", "plain")]
+OTHER["traces"][0] = trace("small", 50.0)
 
 
 @pytest.fixture
@@ -25,7 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results of two studies with a calibration, and of the published figures, all committed."""
     folder = tmp_path / "project"
     for study in ("demo", "paper"):
-        write(folder / "results" / study, small_results())
+        write_study(folder / "results" / study, small_results())
     write(folder / "results" / "demo", {"calibration": [calibrated(50.0)]})
     write(folder / "results" / "published", {"claims": [claim("C1", "inconclusive")]})
     monkeypatch.chdir(folder)
@@ -89,12 +103,36 @@ def test_the_work_tree_is_compared_with_what_is_committed(
     assert compared(None, "HEAD~1")[1][LLC] == compared("HEAD~1")[1][LLC] == "differs"
 
 
-def test_a_missing_file_was_not_run_and_is_no_difference(project: Path, compared: Compared) -> None:
-    (project / "results" / "demo" / "estimates.json").unlink()
+@pytest.mark.fault("A3")
+@pytest.mark.parametrize("name", records.COLLECTED)
+def test_a_file_that_is_missing_is_told(project: Path, name: str) -> None:
+    (project / "results" / "demo" / f"{name}.json").unlink()
+    told(lambda: compare.run(CONFIG, None, None, as_json=False), f"demo/{name}.json is missing")
+
+
+@pytest.mark.fault("A3")
+@pytest.mark.parametrize("name", ["estimates", "baselines", "search", "traces", "windows"])
+def test_a_file_that_others_contradict_is_told(project: Path, name: str) -> None:
+    write(project / "results" / "demo", {name: []})
+    told(lambda: compare.run(CONFIG, None, None, as_json=False), f"demo/{name}.json has no row of")
+
+
+@pytest.mark.fault("A3")
+def test_what_is_lacking_is_told_and_is_no_reproduction(
+    project: Path, compared: Compared, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transfer = [make(records.Transferred, family="f", model="small")]
+    write(project / "results" / "paper", {"transfer": transfer})
+    git(project, "commit", "-qam", "transfer")
+    assert compared()[0]
+    write(project / "results" / "paper", {"transfer": []})
     (project / "results" / "demo" / "calibration.json").unlink()
     same, found = compared()
-    assert same
-    assert found[LLC] == found["demo", "calibration", "linear regression λ 50"] == "not run"
+    assert not same
+    assert found["demo", "calibration", "linear regression λ 50"] == "not run"
+    compare.run(CONFIG, None, None, as_json=False)
+    says = "What results lacks: calibration of linear regression, transfer.json of paper."
+    assert capsys.readouterr().out.splitlines()[-1].endswith(says)
 
 
 @pytest.mark.parametrize("kind", ["heads", "tags", f"exps/ab/{'c' * 38}"])

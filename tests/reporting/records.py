@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from replicate.estimation.estimators import NAMES
@@ -48,8 +49,10 @@ def of_family(family: FamilyPlan) -> Results:
     for i, model in enumerate(family.models):
         size = {"parameters": 34_080 * 4**i, "sampled_parameters": 9 * 4**i}
         llc = 5.0 * 2**i
-        value = {"llc": llc, "interval": (0.9 * llc, 1.1 * llc)}
         shuffles = [share * llc for share in (0.96, 0.99, 1.02, 1.03)]
+        error = float(np.std(shuffles, ddof=1)) / 2
+        interval = (llc - 3.18245 * error, llc + 3.18245 * error)
+        value = {"llc": llc, "standard_error": error, "interval": interval}
         add("training", model=model)
         add("baselines", model=model, **size)
         add("provenance", model=model, parameters={"search": "c"}, weights={"w": "d" * 64})
@@ -57,8 +60,7 @@ def of_family(family: FamilyPlan) -> Results:
             add("estimates", model=model, estimator=name, shuffles=shuffles, **value, **size)
         means = [-1850.0, 8300.0, -2200.0, 460.0]
         add("original", model=model, shuffles=means, padded_labels=0.146)
-    for model in (family.models[0], family.models[-1]):
-        add("traces", model=model, chains=LOSSES)
+        add("traces", model=model, chains=LOSSES, chain_llc=shuffles)
     for model, factor in family.transfer:
         add("transfer", model=model, factor=factor)
     tried = {"model": family.search_model}

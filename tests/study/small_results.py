@@ -36,8 +36,11 @@ def small_results() -> Results:
     found: Results = {
         "search": [trial("small", 1e-4, True), trial("small", 1e-3, False)],
         "claims": [claim("C1", "supported"), claim("C2", "inconclusive")],
+        "windows": [make(records.Extraction, family="f")],
     }
     for model, (parameters, llc) in MODELS.items():
+        found.setdefault("training", []).append(make(records.Training, family="f", model=model))
+        found.setdefault("traces", []).append(trace(model, llc))
         found.setdefault("baselines", []).append(baseline(model, parameters))
         found.setdefault("provenance", []).append(provenance(model))
         for estimator in ("controlled", "plain"):
@@ -61,23 +64,37 @@ def estimate(
     model: str, estimator: str, parameters: int, llc: float, error: float = 0.5
 ) -> records.Estimate:
     """An estimate from four shuffles: the 95 % interval is Student's of 3 degrees of freedom."""
+    shuffles = of_shuffles(llc, error)
     sizes = {"parameters": parameters, "sampled_parameters": parameters}
     fixed = {"weights": "float32", "nbeta": 30.0, "localization": 500.0, "standard_error": error}
     interval = (llc - 3.18245 * error, llc + 3.18245 * error)
     found = {"model": model, "estimator": estimator, "llc": llc, "interval": interval}
-    return make(records.Estimate, **found, **sizes, **fixed)
+    return make(records.Estimate, family="f", **found, **sizes, **fixed, shuffles=shuffles)
+
+
+def of_shuffles(llc: float, error: float) -> list[float]:
+    """λ̂ of four shuffles with this mean and this standard error of the mean."""
+    return [llc + sign * 3**0.5 * error for sign in (-1, -1, 1, 1)]
+
+
+def trace(model: str, llc: float, error: float = 0.5) -> records.ThinnedTrace:
+    """The chains of an estimate, one in each shuffle."""
+    chains = of_shuffles(llc, error)
+    return make(records.ThinnedTrace, family="f", model=model, chain_llc=chains)
 
 
 def baseline(model: str, parameters: int) -> records.Baseline:
     """A loss of 1 ± 0.01 nats."""
     sizes = {"parameters": parameters, "sampled_parameters": parameters}
     loss = {"loss": 1.0, "standard_error": 0.01, "windows": "text"}
-    return make(records.Baseline, model=model, sampled={"w": parameters}, **sizes, **loss)
+    return make(
+        records.Baseline, family="f", model=model, sampled={"w": parameters}, **sizes, **loss
+    )
 
 
 def provenance(model: str) -> records.Provenance:
     """Of a model that was trained on one machine."""
-    known = {"model": model, "seed": 1, "code": "c", "device": "x86"}
+    known = {"family": "f", "model": model, "seed": 1, "code": "c", "device": "x86"}
     known |= {"weights": {"model.safetensors": "w"}}
     return make(records.Provenance, parameters={"sampling": "s", "transfer": "t"}, **known)
 
@@ -103,3 +120,8 @@ def write(folder: Path, results: Mapping[str, Sequence[Record]]) -> None:
     """Writes records as a folder of results has them."""
     for name, rows in results.items():
         records.write(folder / f"{name}.json", rows)
+
+
+def write_study(folder: Path, results: Mapping[str, Sequence[Record]]) -> None:
+    """Writes what `collect` and `read` write of a study; what is not given was not run."""
+    write(folder, dict.fromkeys(records.COLLECTED, ()) | dict(results))

@@ -184,20 +184,25 @@ def finished() -> dict[str, list[Any]]:
             wild_S = (500 * generator.normal(size=8)).tolist()
             of_2023 = {"shuffles": wild_S, "deviations": [9.0] * 8, "chains": 40}
             rows["original"].append(make(records.OriginalProtocol, **named, **of_2023))
-            chains = (np.repeat(llc_S, 2) + generator.normal(size=8)).tolist()
+            apart_S = generator.normal(size=4) / 2**0.5
+            chains = np.stack([llc_S - apart_S, llc_S + apart_S], axis=1).ravel().tolist()
             rows["traces"].append(make(records.ThinnedTrace, **named, chain_llc=chains))
+            rows["provenance"].append(make(records.Provenance, **named))
             rows["transfer"] += [
                 transferred(factor, factor**0.001 * llc_S, **named) for factor in (1 / 3, 1.0, 3.0)
             ]
     for i in range(12):
-        of_trial = {"family": "mini", "mean": float(i)}
+        of_trial = {"family": "mini", "model": "a", "mean": float(i)}
         of_sgnht = {"sampler": "sgnht", "stability": 1 + 0.1 * i, "diffusion": 0.01}
-        rows["search"] += [trial(**of_trial, stability=10.0 + i), trial(**of_trial, **of_sgnht)]
+        best = {"stability": 10.0 + i, "chosen": i == 11}
+        rows["search"] += [trial(**of_trial, **best), trial(**of_trial, **of_sgnht)]
+    rows["search"].append(trial(family="mini-llama", model="d", chosen=True))
     for name, value in (("lr", 0.9), ("localization", 0.05)):
         named = {"family": "mini", "sampler": "sgld", "hyperparameter": name}
         found = {"importance": value, "resamples": [value] * 100}
         rows["importances"].append(make(records.Importance, **named, **found))
-    rows["quantisation"] = formats(0.1, 0.001, STILL)
+    of_model = {"family": "mini-llama", "model": "d"}
+    rows["quantisation"] = [row.model_copy(update=of_model) for row in formats(0.1, 0.001, STILL)]
     return rows
 
 
@@ -223,7 +228,7 @@ def test_a_finished_study_is_judged_from_its_records(tmp_path: Path) -> None:
 
 def test_what_was_not_run_is_named(tmp_path: Path) -> None:
     rows = finished()
-    for name in ("estimates", "baselines", "transfer"):
+    for name in ("estimates", "traces", "provenance", "baselines", "transfer"):
         rows[name] = [row for row in rows[name] if row.model != "e"]
     found = verdicts(tmp_path, rows)
     assert found["C8"].verdict == "supported"

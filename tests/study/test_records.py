@@ -8,11 +8,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from replicate.data.json_io import write_json
 from replicate.errors import UserError
 from replicate.study import records
-from replicate.study.records import Estimate, JudgedClaim, Quantised
+from replicate.study.records import Baseline, Estimate, JudgedClaim, Quantised, Trial
 from tests.conftest import ROOT
-from tests.study.small_results import claim, estimate
+from tests.pipeline.small import told
+from tests.study.small_results import baseline, claim, estimate, trial
 
 RESULTS = ROOT / "results"
 
@@ -56,6 +58,11 @@ EDITED = [  # fields that no computation gives, and words of the line
     ({"interval": (1.0, 4.0)}, "0: the interval 1 to 4 does not hold 5"),
     ({"interval": (9.0, 1.0)}, "0: the interval 9 to 1 does not hold 5"),
     ({"llc": 900.0}, "does not hold 900"),
+    ({"llc": 5.1}, "0: llc is 5.1, and its shuffles give 5"),
+    ({"estimator": "published", "shuffles": [-1.0, -2.0]}, "0: llc is 5, and its shuffles give"),
+    ({"interval": (4.0, 6.0)}, "0: low is 4, and its shuffles give 3.40877"),
+    ({"standard_error": 0.4}, "0: standard_error is 0.4, and its shuffles give 0.5"),
+    ({"standard_error": 0.0}, "0: standard_error is 0, and its shuffles give 0.5"),
     ({"standard_error": -0.5}, "0: standard_error is -0.5, and it cannot be below 0"),
     ({"steps": -3}, "steps is -3"),
     ({"drift_p": 1.5}, "drift_p is 1.5, and it cannot be above 1"),
@@ -65,7 +72,7 @@ EDITED = [  # fields that no computation gives, and words of the line
 
 
 @pytest.mark.fault("A3")
-@pytest.mark.parametrize(("edit", "says"), EDITED, ids=[" ".join(edit) for edit, _ in EDITED])
+@pytest.mark.parametrize(("edit", "says"), EDITED, ids=[says for _, says in EDITED])
 def test_a_number_that_no_computation_gives_is_told(
     tmp_path: Path, edit: dict[str, object], says: str
 ) -> None:
@@ -77,6 +84,53 @@ def test_a_number_that_no_computation_gives_is_told(
     with pytest.raises(UserError, match="run the stage that writes it again") as error:
         records.read(file, Estimate)
     assert says in str(error.value)
+
+
+TYPED = [  # a field of the first row, what was written there, and words of the line
+    ("llc", "5.0", "0.llc: is '5.0' (text) where a number belongs"),
+    ("llc", True, "0.llc: is true where a number belongs"),
+    ("llc", [5.0], "0.llc: is a list where a number belongs"),
+    ("chains", 8.5, "0.chains: is 8.5 where a whole number belongs"),
+    ("model", 7, "0.model: is 7 where text belongs"),
+    ("shuffles", [1.0, "x"], "0.shuffles.1: is 'x' (text) where a number belongs"),
+    ("shuffles", 5, "0.shuffles: is 5 where a list belongs"),
+    ("interval", [1.0, 2.0, 3.0], "0.interval: has 3, and may have at most 2"),
+    ("note", "", "0.note: is unknown"),
+]
+
+
+@pytest.mark.fault("A3")
+@pytest.mark.parametrize(("field", "value", "says"), TYPED, ids=[says for *_, says in TYPED])
+def test_a_value_of_another_kind_is_told(
+    tmp_path: Path, field: str, value: object, says: str
+) -> None:
+    file = tmp_path / "estimates.json"
+    row = estimate("small", "controlled", 1_000, 5.0).model_dump()
+    write_json(file, [row | {field: value}])
+    told(lambda: records.read(file, Estimate), f"{file}: {says}; run the stage that writes it")
+
+
+@pytest.mark.fault("A3")
+@pytest.mark.parametrize("chosen", [(True, True), (False, False)])
+def test_a_search_that_chose_not_one_trial_is_told(
+    tmp_path: Path, chosen: tuple[bool, bool]
+) -> None:
+    file = tmp_path / "search.json"
+    records.write(
+        file, [trial("small", lr, each) for lr, each in zip((1.0, 2.0), chosen, strict=True)]
+    )
+    said = f"{sum(chosen)} trials of f are `chosen`, and one must be"
+    told(lambda: records.read(file, Trial), said)
+
+
+@pytest.mark.fault("A3")
+def test_an_error_of_0_and_a_number_that_is_too_large_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "baselines.json"
+    row = baseline("small", 1_000)
+    records.write(file, [row.model_copy(update={"standard_error": 0.0})])
+    told(lambda: records.read(file, Baseline), "0: standard_error is 0, and it must be above 0")
+    file.write_text(row.model_dump_json().join("[]").replace("0.01", "1e999"))
+    told(lambda: records.read(file, Baseline), "1e999 is no number of JSON")
 
 
 @pytest.mark.fault("A3")

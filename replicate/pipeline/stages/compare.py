@@ -17,6 +17,7 @@ from replicate.pipeline.config import Config
 from replicate.reporting import formatting, terminal
 from replicate.reporting.table import Column, Table
 from replicate.study import records, reproduction
+from replicate.study.records import agreement
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,28 @@ def run(config: Config, a: str | None, b: str | None, as_json: bool) -> bool:
     """Prints how `a` (the work tree's results if None) compares with `b` (HEAD if None).
 
     Returns:
-        True if no comparison has the status `differs` or `not comparable`.
+        True if no comparison has the status `differs` or `not comparable`, and `a` lacks nothing
+        that `b` has of the same study.
 
     Raises:
         UserError: a name refers to no results, or a set of results lacks the study to compare.
     """
     mine, theirs = _results(config, a or str(config.paths.results)), _results(config, b or "HEAD")
     found: list[reproduction.Comparison] = []
+    lacking: list[str] = []
     for x, y in _pairs(mine, theirs):
         planned = tuple(config.plan(x).models) if x == y and x in config.studies else ()
         name = x if x == y else f"{x or mine.label} | {y or theirs.label}"
         pair = mine.studies.get(x, {}), theirs.studies.get(y, {})
-        found += reproduction.compare(name, *pair, planned)
+        pairs = reproduction.compare(name, *pair, planned)
+        if x == y:
+            lacking += [f"{each.kind} of {each.name}" for each in pairs if each.lost]
+            lacking += [f"{file} of {name}" for file in reproduction.lacking(*pair)]
+        found += pairs
     found = reproduction.judge(found, config.claims.level)
     answer = reproduction.answer(found, mine.label, theirs.label)
+    if lacking:
+        answer += f" What {mine.label} lacks: {', '.join(dict.fromkeys(lacking))}."
     if as_json:
         whole = {"a": mine.label, "b": theirs.label, "answer": answer}
         whole |= {"comparisons": [asdict(pair) for pair in found]}
@@ -59,7 +68,7 @@ def run(config: Config, a: str | None, b: str | None, as_json: bool) -> bool:
     else:
         terminal.show(_table(found, mine.label, theirs.label))
         print(answer)
-    return not any(pair.status in ("differs", "not comparable") for pair in found)
+    return not lacking and not any(x.status in ("differs", "not comparable") for x in found)
 
 
 def _results(config: Config, text: str) -> Results:
@@ -82,18 +91,25 @@ def _results(config: Config, text: str) -> Results:
 
 
 def _read(label: str, files: dict[str, bytes]) -> dict[str, dict[str, Any]]:
-    """Reads those files of a folder (path → bytes) that are compared, by study."""
+    """Reads the records in the files of a folder (path → bytes), by study."""
     found: dict[str, dict[str, Any]] = {}
     for path, text in files.items():
         *folder, file = path.split("/")
         name = file.removesuffix(".json")
-        if name in reproduction.READ and len(folder) < 2:
+        if name in records.FILES and len(folder) < 2:
             try:
                 rows = records.parse(text, records.FILES[name])
             except (ValueError, RecursionError) as error:
                 said = f"{path} is damaged or old: {records.explain(error)}"
                 raise UserError(f"{label}: {said}; run `dvc repro`") from None
             found.setdefault("".join(folder), {})[name] = rows
+    for study, rows in found.items():
+        lacking = sorted(records.COLLECTED.keys() - rows.keys())
+        if len(lacking) == len(records.COLLECTED):  # a folder that `collect` does not write
+            continue
+        wrong = f"{lacking[0]}.json is missing" if lacking else agreement.disagreement(rows)
+        if wrong:
+            raise UserError(f"{label}: {Path(study, wrong)}; run `dvc repro`")
     if not found:
         raise UserError(f"{label} has no results; run `dvc repro` or name another place")
     return found

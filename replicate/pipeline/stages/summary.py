@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from replicate.pipeline.config import Config
 from replicate.reporting.formatting import percent
-from replicate.reporting.report.brief import missing
+from replicate.reporting.report.brief import counted, missing
 from replicate.reporting.results import Study
 from replicate.reporting.tables import models, reference
 from replicate.reporting.terminal import show
@@ -18,6 +16,10 @@ def run(config: Config, name: str) -> None:
     """Prints the study's estimates, advice on its chains, its verdicts, and what was not run."""
     folder = config.paths.study(name)
     study, figures = Study.read(config.plan(name), folder), published.read(config.paths.published)
+    known, covered = [], []
+    if name in config.calibration:
+        known = records.read(folder / "calibration.json", Calibrated)
+        covered = records.read(folder / "coverage.json", Coverage)
     columns = ("model", "sampled", "λ̂ ± s.e.", "95 % interval", "R-hat", "effective draws")
     show(models.estimates(study, figures).only(*columns, "diverged chains"))
     for row in study.traces:
@@ -33,10 +35,8 @@ def run(config: Config, name: str) -> None:
     print(missing(study))
     for row in study.refused:
         print(f"{row.path} is not what params.yaml asks for: {row.reason}")
-    if name not in config.calibration:
-        return
-    verdicts = Counter(row.verdict for row in records.read(folder / "calibration.json", Calibrated))
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-    print(f"{verdicts.total()} models of known λ: {counts}")
-    for row in records.read(folder / "coverage.json", Coverage):
+    if known:
+        counts = counted(row.verdict for row in known)
+        print(f"{len(known)} models of known λ: {counts}")
+    for row in covered:
         print(f"{percent(row.share)} of {row.repeats} intervals contain λ of {row.target}")

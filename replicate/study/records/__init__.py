@@ -5,13 +5,16 @@ Schemas.
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from replicate.data.json_io import write_json
+from replicate.data.mistakes import mistake
 from replicate.errors import UserError
 from replicate.study.records.base import Record
 from replicate.study.records.experiments import (
@@ -88,9 +91,13 @@ def parse(text: bytes, kind: type[R]) -> list[R]:
     """Reads the records of one kind from JSON.
 
     Raises:
-        ValueError: the text is not a list of such records, or a number in it is not finite.
+        ValueError: the text is not a list of such records, or a number in it is not finite; or it
+            is empty, and is of a kind that `collect` does not write.
     """
-    return checked(json.loads(text, parse_constant=_refuse), kind)
+    found = checked(json.loads(text, parse_constant=_refuse, parse_float=_finite), kind)
+    if not found and kind not in COLLECTED.values():
+        raise ValueError("it has no row")
+    return found
 
 
 def checked(rows: Any, kind: type[R]) -> list[R]:
@@ -98,34 +105,47 @@ def checked(rows: Any, kind: type[R]) -> list[R]:
 
     Raises:
         ValueError: a row is no such record, has a number that no computation gives, or occurs
-            twice.
+            twice; or a family has not one trial that is chosen.
     """
     one = Annotated[kind, AfterValidator(kind.possible)]
     several: Any = Annotated[list[one], AfterValidator(_distinct)]
-    return TypeAdapter(several).validate_python(rows)
+    return TypeAdapter(several).validate_json(json.dumps(rows), strict=True)
 
 
 def _distinct(rows: list[R]) -> list[R]:
     """Refuses two rows with the same identity, such as the same model or claim."""
-    names = [tuple(getattr(row, field) for field in row.identity) for row in rows]
-    twice = next((name for name in names if name and names.count(name) > 1), None)
+    names = Counter(tuple(getattr(row, field) for field in row.identity) for row in rows)
+    twice = next((name for name, count in names.items() if name and count > 1), None)
     if twice is not None:
         raise ValueError(f"the row of {', '.join(map(str, twice))} is there twice")
+    trials = [row for row in rows if isinstance(row, Trial)]
+    for family in dict.fromkeys(row.family for row in trials):
+        chosen = sum(row.chosen for row in trials if row.family == family)
+        if chosen != 1:
+            raise ValueError(f"{chosen} trials of {family} are `chosen`, and one must be")
     return rows
 
 
-def _refuse(constant: str) -> None:
+def _refuse(constant: str) -> NoReturn:
     """Rejects NaN and Infinity, which Python's reader accepts and JSON does not have."""
-    raise ValueError(constant)
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(number: str) -> float:
+    """Reads a number; rejects one that is too large, which Python reads as infinite."""
+    return float(number) if math.isfinite(float(number)) else _refuse(number)
 
 
 def explain(error: Exception) -> str:
     """Says why a file could not be read: its first wrong field, or the name of the error."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
-    return f"cannot be read ({type(error).__name__})"
+        where = ".".join(map(str, first["loc"]))
+        return f"{where}: {mistake(first)}" if where else mistake(first)
+    if type(error) is ValueError:
+        return str(error)
+    kind = "no such file" if isinstance(error, FileNotFoundError) else type(error).__name__
+    return f"cannot be read ({kind})"
 
 
 def schemas() -> dict[str, dict[str, Any]]:

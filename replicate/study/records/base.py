@@ -6,9 +6,12 @@ compare the records with the study's plan (`replicate.study.plan`) and say *not 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
+from scipy.special import stdtrit
 
 SIGNED = {"llc", "mean", "stability", "rise", "descent", "drift", "gradient_norm_squared", "effect"}
 SIGNED |= {"coefficient", "explained", "loss", "label_loss", "floor", "label_floor"}
@@ -36,6 +39,10 @@ class Record(BaseModel):
         Raises:
             ValueError: it cannot, as with a negative error; the message names the field.
         """
+        for _, value in self:
+            for nested in value if isinstance(value, list) else ():
+                if isinstance(nested, Record):
+                    nested.possible()
         row = {name: value for name, value in self if isinstance(value, int | float)}
         interval: tuple[float, float] | None = getattr(self, "interval", None)
         for name, value in row.items():
@@ -52,7 +59,43 @@ class Record(BaseModel):
             slack = ROUNDING * max(abs(low), abs(high))
             if not low - slack <= value <= high + slack:
                 raise ValueError(f"the interval {low:g} to {high:g} does not hold {value:g}")
+        shuffles = getattr(self, "shuffles", None)
+        if isinstance(shuffles, list) and "llc" in row:
+            positive = getattr(self, "estimator", None) == "published"
+            ends = () if interval is None else zip(("low", "high"), interval, strict=True)
+            follows({**row, **dict(ends)}, [x for x in shuffles if x is not None], positive)
+        elif row.get("standard_error") == 0:
+            raise ValueError("standard_error is 0, and it must be above 0")
         return self
+
+
+def follows(row: Mapping[str, float], shuffles: Sequence[float], positive: bool) -> None:
+    """Checks that λ̂ is the mean of its shuffles, and that its error and interval are theirs.
+
+    The error is the standard error of the mean, and the interval is Student's. If one shuffle is
+    used, its chains give the error, and they are not known here.
+
+    Args:
+        row: `llc`, and `standard_error` and the ends `low` and `high` of the interval if they are
+            known.
+        shuffles: the finite λ̂ of the shuffles.
+        positive: whether only shuffles with λ̂ > 0 are used, as by the estimator `published`.
+
+    Raises:
+        ValueError: a number is not the one that the shuffles give; the message names the field.
+    """
+    used = [value for value in shuffles if value > 0 or not positive]
+    n = len(used)
+    mean = math.fsum(used) / max(n, 1)
+    given = {"llc": mean if n else math.nan}
+    if n > 1:
+        error = (math.fsum((value - mean) ** 2 for value in used) / (n * (n - 1))) ** 0.5
+        half = float(stdtrit(n - 1, 0.975)) * error
+        given |= {"standard_error": error, "low": mean - half, "high": mean + half}
+    slack = ROUNDING * max(abs(value) for value in (*shuffles, *given.values(), 0.0))
+    for name, value in given.items():
+        if not abs(row.get(name, value) - value) <= slack:
+            raise ValueError(f"{name} is {row[name]:g}, and its shuffles give {value:g}")
 
 
 class ModelRecord(Record):
