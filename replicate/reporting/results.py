@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from replicate.data.json_io import rounded
 from replicate.errors import UserError
 from replicate.study import published, records
 from replicate.study.claims import CLAIMS
@@ -71,6 +72,22 @@ class Study:
     def missing(self) -> list[str]:
         """The planned models that have no λ̂."""
         return [model for model in self.plan.models if model not in self.default]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The experiments of which not everything that is planned has run."""
+        families = self.plan.families
+        planned: dict[str, set[Any]] = {
+            "transfer": {(m, rounded(x)) for family in families for m, x in family.transfer},
+            "original": {model for family in families for model in family.original},
+            "quantisation": {*self.plan.formats},
+        }
+        run: dict[str, set[Any]] = {
+            "transfer": {(row.model, row.factor) for row in self.transfer},
+            "original": {row.model for row in self.original},
+            "quantisation": {(row.model, row.moved, row.weights) for row in self.quantisation},
+        }
+        return [name for name, wanted in planned.items() if wanted - run[name]]
 
 
 @dataclass(frozen=True)

@@ -89,3 +89,15 @@ def test_a_verdict_that_was_taken_out_is_told(config: Config, copied: Path) -> N
     refuses(copied, lambda: reference.run(config), "has no row of C4; run `dvc repro published`")
     published.run(config)
     reference.run(config)
+
+
+@pytest.mark.fault("A3")
+@pytest.mark.parametrize("name", ["transfer", "original", "quantisation"])
+def test_an_experiment_without_rows_has_not_run(
+    config: Config, copied: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary.run(config, "control")
+    assert "control: everything that it asks for has run." in capsys.readouterr().out
+    (copied / "results" / "control" / f"{name}.json").write_text("[]")
+    summary.run(config, "control")
+    assert f"control: not all of {name}." in capsys.readouterr().out

@@ -109,7 +109,7 @@ def test_every_estimate_is_there_or_said_to_be_not_run(
         assert with_error((row.llc, row.standard_error)) in page
     models = ", ".join(config.plan("paper").models)
     assert f"λ̂ ± s.e. by estimator, paper study</b> <em>not run</em>: {models}" in page
-    assert f"paper: no λ̂ of {models}." in page
+    assert f"paper: no λ̂ of {models}; not all of transfer, original, quantisation." in page
 
 
 def test_a_replicated_figure_stands_beside_the_published_one_with_its_tolerance(
