@@ -231,7 +231,7 @@ BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "one token": (small_task.build, TOKENS[:, :1], {}, "tokens: must be whole numbers"),
     "long": (small_task.build, TOKENS.repeat(1, 2), {}, "tokens: the model takes 9 of 18 tokens"),
     "floats": (small_task.build, TOKENS.float(), {}, "tokens: must be whole numbers"),
-    "nan": (broken, TOKENS, {}, "the loss at w* is not finite, first for example 0"),
+    "nan": (broken, TOKENS, {}, "the weight transformer.wte.weight of the model is not finite"),
     "frozen": (frozen, TOKENS, {}, "no parameter of the model requires a gradient"),
     "nbeta": (small_task.build, TOKENS, {"nbeta": 0.0}, "nbeta = 0.0: must be above 0"),
     "lr": (small_task.build, TOKENS, {"lr": float("inf")}, "lr = inf: must be finite"),

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 from pyarrow import json as jsonl
 
+from replicate.data import lfs
 from replicate.errors import UserError
 
 BLOCK = 1 << 26  # bytes read at a time; each row must be shorter
@@ -121,6 +122,7 @@ def read(path: Path, column: str = "text") -> list[str]:
         )
     if not path.is_file():
         raise UserError(f"{path}: no such file; put it there or correct the path")
+    lfs.check(path)
     try:
         if suffix == ".parquet":
             table = _read_parquet(path, column)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
 
-from replicate.data import tensors
+from replicate.data import lfs, tensors
 from replicate.data.json_io import AGAIN
 from replicate.errors import UserError
 
@@ -164,10 +164,12 @@ def read_tokenizer(path: Path) -> Tokenizer:
             `vocab.json` and `merges.txt`.
 
     Raises:
-        UserError: the tokenizer is missing or damaged.
+        UserError: the tokenizer is missing or damaged, or a pointer of Git LFS.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
     pair = path / "vocab.json", path / "merges.txt"
+    for each in (file, *pair):
+        lfs.check(each)
     try:
         if file.is_file():
             return Tokenizer.from_file(str(file))

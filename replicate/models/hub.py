@@ -19,6 +19,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import get_session, logging
 
+from replicate.data import lfs
 from replicate.errors import UserError
 
 HTTPError = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
@@ -154,11 +155,13 @@ def held(folder: Path) -> Path:
     """Checks that a local folder holds a model, and returns the folder.
 
     Raises:
-        UserError: `config.json` or a file of weights is missing.
+        UserError: `config.json` or a file of weights is missing, or is a pointer of Git LFS.
     """
     if missing := lacking(folder):
         remedy = "save a model there with save_pretrained"
         raise UserError(f"{folder}: holds no model, {missing[0]} is missing; {remedy}")
+    for file in [folder / "config.json", *folder.glob("*.safetensors")]:
+        lfs.check(file)
     return folder
 
 
@@ -174,6 +177,7 @@ def lacking(folder: Path) -> list[str]:
 
 
 def _shards(index: Path) -> list[str]:
+    lfs.check(index)
     try:
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -7,8 +7,7 @@ from a training of this study.
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from transformers import (
 )
 from transformers.activations import NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from replicate.data.json_io import read_json, write_json
@@ -37,11 +35,6 @@ QUANTISED: dict[str, dict[str, Any]] = {
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
     "int8": {"load_in_8bit": True},
 }
-# names of masks and other constants in files that older versions of transformers saved
-CONSTANTS = re.compile(
-    r"\.(attn|attention)\.(bias|masked_bias|causal_mask)$|\.(inv_freq|position_ids)$"
-)
-
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 # hides the warning that this CPU has no fast 4-bit product
@@ -119,7 +112,7 @@ def save_manifest(folder: Path, name: str, revision: str | None = None) -> None:
             language model or has weights that are not finite.
     """
     source = hub.held(Path(name)) if revision is None else hub.weights(name, revision)
-    check_kind(source)
+    integrity.check_config(source)
     integrity.check_files(source)
     digest = file_hash if revision is None else hub.sha256
     files = {
@@ -129,19 +122,6 @@ def save_manifest(folder: Path, name: str, revision: str | None = None) -> None:
     origin = {"path": name} if revision is None else {"repository": name, "revision": revision}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MANIFEST, origin | {"files": files})
-
-
-def check_kind(folder: Path) -> None:
-    """Checks that `config.json` is that of a causal language model.
-
-    Raises:
-        UserError: it is damaged, or that of another kind of model.
-    """
-    settings = read_json(folder / "config.json")
-    kind = str(settings.get("model_type")) if isinstance(settings, dict) else None
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        problem = f"model_type {kind!r} is no causal language model that transformers knows"
-        raise UserError(f"{folder}: {problem}; choose another model")
 
 
 def weights_of(manifest: Path) -> Path:
@@ -193,6 +173,7 @@ def load(
             not causal; or a matrix is not in the format of `weights`.
     """
     source = weights_of(folder / MANIFEST) if (folder / MANIFEST).is_file() else folder
+    integrity.check_config(source, weights)
     places: dict[str, Any] = {"device_map": {"": device}}
     if gpus_per_model > 1:
         memory = {i: int(0.9 * torch.cuda.mem_get_info(i)[0]) for i in range(gpus_per_model)}
@@ -218,41 +199,16 @@ def load(
     except Exception as error:
         if refusal(error):
             raise
+        integrity.check_buildable(source)
         problem = f"no usable weights ({' '.join(str(error).split())[:160]})"
         raise UserError(f"{source}: {problem}; fetch or train them again") from None
     model, found = loaded
-    _check_complete(source, settle(model), found)
-    integrity.check(source, model, weights, left_unquantised)
+    integrity.check_complete(source, settle(model), found)
+    integrity.check_formats(source, model, weights, left_unquantised)
     for module in model.modules():
         if hasattr(module, "compute_dtype"):  # if the file is in 4 bits, its own dtype was used
             module.compute_dtype = getattr(torch, compute_dtype)
     return model
-
-
-def _check_complete(source: Path, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
-    """Checks that a model is causal, and that its tensors are those of its files, and finite."""
-    problems = {
-        "missing": found["missing_keys"],
-        "of another shape": {name for name, *_ in found["mismatched_keys"]},
-        "unknown": {name for name in found["unexpected_keys"] if not CONSTANTS.search(name)},
-        "not finite": {
-            name
-            for name, x in model.state_dict().items()
-            if x.is_floating_point() and not x.is_meta and not x.isfinite().all()
-        },
-    }
-    said = [
-        f"{len(names)} are {problem} ({', '.join(sorted(names)[:3])}{', …' * (len(names) > 3)})"
-        for problem, names in problems.items()
-        if names
-    ]
-    if said:
-        remedy = "save the whole language model there with save_pretrained"
-        raise UserError(f"{source}: no usable weights, of its tensors {', '.join(said)}; {remedy}")
-    ahead = any(getattr(module, "is_causal", True) is False for module in model.modules())
-    if ahead and getattr(model.config, "is_decoder", True) is False:
-        remedy = "choose a causal language model, or set is_decoder in its config.json"
-        raise UserError(f"{source}: each token of this model reads those after it; {remedy}")
 
 
 def settle(model: PreTrainedModel) -> PreTrainedModel:

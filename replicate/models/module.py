@@ -98,12 +98,16 @@ def task(model: nn.Module, data: Data, loss_fn: LossFn) -> Task:
         loss_fn: takes the module and a batch of each tensor, returns losses (B,).
 
     Raises:
-        ArgumentError: no parameter requires a gradient, or a parameter is offloaded.
+        ArgumentError: no parameter requires a gradient, one that does is not finite, or a parameter
+            is offloaded.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = list(named.values())
     if not parameters:
         raise ArgumentError("no parameter of the model requires a gradient; set requires_grad")
     place = device(model)
+    for name in (name for name, p in named.items() if not p.isfinite().all()):
+        raise ArgumentError(f"the weight {name} of the model is not finite; load the model again")
 
     def loss(index_B: Tensor) -> Tensor:
         return loss_fn(model, *(part[index_B.to(part.device)].to(place) for part in data))

@@ -36,6 +36,5 @@ def load(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Token
         raise UserError(f"--revision {revision}: give the commit's 40 digits; a branch can change")
     else:
         folder, tokenizer = hub.weights(name, revision), hub.file(name, revision, "tokenizer.json")
-    loading.check_kind(folder)
     model = loading.load(folder, "float32", loading.device("any", name))
     return model, windows.read_tokenizer(tokenizer)

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from replicate.data import corpora
 from replicate.models import last_token, loading, pretrained, quantised
 from tests.models.small_task import build
 from tests.pipeline.small import told
@@ -68,6 +69,9 @@ DAMAGE: dict[str, tuple[Callable[[State], State], list[str]]] = {
         lambda s: without(s, UP) | {UP.replace("weight", "qweight"): torch.ones(8, 64).int()},
         [UP, "up_proj.qweight"],
     ),
+    "int": (lambda s: s | {UP: s[UP].int()}, [f"1 are whole numbers ({UP})"]),
+    "bool": (lambda s: s | {UP: s[UP] > 0}, [f"1 are whole numbers ({UP})"]),
+    "int8": (lambda s: {n: x.to(torch.int8) for n, x in s.items()}, ["are whole numbers (lm_h"]),
     "nan": (lambda s: with_value(s, float("nan")), [f"1 are not finite ({UP})"]),
     "inf": (lambda s: with_value(s, float("inf")), [f"1 are not finite ({UP})"]),
 }
@@ -160,13 +164,91 @@ def test_a_file_in_4_bits_is_loaded_in_4_bits_alone(tmp_path: Path, twice: bool)
         tmp_path / "whole", quantization_config=loading.BitsAndBytesConfig(**options)
     )
     model.save_pretrained(tmp_path / "packed")
-    refused(tmp_path / "packed", "up_proj.weight")
-    refused(tmp_path / "packed", "not in int8", "up_proj.weight (nf4)", weights="int8")
+    for weights in ("float32", "bfloat16", "int8"):
+        said = f"config.json: quantization_config says nf4, and {weights} is asked for"
+        refused(tmp_path / "packed", said, "or weights: nf4", weights=weights)
     packed = loading.load(tmp_path / "packed", "nf4", CPU)
     dense = quantised.dense(packed.get_parameter(UP)).float()
     assert packed.get_submodule(UP.removesuffix(".weight")).compute_dtype == torch.float32
     anchor = quantised.dequantise(packed, torch.float32)[UP]
     torch.testing.assert_close(anchor.dense(), dense)
+
+
+def configured(folder: Path, **settings: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
+@pytest.mark.fault("A2")
+@pytest.mark.parametrize("weights", ["float32", "nf4"])
+@pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "compressed-tensors", "unheard-of"])
+def test_a_quantisation_that_would_be_ignored_is_refused(
+    tmp_path: Path, method: str, weights: str
+) -> None:
+    saved(tmp_path, "llama")
+    configured(tmp_path, quantization_config={"quant_method": method, "bits": 4})
+    refused(tmp_path, f"quantization_config says {method}, and {weights}", weights=weights)
+    told(lambda: loading.save_manifest(tmp_path / "w*", str(tmp_path)), f"says {method}; choose")
+
+
+@pytest.mark.fault("A1")
+def test_a_head_that_is_tied_to_an_embedding_and_differs_from_it_is_refused(
+    tmp_path: Path,
+) -> None:
+    whole = saved(tmp_path, "gpt2")
+    rewritten(tmp_path, whole)
+    assert loading.load(tmp_path, "float32", CPU).get_output_embeddings() is not None
+    rewritten(tmp_path, whole | {HEAD: whole[HEAD] + 1})
+    refused(tmp_path, "config.json: tie_word_embeddings is set, and the output head is not the")
+    configured(tmp_path, tie_word_embeddings=False)
+    loaded = loading.load(tmp_path, "float32", CPU).state_dict()
+    torch.testing.assert_close(loaded[HEAD], whole[HEAD] + 1, rtol=0, atol=0)
+
+
+SETTINGS: list[tuple[dict[str, Any], str]] = [
+    ({"hidden_size": "big"}, "config.json: no model can be made from it"),
+    ({"num_attention_heads": 7}, "config.json: no model can be made from it"),
+    ({"num_attention_heads": 0}, "config.json: no model can be made from it"),
+    ({"hidden_act": "none"}, "config.json: no model can be made from it"),
+    ({"vocab_size": -1}, "config.json: no model can be made from it"),
+    ({"num_hidden_layers": 3}, "9 are missing (model.layers.2."),
+    ({"model_type": "lama"}, "model_type 'lama' is no causal language model"),
+]
+
+
+@pytest.mark.fault("C10")
+@pytest.mark.parametrize(("settings", "says"), SETTINGS, ids=[str(given) for given, _ in SETTINGS])
+def test_a_configuration_at_fault_is_named(
+    tmp_path: Path, settings: dict[str, Any], says: str
+) -> None:
+    saved(tmp_path, "llama")
+    configured(tmp_path, **settings)
+    refused(tmp_path, says)
+
+
+@pytest.mark.fault("C10")
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"[" * 100_000])
+def test_a_damaged_configuration_is_named(tmp_path: Path, content: bytes) -> None:
+    saved(tmp_path, "llama")
+    (tmp_path / "config.json").write_bytes(content)
+    refused(tmp_path, "config.json: cannot be read")
+
+
+@pytest.mark.fault("C10")
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "tokenizer.json", "text.jsonl", "text.parquet"]
+)
+def test_a_pointer_of_git_lfs_is_told_with_the_command_that_fetches(
+    tmp_path: Path, name: str
+) -> None:
+    saved(tmp_path, "llama")
+    file = tmp_path / name
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n")
+    says = f"{file}: is a pointer of Git LFS in place of the file; run `git lfs pull` in {tmp_path}"
+    if name.startswith("text"):
+        told(lambda: corpora.read(file), says)
+    else:
+        told(lambda: pretrained.load(str(tmp_path)), says)
 
 
 @pytest.mark.fault("B6")

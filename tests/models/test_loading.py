@@ -158,8 +158,8 @@ def folder(tmp_path: Path) -> Path:
     return saved(tmp_path / "model", "gpt2", layers=1)
 
 
-def refused(folder: Path) -> None:
-    with pytest.raises(UserError, match="no usable weights") as error:
+def refused(folder: Path, says: str = "no usable weights") -> None:
+    with pytest.raises(UserError, match=says) as error:
         loading.load(folder, "float32", CPU)
     assert "\n" not in str(error.value)
 
@@ -188,20 +188,27 @@ def test_code_of_a_repository_is_not_run(folder: Path, mark: Path) -> None:
     edited(folder, auto_map=named)
     assert type(loaded(folder, "float32")).__module__.startswith("transformers.models.gpt2")
     edited(folder, model_type="evil")
+    refused(folder, "model_type 'evil' is no causal language model")
+
+
+@pytest.mark.parametrize("damage", [b"", b"cut off", b"\xff" * 64])
+def test_damaged_weights_are_told(folder: Path, damage: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(damage)
     refused(folder)
 
 
-CHANGES = [{"n_layer": "x"}, {"n_head": 0}, {"n_embd": 32}, {"model_type": ["gpt2"]}]
+CHANGES = [
+    ({"n_layer": "x"}, "config.json: no model can be made from it"),
+    ({"n_head": 0}, "config.json: no model can be made from it"),
+    ({"n_embd": 32}, "no usable weights"),  # another model could have it
+    ({"model_type": ["gpt2"]}, "is no causal language model"),
+]
 
 
-@pytest.mark.parametrize("damage", [*CHANGES, b"", b"cut off", b"\xff" * 64])
-def test_a_damaged_model_is_told(folder: Path, damage: dict[str, Any] | bytes) -> None:
-    """The damage is in the configuration or in the weights."""
-    if isinstance(damage, bytes):
-        (folder / "model.safetensors").write_bytes(damage)
-    else:
-        edited(folder, **damage)
-    refused(folder)
+@pytest.mark.parametrize(("changes", "says"), CHANGES)
+def test_a_changed_configuration_is_told(folder: Path, changes: dict[str, Any], says: str) -> None:
+    edited(folder, **changes)
+    refused(folder, says)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "{"])

@@ -60,7 +60,7 @@ LINES = [
     (["plan", "--device", "abacus"], "plan: 'abacus' is no known device; write one of h200, h100"),
     (["compare", "demo", "nowhere"], "name another commit, a study (demo) or a folder of results"),
     (["paper", "none.tex"], "none.tex"),
-    (["report"], "results/demo/claims.json: cannot be read"),
+    (["report"], "results/demo/baselines.json: cannot be read (no such file)"),
     (["summary", "demo"], "results/demo"),
 ]
 
@@ -112,7 +112,7 @@ LEFT: list[tuple[str, Callable[[], object], str]] = [  # stage, what happened, w
     ("baseline", lambda: shutil.rmtree(MODEL), f"{MODEL}: "),
     ("baseline", lambda: os.truncate(WEIGHTS, 99), f"{MODEL}: no usable weights"),
     ("baseline", lambda: pickled(), f"{MODEL}: no usable weights"),
-    ("baseline", lambda: os.truncate(SHAPE, 9), f"{MODEL}: no usable weights"),
+    ("baseline", lambda: os.truncate(SHAPE, 9), f"{SHAPE}: cannot be read"),
     ("estimate", lambda: CHOSEN.unlink(), f"{CHOSEN}: cannot be read"),
     ("estimate", lambda: CHOSEN.write_text("[3]"), UNSET),
     ("transfer", lambda: CHOSEN.write_text('{"sampler": "sgld"}'), UNSET),
