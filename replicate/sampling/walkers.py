@@ -7,10 +7,13 @@ settings. They also serve to draw until an estimate is precise enough.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
+import torch
 import xarray as xr
 from numpy.typing import NDArray
 from torch import nn
@@ -21,6 +24,7 @@ from replicate.sampling.config import SamplerConfig, SamplingConfig
 from replicate.sampling.engine import Noise, Order, place, returning
 from replicate.sampling.samplers import sampler as make_sampler
 from replicate.sampling.samplers.base import Sampler
+from replicate.sampling.samplers.coarse import Coarse
 from replicate.sampling.stack import Stack
 from replicate.sampling.steps import Record, run_chains
 from replicate.sampling.storage import Anchor
@@ -41,6 +45,9 @@ class Walkers:
         chains: the number of chains in each shuffle.
         order: returns the permutation of the N examples in a shuffle.
         noise: returns the seed of a (shuffle, chain).
+
+    Attributes:
+        gradients: the number of gradients of minibatches that were computed.
     """
 
     def __init__(
@@ -56,14 +63,40 @@ class Walkers:
         self.task, self.init_losses_N, self.noise = task, init_losses_N, noise
         self.shuffles, self.chains = shuffles, chains
         self.keys = [(s, c) for s in range(shuffles) for c in range(chains)]
-        self.anchor, self.rounds, self.steps = task.anchor(), 0, 0
+        self.anchor, self.rounds, self.steps, self.gradients = task.anchor(), 0, 0, 0
         self.orders = [order(s) for s, _ in self.keys]
         N = len(init_losses_N)
         self.starts = [c * N // chains for _, c in self.keys]  # chains read different examples
         self.stack = Stack(self.anchor, len(self.keys)) if task.stacked else None
         self.states: Sequence[Sequence[Anchor]] = [self.anchor] * len(self.keys)
 
-    def run(self, sampler: SamplerConfig, sampling: SamplingConfig, advance: Advance) -> xr.Dataset:
+    def branch(self) -> Walkers:
+        """Returns other walkers at the same weights, with the noise and the minibatches to come."""
+        other = copy(self)
+        other.gradients = 0
+        if self.stack is not None:
+            other.stack = Stack(self.anchor, len(self.keys))
+            with torch.no_grad():
+                for there, here in zip(other.stack.weights, self.stack.weights, strict=True):
+                    there.copy_(here)
+        return other
+
+    @contextmanager
+    def at(self, chain: int) -> Iterator[Task]:
+        """Gives the task with its parameters at the weights of a chain, for as long as it lasts."""
+        weights = self.states[chain] if self.stack is None else self.stack.shares[chain]
+        with returning(self.task, self.anchor):
+            place(self.task.parameters, weights)
+            yield self.task
+
+    def run(
+        self,
+        sampler: SamplerConfig,
+        sampling: SamplingConfig,
+        advance: Advance,
+        *,
+        coarse: bool = False,
+    ) -> xr.Dataset:
         """Runs all chains for `sampling.steps` steps from where they are.
 
         Args:
@@ -71,19 +104,22 @@ class Walkers:
             sampling: nβ, the batch size, the burn-in and the draws; its numbers of shuffles and
                 chains are replaced by those of the walkers.
             advance: is told how many more steps are done.
+            coarse: whether a step of SGLD has the noise of two steps of half its size, and the
+                minibatch of the first. Then only losses are recorded truly.
 
         Returns:
             The dataset that `sampling.sample` describes.
         """
-        B, N = sampling.batch_size, len(self.init_losses_N)
-        position_TxB = np.arange(sampling.steps * B).reshape(-1, B) + self.steps * B
+        B, N, stride = sampling.batch_size, len(self.init_losses_N), 2 if coarse else 1
+        position_TxB = (np.arange(sampling.steps) * stride + self.steps)[:, None] * B + np.arange(B)
         batches_TxCxB = np.stack(
             [o[(at + position_TxB) % N] for o, at in zip(self.orders, self.starts, strict=True)],
             axis=1,
         )
         run = self._in_turn if self.stack is None else self._side_by_side
-        found = run(sampler, sampling, batches_TxCxB, advance)
-        self.rounds, self.steps = self.rounds + 1, self.steps + sampling.steps
+        found = run(sampler, sampling, batches_TxCxB, advance, coarse)
+        self.rounds, self.steps = self.rounds + 1, self.steps + stride * sampling.steps
+        self.gradients += sampling.steps * len(self.keys)
         init_TxCxB = self.init_losses_N[batches_TxCxB]
         chains = [
             chain
@@ -99,11 +135,13 @@ class Walkers:
         sampling: SamplingConfig,
         batches_TxCxB: NDArray[np.int64],
         advance: Advance,
+        coarse: bool,
     ) -> list[Record]:
         stack, loss = self.stack, self.task.stacked
         assert stack is not None and loss is not None
         samplers = [
-            self._sampler(sampler, sampling, share, c) for c, share in enumerate(stack.shares)
+            self._sampler(sampler, sampling, share, c, coarse)
+            for c, share in enumerate(stack.shares)
         ]
         with stack.attached(samplers):
             return [
@@ -124,12 +162,13 @@ class Walkers:
         sampling: SamplingConfig,
         batches_TxCxB: NDArray[np.int64],
         advance: Advance,
+        coarse: bool,
     ) -> list[Record]:
         parameters, found, states = self.task.parameters, [], []
         with returning(self.task, self.anchor):
             for c in range(len(self.keys)):
                 place(parameters, self.states[c])
-                moving = self._sampler(sampler, sampling, parameters, c)
+                moving = self._sampler(sampler, sampling, parameters, c, coarse)
                 with moving.attached():
                     found.append(
                         run_chains(
@@ -152,8 +191,9 @@ class Walkers:
         sampling: SamplingConfig,
         parameters: Sequence[nn.Parameter],
         chain: int,
+        coarse: bool,
     ) -> Sampler:
-        return make_sampler(
+        return (Coarse if coarse else make_sampler)(
             parameters,
             self.anchor,
             sampler,

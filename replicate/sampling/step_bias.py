@@ -1,0 +1,108 @@
+"""Finds the bias of λ̂ that the step ε of SGLD makes, before a chain runs and from a pair of chains.
+
+For a quadratic loss with Hessian H, whose minibatches of B examples have gradients with the noise
+covariance Σ/B, a chain of SGLD has in the direction i of an eigenvector of H, with the curvature
+h and a = nβ·h + γ, exactly the variance
+
+    s = (1 − ε·a/2)²·s + ε + ε²·nβ²·Σᵢᵢ/(4B)   ⇒   s = [1 + ε·nβ²·Σᵢᵢ/(4B)] / [a·(1 − ε·a/4)]
+
+so that λ̂ = ½·nβ·Σᵢ hᵢ·sᵢ is too large, to first order in ε, by
+
+    ε·nβ·tr(H)/8 + ε·nβ²·tr[Σ·H(H + α)⁻¹]/(8B),      α = γ/nβ
+
+The first term is the discretisation's, the second the minibatches'. Σ is that of examples drawn
+with replacement. If all examples are visited before one comes again, its slow part is smaller.
+
+Far from w* both can differ. So a pair of chains with the steps ε and ε/2 runs on common noise: the
+noise of a step ε is the sum of those of two steps ε/2, and its minibatch is that of the first. The
+bias of ε is about twice the difference of λ̂, and what the chains share cancels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from replicate.progress import Advance, silent
+from replicate.sampling import lanczos
+from replicate.sampling.config import SamplerConfig, SamplingConfig
+from replicate.sampling.curvature import BLOCKS, Curvature
+from replicate.sampling.walkers import Walkers
+from replicate.seeds import derive
+
+VISITED = 2  # chains at whose weights the curvature is measured
+PRODUCTS = 8  # with the Hessian, at each of them
+
+
+def rates(
+    curvature: Curvature, nbeta: float, localization: float, batch_size: int
+) -> tuple[float, float]:
+    """Returns the bias of λ̂ over ε, for the quadratic that touches the loss at w*.
+
+    The noise is known from the difference of the gradients of two halves of the examples, which is
+    one random vector with the covariance 4Σ/N. So the second number is a rough one.
+
+    Args:
+        curvature: the Hessian's spectrum and the gradient at w*.
+        nbeta: nβ.
+        localization: γ.
+        batch_size: B, the number of examples in a minibatch.
+
+    Returns:
+        nβ·tr(H)/8 and nβ²·tr[Σ·H(H + α)⁻¹]/(8B), without negative curvatures.
+    """
+    found, N = curvature.gradient, curvature.spectrum.examples
+    used = N - N % min(BLOCKS, N)
+    variance = used * max(found.sample_squared - found.squared, 0.0)  # tr(Σ)
+    _, share = found.quadrature.mean(
+        lambda h: np.maximum(h, 0) / (np.maximum(h, 0) + localization / nbeta)
+    )
+    trace = max(curvature.trace[0], 0.0)
+    return nbeta * trace / 8, nbeta**2 * variance * float(share) / (8 * batch_size)
+
+
+def difference(
+    walkers: Walkers, sampler: SamplerConfig, sampling: SamplingConfig, advance: Advance
+) -> xr.DataArray:
+    """Runs chains of SGLD with ε and with ε/2 on common noise from where the walkers are.
+
+    Args:
+        walkers: the chains, which have taken the steps ε afterwards.
+        sampler: SGLD with the step ε.
+        sampling: nβ, the batch size, and the burn-in and draws of the chains with the step ε.
+        advance: is told how many more steps are done.
+
+    Returns:
+        λ̂ with ε minus λ̂ with ε/2 of every draw (shuffle, chain, draw), on the same minibatch.
+    """
+    fine = walkers.branch()
+    twice = replace(sampling, burn_in=2 * sampling.burn_in, draws=2 * sampling.draws)
+    halved = fine.run(replace(sampler, lr=sampler.lr / 2), twice, advance)
+    whole = walkers.run(sampler, sampling, advance, coarse=True)
+    walkers.gradients += fine.gradients
+    every = halved.loss.isel(draw=slice(0, None, 2)).assign_coords(draw=whole.draw)
+    return sampling.nbeta * (whole.loss - every).sel(draw=slice(0, None))
+
+
+def highest(walkers: Walkers, index_N: Tensor, batch_size: int, seed: int) -> float:
+    """Returns the highest curvature of the loss (nats) that is found where the walkers are.
+
+    Args:
+        walkers: the chains, of which some are looked at.
+        index_N: the examples whose mean loss is differentiated.
+        batch_size: the number of examples in a backward pass.
+        seed: of the random vectors.
+    """
+    found = []
+    for chain in range(min(VISITED, len(walkers.keys))):
+        generator = torch.Generator().manual_seed(derive(seed, "along", chain))
+        with walkers.at(chain) as task:
+            vectors = [torch.randn(w.shape, generator=generator) for w in task.parameters]
+            vector_D = lanczos.flatten(task, vectors)
+            values, _ = lanczos.rule(task, vector_D, index_N, batch_size, PRODUCTS, silent)
+            found.append(float(values.max(initial=0.0)))
+    return max(found)
