@@ -10,7 +10,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,9 @@ def llc(
     with _searching(model, data, budget, **settings) as (search, attributes):
         chosen = search.settings(nbeta, localization, lr)
         trace, notes = search.precise(chosen, precision, fixed_step=lr is not None)
+        with suppress(ArgumentError):  # negative curvature: no Gaussian has it
+            part = search.curvature.gradient_part(chosen.nbeta, chosen.localization)
+            attributes["baseline"]["gradient_part"] = list(part)
     return Estimate(trace.assign_attrs(attributes, choices=chosen.reasons + notes))
 
 
@@ -190,6 +193,7 @@ def _searching(
         attributes["baseline"] |= {
             "gradient_squared": list(found.gradient_squared),
             "trace": list(found.trace),
+            "largest_nbeta": found.largest_nbeta(),
         }
         search = Search(
             walkers,

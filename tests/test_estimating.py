@@ -66,6 +66,29 @@ def test_all_settings_of_a_language_model_are_chosen() -> None:
     assert again.trace.drop_vars("seconds").identical(found.trace.drop_vars("seconds"))
 
 
+def tilted(model: Bowl, x_B: torch.Tensor) -> torch.Tensor:
+    return bowl_loss(model, x_B) + 0.5 * model.w.sum()
+
+
+@pytest.mark.parametrize(("nbeta", "says"), [(1.0, "more than a tenth"), (100.0, "below zero")])
+def test_a_gradient_comes_with_the_advice_to_sample_the_text_and_the_largest_nbeta(
+    nbeta: float, says: str
+) -> None:
+    """Up to nβ = tr(H)/(20·‖g‖²), the gradient part −nβ²·‖g‖²/γ is below a tenth of λ̂."""
+    given: dict[str, Any] = {"nbeta": nbeta, "localization": 1000.0, "precision": 0.2}
+    given |= BOWL
+    slope: dict[str, Any] = {"loss_fn": tilted}
+    found = llc(Bowl(H), DATA, **given | slope)
+    a = nbeta * np.array(H) + 1000
+    part = (-(nbeta**2) / a + nbeta**3 * np.array(H) / 2 / a**2).sum() * 0.25
+    assert found.diagnosis.gradient_part.value == pytest.approx(part, rel=1e-3)
+    (sentence,) = [each for each in found.advice if "sample_text" in each]
+    assert says in sentence
+    assert f"nβ up to {sum(H) / (20 * 12 * 0.25):.3g}" in sentence
+    level = llc(Bowl(H), DATA, **given)
+    assert not any("sample_text" in each for each in level.advice)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

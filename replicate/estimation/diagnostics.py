@@ -105,6 +105,8 @@ def advise(
     drift_level: float,
     local_limit: float,
     still: bool = False,
+    sloped: bool = False,
+    largest_nbeta: float = np.nan,
 ) -> list[str]:
     """Says what is wrong with a model's chains and what to do about it.
 
@@ -118,6 +120,8 @@ def advise(
         drift_level: the smallest p value of the drift test of healthy chains.
         local_limit: the largest `escaped` of local chains.
         still: whether the chains did not leave w*.
+        sloped: whether the gradient at w* is known to take more than a tenth off λ̂.
+        largest_nbeta: the nβ up to which it takes less, if the chains' is above; NaN if unknown.
 
     Returns:
         One sentence for each problem; an empty list if there is none.
@@ -148,9 +152,14 @@ def advise(
         wanted = round(ENOUGH / effective * draws, -1)
         remedy = f"draw about {wanted:.0f} a chain instead of {draws}"
         found.append(f"only {effective:.0f} effective draws: {remedy}")
-    if interval[1] < 0:
-        remedy = "train on these data, or measure on text sampled from the model (sample_text)"
-        found.append(f"λ̂ lies below zero: w* is not a minimum of the loss sampled; {remedy}")
+    if interval[1] < 0 or sloped:
+        below = "λ̂ lies below zero"
+        sign = below if interval[1] < 0 else "the gradient at w* takes more than a tenth off λ̂"
+        remedy = "train on these data, or use text sampled from the model (sample_text, on the"
+        remedy += " command line --text sampled)"
+        if np.isfinite(largest_nbeta):
+            remedy += f", or nβ up to {largest_nbeta:.3g}, where it takes less than a tenth"
+        found.append(f"{sign}: w* is not a minimum of the loss sampled; {remedy}")
     elif interval[0] < 0:
         found.append("the interval holds zero: draw more, or from more shuffles")
     return found

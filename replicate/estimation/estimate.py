@@ -25,7 +25,9 @@ class Estimate:
     Attributes:
         trace: `loss` and `init_loss` (nats) of each step (shuffle, chain, draw), and `diverged`.
             Its attributes must include `sampling`, with nβ, and `baseline`, with the mean loss at
-            w* over all examples (nats). They may include `guess`, the loss of guessing (nats).
+            w* over all examples (nats). They may include `guess`, the loss of guessing (nats), and
+            in `baseline` what `llc` measured at w*: `trace` of H, `gradient_squared` and
+            `gradient_part`, each with its error, and `largest_nbeta`.
     """
 
     trace: xr.Dataset
@@ -38,6 +40,7 @@ class Estimate:
         minimum = regimes.AtMinimum(
             trace=regimes.Measured(*known.get("trace", regimes.UNKNOWN)),
             gradient=regimes.Measured(*known.get("gradient_squared", regimes.UNKNOWN)),
+            gradient_part=regimes.Measured(*known.get("gradient_part", regimes.UNKNOWN)),
         )
         return regimes.diagnose(self.trace, baseline=self.baseline, guess=guess, minimum=minimum)
 
@@ -98,6 +101,7 @@ class Estimate:
         burn_in = int((self.trace.draw < 0).sum())
         guess = self.trace.attrs.get("guess", float("nan"))
         draws_NxD = self.values.values.reshape(self.result.chains, -1)
+        most = self.trace.attrs["baseline"].get("largest_nbeta", float("nan"))
         found = []
         if self.result.chains - self.result.diverged_chains == 1:
             found.append("one chain has no standard error: run two or more")
@@ -113,6 +117,8 @@ class Estimate:
             rhat_limit=RHAT,
             drift_level=DRIFT,
             local_limit=LOCAL,
+            sloped=self.diagnosis.answers["gradient"] == "yes",
+            largest_nbeta=most if most < self.nbeta else float("nan"),
         )
 
     def __str__(self) -> str:
