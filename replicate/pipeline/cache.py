@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[1]
 PIPELINE = PACKAGE.parent / "dvc.yaml"
-CHAINS = ("search", "estimate", "transfer", "original", "quantisation")  # the stages that sample
+CHAINS = (  # the stages that sample
+    "search",
+    "estimate",
+    "neighbours",
+    "transfer",
+    "original",
+    "quantisation",
+)
 UNITS = ("pretrain", "baseline", *CHAINS, "calibrate")  # the stages that run units
 
 

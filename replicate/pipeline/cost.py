@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,12 +23,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from replicate.errors import UserError
 from replicate.models import loading, restrictions
-from replicate.models.config import work as examined_examples
 from replicate.pipeline import parallel
 from replicate.pipeline.config import Config, Family
-from replicate.pipeline.config.family import OnDisk, Search, TrainedModel
+from replicate.pipeline.config.family import OnDisk, TrainedModel
 from replicate.pipeline.doctor import free_memory
-from replicate.pipeline.work.plans import MOVED
+from replicate.pipeline.workload import Work, list_work
 from replicate.reporting import terminal
 from replicate.reporting.formatting import duration, number
 from replicate.reporting.table import Column, Table
@@ -39,7 +38,6 @@ CONFIGURATIONS, DEVICES, BYTES = yaml.safe_load(
 STATES = {"sgld": 0, "sgnht": 1, "rmsprop": 1, "adam": 2}  # numbers kept per sampled weight
 ACTIVATIONS = 24  # numbers that a block stores for backward, per token and unit of width
 WORKER = 0.5e9  # bytes of memory of a worker process before it loads a model
-REVIEWS = 25_000  # assumed size of every corpus
 SHARE = 0.4  # share of a named device's peak speed that a step reaches
 FORMATS: dict[str, Callable[[Any], str]] = {
     **dict.fromkeys(("parameters", "sampled", "operations"), lambda value: number(value, 3)),
@@ -67,23 +65,6 @@ class Device:
     def pace(self, dtype: str) -> tuple[float, float]:
         """Returns operations per second of a worker, and a step's seconds of overhead per block."""
         return timed(dtype) if self.peak is None else (SHARE * self.peak[dtype], 0.0)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage does with one model: steps of chains or of a training, and forward passes.
-
-    Attributes:
-        family: the settings of the family in this stage; a training has the sampler `adam`.
-        steps: the steps of all chains together, or of the training.
-        examples: the number of forward passes of one example that belong to no step.
-    """
-
-    stage: str
-    model: str
-    family: Family
-    steps: int = 0
-    examples: int = 0
 
 
 class Shape:
@@ -158,35 +139,6 @@ def run(config: Config, study: str | None, device: str | None, as_json: bool) ->
     total = duration(sum(row["seconds"] or 0.0 for row in rows))
     title = f"plan for {device or 'this machine'}: about {total} for what fits"
     terminal.show(Table(title, columns, [list(row.values()) for row in rows]))
-
-
-def list_work(config: Config, study: str) -> Iterator[Work]:
-    """Yields the work of each stage of a study on each model."""
-    examined = examined_examples(REVIEWS, config.baseline.gradient_examples)
-    for name in config.studies[study].families:
-        family, search = config.families[name], config.families[name].search
-        training = {"sampler": "adam", "batch_size": config.training.batch_size}
-        trained = _changed(family, "float32", "tokens", restriction=("all",), **training)
-        for model in family.models:
-            if isinstance(family.models[model], TrainedModel):
-                yield Work(f"pretrain@{name}", model, trained, config.training.steps)
-            yield Work(f"baseline@{name}", model, family, examples=examined)
-            yield Work(f"estimate@{name}", model, family, _steps(family.sampling))
-        most = "rmsprop" if search.tpe else "sgnht" if search.sgnht else "sgld"
-        steps = _trials(search) * search.chains * (search.burn_in + search.draws)
-        yield Work(f"search@{name}", search.model, _changed(family, sampler=most), steps)
-        steps = _steps(family.transfer) * sum(max(1.0, 1 / f) for f in family.transfer.factors)
-        for model in family.transfer.models:
-            yield Work(f"transfer@{name}", model, family, round(steps))
-        if (given := family.original) is not None:
-            settings = _changed(family, loss="last", sampler="sgld", batch_size=given.batch_size)
-            for model in given.models:
-                yield Work(f"original@{name}", model, settings, _steps(given))
-    steps = _steps(config.studies[study].quantisation)
-    for model, moved, weights in config.plan(study).formats:
-        family = config.families[config.family_of(model)]
-        family = _changed(family, weights, restriction=MOVED[moved])
-        yield Work(f"quantisation@{study}", model, family, steps, examined)
 
 
 def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
@@ -282,19 +234,3 @@ def _step(width: int, device: str, dtype: str) -> tuple[float, float]:
         loss.item()  # waits for a GPU
         seconds.append(time.perf_counter() - begun)
     return 3 * 16 * Shape(config).forward(64, 64), median(seconds[1:])
-
-
-def _changed(family: Family, weights: str = "", loss: str = "", **sampling: Any) -> Family:
-    changed = {"sampling": family.sampling.model_copy(update=sampling)}
-    changed |= {"weights": weights or family.weights, "loss": loss or family.loss}
-    return family.model_copy(update=changed)
-
-
-def _steps(part: Any) -> int:
-    return part and part.shuffles * part.chains * (part.burn_in + part.draws)
-
-
-def _trials(search: Search) -> int:
-    grids = [grid.model_dump().values() for grid in (search.sgld, search.sgnht) if grid]
-    ranges = 0 if search.tpe is None else search.tpe.trials * (3 if search.tpe.sgnht else 2)
-    return ranges + sum(math.prod(map(len, grid)) for grid in grids)

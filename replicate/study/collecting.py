@@ -17,10 +17,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from replicate.data.json_io import finite
-from replicate.estimation import diagnostics, estimators, regimes
+from replicate.estimation import diagnostics, estimators
 from replicate.estimation.estimators import Result
-from replicate.estimation.posterior import Measured
-from replicate.estimation.regimes import AtMinimum, Limits
+from replicate.estimation.regimes import Limits
+from replicate.study import measures
 from replicate.study.records import (
     Estimate,
     Metric,
@@ -42,6 +42,7 @@ def estimates(
     report: Mapping[str, Any] | None = None,
     vocabulary: int | None = None,
     limits: Limits | None = None,
+    neighbour: xr.Dataset | None = None,
 ) -> list[Estimate]:
     """Estimates λ̂ of one model by every estimator, and says what it measures.
 
@@ -52,6 +53,7 @@ def estimates(
         report: the report on w* that `replicate.models.baseline` wrote.
         vocabulary: the number of tokens V; the loss of guessing is ln V.
         limits: the limits of the regimes' rules.
+        neighbour: the same chains at a neighbouring γ, if they were run.
 
     Returns:
         One record for each estimator.
@@ -63,7 +65,8 @@ def estimates(
     coefficients = {"controlled": estimators.coefficient(trace, loss), "paired": 1.0, "plain": 0.0}
     least = estimators.variance(results["controlled"])
     clipped = estimators.clipping(trace, nbeta, loss, quantile)
-    measured = diagnosed(trace, report or {}, vocabulary, limits)
+    minimum = measures.at_minimum(trace, report or {})
+    measured = measures.of_posterior(trace, minimum, vocabulary, limits, neighbour)
     rows = []
     for name, result in results.items():
         decides = name == "controlled"
@@ -76,38 +79,6 @@ def estimates(
         } | (measured if decides else dict.fromkeys(measured))
         rows.append(record(Estimate, trace, vars(result), values))
     return rows
-
-
-def diagnosed(
-    trace: xr.Dataset,
-    report: Mapping[str, Any],
-    vocabulary: int | None,
-    limits: Limits | None,
-) -> dict[str, Any]:
-    """Returns the fields of `Estimate` that say what λ̂ measures; null where it is not known."""
-    names = ("regime", "elasticity_nbeta", "elasticity_gamma", "degree", "temperature")
-    found: dict[str, Any] = dict.fromkeys((*names, "gradient_part", "rise", "harmonic"))
-    if "virial" not in trace or trace.virial.isnull().all():
-        return found
-    curvature, alpha = report.get("curvature"), trace.attrs["sampler"]["localization"]
-    alpha /= nbeta_of(trace)
-    minimum = AtMinimum(gradient=Measured(report.get("gradient_norm_squared", math.nan)))
-    if curvature and alpha > max(0.0, -curvature["lowest"]):
-        values, weights = (np.array(curvature[f"{k}_PxK"], float) for k in ("values", "weights"))
-        each_P = np.nansum(weights * values / (values + alpha), axis=1) * curvature["size"] / 2
-        found["harmonic"] = float(each_P.mean())
-    if curvature:
-        trace_h = Measured(curvature["trace"], curvature["trace_error"])
-        minimum = AtMinimum(trace=trace_h, gradient=minimum.gradient)
-    guess = math.nan if vocabulary is None else math.log(vocabulary)
-    diagnosis = regimes.diagnose(
-        trace, baseline=baseline_of(trace), guess=guess, minimum=minimum, limits=limits
-    )
-    for name in (*names, "gradient_part", "rise"):
-        value = getattr(diagnosis, name)
-        known = not isinstance(value, tuple) or all(map(math.isfinite, value))
-        found[name] = value if known else None
-    return found
 
 
 def transferred(trace: xr.Dataset, factor: float) -> Transferred:

@@ -21,7 +21,8 @@ LOADED = yaml.load(TEXT, reading.UniqueKeyLoader)  # noqa: S506 - a safe loader
 DATA = json.loads(json.dumps(LOADED))  # no block is shared between families
 MODELS = ("mini-8", "mini-16")
 MISSING = object()  # the value of a key that a change takes away
-COMPUTING = ("extract", "pretrain", "baseline", "search", "estimate", "transfer", "original")
+COMPUTING = ("extract", "pretrain", "baseline", "search", "estimate", "neighbours", "transfer")
+COMPUTING += ("original",)
 SHORT = {"shuffles": 2, "chains": 2, "burn_in": 2, "draws": 4}
 
 

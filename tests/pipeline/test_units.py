@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from safetensors.numpy import load_file
 
 from replicate.data import tensors, traces, windows
-from replicate.estimation import estimators
+from replicate.estimation import estimators, posterior
 from replicate.models import baseline, loading, task, training
 from replicate.models.config import Schedule, order
 from replicate.pipeline import cache
@@ -113,6 +114,42 @@ def test_a_trace_explains_itself(project: Path) -> None:
     assert {name: attributes[name] for name in names} == names
     assert attributes["machine"]["threads"] == 1
     assert attributes["machine"]["versions"]["torch"] == torch.__version__
+
+
+def test_a_pair_of_chains_tells_the_elasticity_in_gamma(project: Path) -> None:
+    """The neighbours' minibatches and noise are those of the estimate; only γ differs."""
+    config = configured()
+    folders = [getattr(config.paths, name)("mini") / MODEL for name in ("traces", "neighbours")]
+    pair = [traces.load(folder) for folder in folders]
+    one, other = (each.attrs["sampler"] for each in pair)
+    assert other == one | {"localization": 1.25 * one["localization"]}
+    np.testing.assert_array_equal(pair[0].init_loss, pair[1].init_loss)
+    a, b = (each.squared_distance.values for each in pair)
+    np.testing.assert_array_equal(a[..., 1], b[..., 1])  # at w* nothing pulls
+    assert (a[..., -1] > b[..., -1]).all()
+    for folder, trace in zip(folders, pair, strict=True):
+        trace["loss"] += 0.5  # else λ̂ of a model after four steps is negative
+        shutil.rmtree(folder)
+        traces.save(trace, folder)
+    small.run(config, "collect", name="demo")
+    baseline = pair[0].attrs["baseline"]["loss"]
+    expected = posterior.coupled(pair[0], pair[1], baseline)
+    row = next(row for row in rows(config, "estimates") if row.model == MODEL)
+    assert row.elasticity_gamma == pytest.approx(tuple(expected), rel=1e-4)
+    dilation = posterior.measure(pair[0], baseline).elasticity_gamma
+    assert row.dilation == pytest.approx(tuple(dilation), rel=1e-4)
+    shutil.rmtree(config.paths.neighbours("mini"))
+    small.run(config, "collect", name="demo")
+    row = next(row for row in rows(config, "estimates") if row.model == MODEL)
+    assert row.elasticity_gamma == row.dilation
+
+
+def test_no_pair_is_run_where_there_is_no_localisation(project: Path) -> None:
+    chosen = configured().paths.search("mini") / "chosen.json"
+    chosen.write_text(json.dumps(json.loads(chosen.read_text()) | {"localization": 0.0}))
+    shutil.rmtree(configured().paths.neighbours("mini"))
+    small.run(configured(), "neighbours")
+    assert list(configured().paths.neighbours("mini").iterdir()) == []
 
 
 def test_the_protocol_of_2023_says_how_many_labels_are_padded(project: Path) -> None:

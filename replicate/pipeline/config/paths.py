@@ -40,6 +40,10 @@ class Paths:
         """Returns the folder of a family's traces, one for each model."""
         return self.data / family / "traces"
 
+    def neighbours(self, family: str) -> Path:
+        """Returns the folder of a family's traces at the neighbouring γ, one for each model."""
+        return self.data / family / "neighbours"
+
     def transfer(self, family: str) -> Path:
         """Returns the folder of a family's traces at other step sizes."""
         return self.data / family / "transfer"

@@ -19,6 +19,7 @@ from replicate.estimation.regimes import Limits
 from replicate.models.config import MANIFEST
 from replicate.pipeline.config import Config
 from replicate.pipeline.config.family import TrainedModel
+from replicate.pipeline.stages import neighbours
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import ChainUnit
 from replicate.study import collecting, protocol_2023, records
@@ -54,6 +55,8 @@ class Collection:
             self.read("training", paths.models(name) / model / "training.json", **mine)
             report = self.read("baselines", paths.baselines(name) / model / "baseline.json", **mine)
             trace = self.trace(paths.traces(name) / model, plans.estimate, config, model)
+            where = paths.neighbours(name) / model
+            neighbour = self.trace(where, neighbours.plan, config, model)
             if trace is not None:
                 rows["estimates"] += collecting.estimates(
                     trace,
@@ -61,6 +64,7 @@ class Collection:
                     report[0] if report else None,
                     text[0]["vocabulary"] if text else None,
                     limits,
+                    neighbour,
                 )
                 rows["provenance"].append(self.provenance(trace, model))
                 if text:

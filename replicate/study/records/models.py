@@ -111,7 +111,11 @@ class Estimate(ModelRecord):
     elasticity_nbeta: tuple[float, float] | None
     """∂ln λ̂/∂ln nβ and its standard error"""
     elasticity_gamma: tuple[float, float] | None
-    """∂ln λ̂/∂ln γ and its standard error"""
+    """∂ln λ̂/∂ln γ and its standard error: by chains at two γ on common noise where stage
+    `neighbours` ran, else by `dilation`
+    """
+    dilation: tuple[float, float] | None = None
+    """∂ln λ̂/∂ln γ from the chains at one γ, by dilation around w*, and its standard error"""
     degree: tuple[float, float] | None
     """E[V]/λ̂ and its standard error: the degree with which the loss grows; 2 is quadratic"""
     temperature: tuple[float, float] | None

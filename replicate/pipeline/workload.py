@@ -1,0 +1,78 @@
+"""Lists what the stages of a study do with each model, for an estimate of what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from replicate.models.config import work as examined_examples
+from replicate.pipeline.config import Config, Family
+from replicate.pipeline.config.family import Search, TrainedModel
+from replicate.pipeline.work.plans import MOVED
+
+REVIEWS = 25_000  # assumed size of every corpus
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage does with one model: steps of chains or of a training, and forward passes.
+
+    Attributes:
+        family: the settings of the family in this stage; a training has the sampler `adam`.
+        steps: the steps of all chains together, or of the training.
+        examples: the number of forward passes of one example that belong to no step.
+    """
+
+    stage: str
+    model: str
+    family: Family
+    steps: int = 0
+    examples: int = 0
+
+
+def list_work(config: Config, study: str) -> Iterator[Work]:
+    """Yields the work of each stage of a study on each model."""
+    examined = examined_examples(REVIEWS, config.baseline.gradient_examples)
+    for name in config.studies[study].families:
+        family, search = config.families[name], config.families[name].search
+        training = {"sampler": "adam", "batch_size": config.training.batch_size}
+        trained = _changed(family, "float32", "tokens", restriction=("all",), **training)
+        for model in family.models:
+            if isinstance(family.models[model], TrainedModel):
+                yield Work(f"pretrain@{name}", model, trained, config.training.steps)
+            yield Work(f"baseline@{name}", model, family, examples=examined)
+            for stage in ("estimate", "neighbours"):
+                yield Work(f"{stage}@{name}", model, family, _steps(family.sampling))
+        most = "rmsprop" if search.tpe else "sgnht" if search.sgnht else "sgld"
+        steps = _trials(search) * search.chains * (search.burn_in + search.draws)
+        yield Work(f"search@{name}", search.model, _changed(family, sampler=most), steps)
+        steps = _steps(family.transfer) * sum(max(1.0, 1 / f) for f in family.transfer.factors)
+        for model in family.transfer.models:
+            yield Work(f"transfer@{name}", model, family, round(steps))
+        if (given := family.original) is not None:
+            settings = _changed(family, loss="last", sampler="sgld", batch_size=given.batch_size)
+            for model in given.models:
+                yield Work(f"original@{name}", model, settings, _steps(given))
+    steps = _steps(config.studies[study].quantisation)
+    for model, moved, weights in config.plan(study).formats:
+        family = config.families[config.family_of(model)]
+        family = _changed(family, weights, restriction=MOVED[moved])
+        yield Work(f"quantisation@{study}", model, family, steps, examined)
+
+
+def _changed(family: Family, weights: str = "", loss: str = "", **sampling: Any) -> Family:
+    changed = {"sampling": family.sampling.model_copy(update=sampling)}
+    changed |= {"weights": weights or family.weights, "loss": loss or family.loss}
+    return family.model_copy(update=changed)
+
+
+def _steps(part: Any) -> int:
+    return part and part.shuffles * part.chains * (part.burn_in + part.draws)
+
+
+def _trials(search: Search) -> int:
+    grids = [grid.model_dump().values() for grid in (search.sgld, search.sgnht) if grid]
+    ranges = 0 if search.tpe is None else search.tpe.trials * (3 if search.tpe.sgnht else 2)
+    return ranges + sum(math.prod(map(len, grid)) for grid in grids)
