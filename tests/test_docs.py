@@ -74,10 +74,10 @@ def calibration() -> Iterator[str]:
     for row in results("controls"):
         caught = "caught" if row["caught"] else "not caught"
         yield f"| {row['control']} | {row['expected']:.1f} | {told(row)} | {caught} |"
-    (cover,) = results("coverage")
-    low, high = (f"{100 * end:.1f} %" for end in cover["interval"])
-    share = f"{100 * cover['share']:.1f} % (Wilson interval {low} to {high})"
-    yield f"in {cover['covered']} of {cover['repeats']}: {share}"
+    for row in results("coverage"):
+        low, high = (100 * end for end in row["interval"])
+        held = f"{row['covered']} of {row['repeats']} | {100 * row['share']:.1f} %"
+        yield f"| {row['target']} | {row['setting']} | {held} | {low:.1f} to {high:.1f} % |"
 
 
 def test_the_numbers_on_the_calibration_are_those_of_results() -> None:

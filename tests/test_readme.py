@@ -59,7 +59,7 @@ def test_its_estimates_are_those_of_the_control_study(results: Path) -> None:
 def test_its_bullets_are_what_was_found(results: Path) -> None:
     claims = {row.id: row for row in read(results / "control" / "claims.json", JudgedClaim)}
     growth, share = claims["C1"], read(results / "published" / "anova.json", Analysis)[0]
-    (coverage,) = read(results / "control" / "coverage.json", Coverage)
+    coverage, *_ = read(results / "control" / "coverage.json", Coverage)
     count = Counter(
         row.verdict for row in read(results / "control" / "calibration.json", Calibrated)
     )

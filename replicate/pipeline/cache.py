@@ -39,7 +39,7 @@ CHAINS = (  # the stages that sample
     "original",
     "quantisation",
 )
-UNITS = ("pretrain", "baseline", *CHAINS, "calibrate")  # the stages that run units
+UNITS = ("pretrain", "baseline", *CHAINS, "calibrate", "coverage")  # the stages that run units
 
 
 def key(**parts: Any) -> str:

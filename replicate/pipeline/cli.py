@@ -30,6 +30,7 @@ STAGES = {  # the name of a stage → what its argument names (None: no argument
     "collect": ("study", "Gather a study's results as JSON."),
     "read": ("study", "Judge a study's claims; draw its figures, write its tables."),
     "calibrate": ("study", "Estimate λ where it is known."),
+    "coverage": ("study", "Check the 95 % intervals of λ̂ by many short runs."),
     "published": (None, "Analyse and judge the figures published in 2023."),
     "reference": (None, "Draw and tabulate calibration, published figures and costs."),
     "report": (None, "Write the report, one HTML file."),

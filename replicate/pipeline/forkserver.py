@@ -19,7 +19,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402, F401
 
 from replicate.pipeline import cache, parallel  # noqa: E402
-from replicate.pipeline.stages import calibrate, pretrain  # noqa: E402, F401
+from replicate.pipeline.stages import calibrate, coverage, pretrain  # noqa: E402, F401
 
 torch.set_num_threads(1)
 parallel.STARTED.update({stage: cache.contents(stage) for stage in cache.UNITS})

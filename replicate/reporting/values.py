@@ -129,9 +129,13 @@ def calibration(reference: Reference) -> Values:
     targets, verdicts = reference.calibration, [row.verdict for row in reference.calibration]
     wrong = [row for row in reference.controls if row.control != "none"]
     found = group("calibration", targets=targets, verdicts=verdicts, wrong=wrong)
-    for row in reference.coverage:
+    known, models = (
+        [row for row in reference.coverage if row.kind == kind]
+        for kind in ("closed form", "language model")
+    )
+    for row in known:
         found |= group("coverage", row=row)
-    return found
+    return found | group("coverage of models", run=models, rows=models)
 
 
 def costs(reports: Mapping[str, Any]) -> Values:

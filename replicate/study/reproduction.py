@@ -222,7 +222,8 @@ def _outcome(row: records.Record) -> tuple[tuple[str, str], Outcome | None]:
             # Agresti and Coull's (1998) error is above 0 even if all intervals contain λ
             share = (row.covered + 2) / (row.repeats + 4)
             error = sqrt(share * (1 - share) / (row.repeats + 4))
-            return (row.target, "95 % intervals"), Outcome(row.share, error, inf)
+            name = row.target, f"95 % intervals, {row.setting}"
+            return name, Outcome(row.share, error, inf)
     raise TypeError(type(row))
 
 

@@ -19,7 +19,7 @@ from replicate.estimation import estimators
 from replicate.progress import Advance
 from replicate.sampling import SamplingConfig, sample
 from replicate.seeds import derive
-from replicate.validation.cases import CASES, CONTROLS, LOCALISED, REPEATED, Case, Job, Run
+from replicate.validation.cases import CASES, CONTROLS, LOCALISED, Case, Job, Run
 from replicate.validation.targets import Target
 
 Accuracy = Literal["within 1 %", "within the interval", "within 5 %", "outside"]
@@ -81,22 +81,6 @@ class Calibrated:
     evaluations: int
     ladder: list[Rung]
     verdict: Accuracy
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """Holds how often nominal 95 % intervals of independent repeats contain the true value.
-
-    The true value, `true_llc`, is the λ̂ that a perfect sampler would give. `interval` is the 95 %
-    interval of `share` (Wilson).
-    """
-
-    target: str
-    true_llc: float
-    repeats: int
-    covered: int
-    share: float
-    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -266,15 +250,6 @@ def calibrated(case: Case, outcomes: Sequence[Outcome], shuffles: int) -> Calibr
     )
 
 
-def covered(outcomes: Sequence[Outcome]) -> Coverage:
-    """Counts how many intervals of the repeats contain the λ̂ that a perfect sampler would give."""
-    truth, repeats = reference(REPEATED), len(outcomes)
-    hits = sum(low <= truth <= high for low, high in (outcome.interval for outcome in outcomes))
-    low, high = stats.binomtest(hits, repeats).proportion_ci(method="wilson")
-    interval = float(low), float(high)
-    return Coverage(REPEATED.name, truth, repeats, hits, hits / repeats, interval)
-
-
 def controlled(control: str, outcome: Outcome) -> NegativeControl:
     """Judges the outcome of a negative control by the rule for the correct sampler."""
     expected = reference(LOCALISED)
@@ -284,16 +259,15 @@ def controlled(control: str, outcome: Outcome) -> NegativeControl:
 
 
 def conclude(
-    outcomes: Mapping[Job, Outcome], cases: Sequence[Case], repeats: int, shuffles: int
-) -> tuple[list[Calibrated], Coverage, list[NegativeControl]]:
-    """Judges the outcomes of all jobs that `cases.jobs` returns for these cases and repeats.
+    outcomes: Mapping[Job, Outcome], cases: Sequence[Case], shuffles: int
+) -> tuple[list[Calibrated], list[NegativeControl]]:
+    """Judges the outcomes of all jobs that `cases.jobs` returns for these cases.
 
     Returns:
-        The targets, the coverage over the repeats, and the negative controls.
+        The targets and the negative controls.
     """
     targets = [calibrated(case, [outcomes[job] for job in case.jobs], shuffles) for case in cases]
-    repeated = [outcomes[Job(REPEATED.name, repeat=repeat)] for repeat in range(repeats)]
     controls = [
         controlled(control, outcomes[Job(LOCALISED.name, control=control)]) for control in CONTROLS
     ]
-    return targets, covered(repeated), controls
+    return targets, controls

@@ -204,12 +204,8 @@ def targets(names: Sequence[str] | Literal["all"]) -> tuple[Case, ...]:
     return tuple(case for case in TARGETS if names == "all" or case.name in names)
 
 
-def jobs(cases: Sequence[Case], repeats: int) -> list[Job]:
-    """Returns all jobs of a calibration, the longest first.
-
-    They are those of the cases, of the repeats of `REPEATED`, and of the negative controls.
-    """
+def jobs(cases: Sequence[Case]) -> list[Job]:
+    """Returns the jobs of the cases and of the negative controls, the longest first."""
     found = [job for case in cases for job in case.jobs]
-    found += [Job(REPEATED.name, repeat=repeat) for repeat in range(repeats)]
     found += [Job(LOCALISED.name, control=control) for control in CONTROLS]
     return sorted(dict.fromkeys(found), key=lambda job: -job.cost)

@@ -74,7 +74,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "studies": {"demo": {"full": "mini", "quantised": "mini", "quantisation": None}},
     }
     small |= {key: DATA[key] for key in ("diagnostics", "claims")}
-    small["calibration"] = {"demo": DATA["calibration"]["demo"]}
+    small |= {"calibration": {"demo": DATA["calibration"]["demo"]}, "coverage": {}}
     return changed(small, {key.replace("__", "."): value for key, value in changes.items()})
 
 

@@ -60,6 +60,7 @@ def parameters() -> dict[str, Any]:
         "families": {"own": family | {"models": models}},
         "studies": {"own": {"full": "own", "quantised": "own", "quantisation": None}},
         "calibration": {},
+        "coverage": {},
     }
 
 

@@ -83,5 +83,7 @@ def put_calibration(folder: Path) -> None:
     wrong = made("controls", control="noise × 1.1", llc=5.7, caught=True)
     right = made("controls", control="none", caught=False)
     write(folder / "calibration.json", [made("calibration")])
-    write(folder / "coverage.json", [made("coverage", interval=(0.93, 0.98))])
+    kinds = "closed form", "language model"
+    coverage = [made("coverage", kind=k, setting=k, interval=(0.93, 0.98)) for k in kinds]
+    write(folder / "coverage.json", coverage)
     write(folder / "controls.json", [right, wrong])

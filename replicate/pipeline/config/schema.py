@@ -113,13 +113,33 @@ class Study(Strict):
 class Calibration(Strict):
     """Which targets of known λ are sampled, and how (see `replicate.validation.cases`).
 
-    `targets` lists their names, or is *all*. `repeats` is the number of runs of the coverage study.
+    `targets` lists their names, or is *all*.
     """
 
     targets: Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)]
     shuffles: Several
     chains: Count
-    repeats: Count
+
+
+class LongRuns(Strict):
+    """The runs whose mean λ̂ is what the intervals of a language model's short runs should hold."""
+
+    runs: Several
+    draws: Count
+
+
+class Coverage(Strict):
+    """Short runs whose 95 % intervals are checked (see `replicate.validation.coverage`).
+
+    Attributes:
+        regression: the number of runs of a linear regression, whose λ̂ is known.
+        models: the number of runs of a language model, for each setting by its name.
+        reference: the long runs of each setting.
+    """
+
+    regression: Count
+    models: dict[Literal["short", "stopped", "localised", "tokens"], Count]
+    reference: LongRuns
 
 
 class Claims(Strict):
@@ -151,6 +171,7 @@ class Config(Strict):
     baseline: Baseline
     diagnostics: Diagnostics
     calibration: dict[Name, Calibration]
+    coverage: dict[Name, Coverage]
     claims: Claims
     families: Annotated[dict[Name, Family], Field(min_length=1)]
     studies: Annotated[dict[Name, Study], Field(min_length=1)]
@@ -233,8 +254,9 @@ class Config(Strict):
                 yield f"{key}.transfer.models", model, *mine
             for model in family.original.models if family.original else ():
                 yield f"{key}.original.models", model, *mine
-        for name in self.calibration:
-            yield f"calibration.{name}", name, self.studies, "one of studies"
+        for key in ("calibration", "coverage"):
+            for name in getattr(self, key):
+                yield f"{key}.{name}", name, self.studies, "one of studies"
         for name, study in self.studies.items():
             key, family = f"studies.{name}", study.quantised
             yield f"{key}.full", study.full, self.families, "one of families"

@@ -1,7 +1,6 @@
 """Stage `calibrate`: tests the samplers on targets of known λ.
 
-It measures the coverage of the intervals too, and runs negative controls: samplers that are wrong
-on purpose.
+It runs negative controls too: samplers that are wrong on purpose.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class CalibrationUnit(CachedUnit):
 
 
 def run(config: Config, study: str) -> None:
-    """Writes the results of the study's targets, coverage study and negative controls.
+    """Writes the results of the study's targets and negative controls.
 
     Raises:
         UserError: the study has no calibration, or it names a target that does not exist.
@@ -61,14 +60,15 @@ def run(config: Config, study: str) -> None:
     except UserError as error:
         raise UserError(f"calibration.{study}.targets: {error}") from None
     common = {"seed": config.seed, "shuffles": given.shuffles, "chains": given.chains}
-    jobs = cases.jobs(targets, given.repeats)
-    units = [CalibrationUnit(config.paths.cache, "calibrate", job, **common) for job in jobs]
+    units = [
+        CalibrationUnit(config.paths.cache, "calibrate", job, **common)
+        for job in cases.jobs(targets)
+    ]
     run_units(units, config.machine, f"calibrate {study}")
     found = {unit.job: calibration.Outcome(**unit.read()[1]["outcome"]) for unit in units}
-    known, coverage, controls = calibration.conclude(found, targets, given.repeats, given.shuffles)
+    known, controls = calibration.conclude(found, targets, given.shuffles)
     out = config.paths.study(study)
     records.write(out / "calibration.json", [records.Calibrated(**asdict(row)) for row in known])
-    records.write(out / "coverage.json", [records.Coverage(**asdict(coverage))])
     controls = [records.NegativeControl(**asdict(row)) for row in controls]
     records.write(out / "controls.json", controls)
     outside = [row.target for row in known if row.verdict == "outside"]

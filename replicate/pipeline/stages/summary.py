@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from replicate.pipeline.config import Config
-from replicate.reporting.formatting import percent
 from replicate.reporting.report.brief import counted, missing
 from replicate.reporting.results import Study
 from replicate.reporting.tables import models, reference
 from replicate.reporting.terminal import show
 from replicate.study import published, records
-from replicate.study.records import Calibrated, Coverage
+from replicate.study.records import Calibrated
 
 
 def run(config: Config, name: str) -> None:
     """Prints the study's estimates, advice on its chains, its verdicts, and what was not run."""
     folder = config.paths.study(name)
     study, figures = Study.read(config.plan(name), folder), published.read(config.paths.published)
-    known, covered = [], []
+    known = []
     if name in config.calibration:
         known = records.read(folder / "calibration.json", Calibrated)
-        covered = records.read(folder / "coverage.json", Coverage)
     columns = ("model", "sampled", "λ̂ ± s.e.", "95 % interval", "R-hat", "effective draws")
     show(models.estimates(study, figures).only(*columns, "diverged chains"))
     for row in study.traces:
@@ -38,5 +36,3 @@ def run(config: Config, name: str) -> None:
     if known:
         counts = counted(row.verdict for row in known)
         print(f"{len(known)} models of known λ: {counts}")
-    for row in covered:
-        print(f"{percent(row.share)} of {row.repeats} intervals contain λ of {row.target}")

@@ -39,8 +39,8 @@ def calibration(reference: Reference) -> Table:
 
 
 def coverage(reference: Reference) -> Table:
-    """Tabulates how often the 95 % intervals contain the true value."""
-    found = {row.target: row for row in reference.coverage}
+    """Tabulates how often the 95 % intervals of short runs contain what they should."""
+    found = {(row.target, row.setting): row for row in reference.coverage}
     return tabulate("coverage", found, found)
 
 

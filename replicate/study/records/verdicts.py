@@ -123,16 +123,21 @@ class Calibrated(Record):
 
 
 class Coverage(Record):
-    """How often the nominal 95 % interval held the truth, over independent repeats."""
+    """How often the nominal 95 % interval held what it should, over independent repeats."""
 
-    identity: ClassVar = ("target",)
+    identity: ClassVar = ("target", "setting")
+    kind: Literal["closed form", "language model"]
     target: str
+    setting: str
     true_llc: float
+    """what a perfect sampler of this step would give; of a language model the mean of long runs"""
+    standard_error: float
+    """of the mean of the long runs; 0 if `true_llc` is known"""
     repeats: int
     covered: int
     share: float
     interval: tuple[float, float]
-    """95 % interval of the share (Wilson)"""
+    """95 % interval of the share (Clopper and Pearson)"""
 
 
 class NegativeControl(Record):
