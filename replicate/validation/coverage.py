@@ -159,7 +159,7 @@ class Coverage:
     target: str
     setting: str
     true_llc: float
-    standard_error: float
+    standard_error: float | None
     repeats: int
     covered: int
     share: float
@@ -170,7 +170,7 @@ def covered(
     kind: Literal["closed form", "language model"],
     target: str,
     setting: str,
-    expected: tuple[float, float],
+    expected: tuple[float, float | None],
     intervals: Sequence[Interval],
 ) -> Coverage:
     """Counts the intervals that hold the expected value.
@@ -179,7 +179,7 @@ def covered(
         kind: whether the expected value is known or comes from long runs.
         target: the model.
         setting: how the runs differ from other runs of the model.
-        expected: the value and its standard error.
+        expected: the value and its standard error, None if it is known.
         intervals: the 95 % interval of each run.
     """
     held, repeats = sum(low <= expected[0] <= high for low, high in intervals), len(intervals)

@@ -17,8 +17,9 @@ def test_coverage_has_a_row_of_each_kind_and_goes_on_from_its_units(empty: Path)
     first, units = file.read_bytes(), sorted(cache.iterdir())
     assert len(units) == 2 + 2 + 1  # regressions, long runs, and the short runs together
     known, model = records.read(file, records.Coverage)
-    assert (known.kind, known.standard_error) == ("closed form", 0)
+    assert (known.kind, known.standard_error) == ("closed form", None)
     assert (model.kind, model.target, model.repeats) == ("language model", "mini-34k", 2)
+    assert model.standard_error is not None
     assert 0 < model.standard_error < model.true_llc < 1
     units[0].unlink()
     run(config, "coverage", name="demo")

@@ -96,7 +96,7 @@ def regression(config: Config, study: str, repeats: int) -> coverage.Coverage:
     ]
     run_units(units, config.machine, f"coverage {study}: {REPEATED.name}")
     intervals = [calibration.Outcome(**unit.read()[1]["outcome"]).interval for unit in units]
-    (run,), expected = REPEATED.runs, (calibration.reference(REPEATED), 0.0)
+    (run,), expected = REPEATED.runs, (calibration.reference(REPEATED), None)
     setting = (
         f"nβ {run.nbeta:g}, γ {run.sampler.localization:g}, ε {run.sampler.lr:g}, {run.draws} draws"
     )

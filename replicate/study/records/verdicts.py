@@ -131,8 +131,8 @@ class Coverage(Record):
     setting: str
     true_llc: float
     """what a perfect sampler of this step would give; of a language model the mean of long runs"""
-    standard_error: float
-    """of the mean of the long runs; 0 if `true_llc` is known"""
+    standard_error: float | None
+    """of the mean of the long runs; null if `true_llc` is known"""
     repeats: int
     covered: int
     share: float
