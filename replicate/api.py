@@ -21,7 +21,7 @@ from replicate.progress import progress, silent
 from replicate.sampling import SamplingConfig, Task, engine
 from replicate.sampling.samplers import Sampler
 from replicate.sampling.samplers.sgld import SGLD
-from replicate.seeds import derive
+from replicate.seeds import derive, whole
 from replicate.validation import calibration, cases
 
 
@@ -86,15 +86,16 @@ def sample(
     """
     arguments.require(shuffles=shuffles, chains=chains, draws=draws, lr=lr, nbeta=nbeta)
     arguments.require(least=0, burn_in=burn_in, localization=localization)
+    arguments.total(shuffles, chains, burn_in + draws)
+    seed = whole(seed)
     config = arguments.config(sampler, lr, localization, knobs)
     parts, loss_fn, guess = module.examples(model, data, loss, loss_fn)
     examples = len(parts[0])
     size = arguments.batch(batch_size, microbatch_size, examples)
     if config.sampler == "rmsprop" and not burn_in:
         raise ArgumentError("burn_in = 0: RMSpropSGLD adapts during the burn-in; raise it")
-    sampling = SamplingConfig(
-        nbeta, size, shuffles, chains, burn_in, draws, microbatch_size=microbatch_size
-    )
+    counts = (int(count) for count in (size, shuffles, chains, burn_in, draws))
+    sampling = SamplingConfig(float(nbeta), *counts, microbatch_size=microbatch_size)
     total = examples + shuffles * chains * sampling.steps * size
     with (
         module.untouched(model),
@@ -210,6 +211,7 @@ def sample_text(
     """
     arguments.require(windows=windows, batch_size=batch_size)
     arguments.require(least=2, length=length)
+    seed = whole(seed)
     with progress("sampled text", windows, show_progress) as advance:
         return generation.sample_text(
             model,
@@ -243,8 +245,13 @@ def calibrate(
         λ̂ of each target and its known λ, in the order of `TARGETS`.
 
     Raises:
-        UserError: a name is not that of a target, or a chain diverged.
+        UserError: an argument is not valid, or a chain diverged.
     """
+    arguments.require(shuffles=shuffles, chains=chains)
+    arguments.total(shuffles, chains)
+    seed = whole(seed)
+    if not isinstance(targets, str | Sequence) or not targets:
+        raise ArgumentError(f"targets = {targets!r}: must be a list of names, or all")
     named = cases.targets(
         "all" if targets == "all" else [targets] if isinstance(targets, str) else targets
     )

@@ -13,6 +13,7 @@ from replicate.sampling.samplers import SAMPLERS, Sampler
 
 COUNTS = ("shuffles", "chains", "burn_in", "draws", "batch_size", "microbatch_size")
 COUNTS += ("windows", "length", "budget")
+MOST = 10**9  # steps of all chains together, whose losses stay in memory
 POSITIVE = ("bounding_box", "diffusion")  # other knobs may be 0
 DIFFUSION = 0.01  # the default A of SGNHT, as in devinterp
 
@@ -36,6 +37,17 @@ def require(*, least: float | None = None, **values: float) -> None:
             raise ArgumentError(f"{name} = {value}: must not be below {least:g}")
 
 
+def total(shuffles: int, chains: int, steps: int = 1) -> None:
+    """Checks that the steps of all chains can be held in memory.
+
+    Raises:
+        ArgumentError: there are more than `MOST`.
+    """
+    if (found := shuffles * chains * steps) > MOST:
+        said = f"{shuffles} × {chains} chains of {steps} steps: {found:.2g} steps"
+        raise ArgumentError(f"{said} do not fit into memory; lower shuffles, chains or draws")
+
+
 def batch(size: int | None, microbatch_size: int | None, examples: int) -> int:
     """Returns the number of examples in a minibatch: `size`, or 32, or all if there are fewer.
 
@@ -46,7 +58,7 @@ def batch(size: int | None, microbatch_size: int | None, examples: int) -> int:
     require(batch_size=found, microbatch_size=found if microbatch_size is None else microbatch_size)
     if found > examples:
         raise ArgumentError(f"batch_size = {found}: there are {examples} examples; lower it")
-    return found
+    return int(found)
 
 
 def config(
@@ -72,5 +84,6 @@ def config(
     numbers = {knob: value for knob, value in knobs.items() if knob != "stationary"}
     require(**{knob: value for knob, value in numbers.items() if knob in POSITIVE})
     require(least=0, **{knob: value for knob, value in numbers.items() if knob not in POSITIVE})
-    given: dict[str, Any] = {"diffusion": DIFFUSION} | knobs if "diffusion" in allowed else knobs
-    return SamplerConfig(name, lr, localization=localization, **given)
+    given: dict[str, Any] = {"diffusion": DIFFUSION} if "diffusion" in allowed else {}
+    given |= knobs | {knob: float(value) for knob, value in numbers.items()}
+    return SamplerConfig(name, float(lr), localization=float(localization), **given)

@@ -9,12 +9,13 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 from replicate import api, arguments
@@ -27,7 +28,7 @@ from replicate.models.module import Examples, LossFn, TextLoss
 from replicate.progress import progress
 from replicate.sampling import curvature as curvatures
 from replicate.sampling.walkers import Walkers
-from replicate.seeds import derive
+from replicate.seeds import derive, whole
 
 HESSIAN = {"examples": 256, "probes": 2, "products": 12}  # of the curvature that settings need
 
@@ -73,9 +74,9 @@ def llc(
         return Estimate(
             api.sample(model, data, nbeta=nbeta, localization=localization, lr=lr, **settings)
         )
-    given = {"nbeta": nbeta, "localization": localization, "lr": lr, "precision": precision}
+    given = {"nbeta": nbeta, "localization": localization, "lr": lr}
     arguments.require(**{name: value for name, value in given.items() if value is not None})
-    arguments.require(budget=budget)
+    arguments.require(precision=precision, budget=budget)
     with _searching(model, data, budget, **settings) as (search, attributes):
         chosen = search.settings(nbeta, localization, lr)
         trace, notes = search.precise(chosen, precision, fixed_step=lr is not None)
@@ -89,8 +90,8 @@ def curve(
     model: nn.Module,
     data: Examples,
     *,
-    nbeta: float | Sequence[float],
-    localization: Sequence[float],
+    nbeta: ArrayLike,
+    localization: ArrayLike,
     draws: int = 200,
     **settings: Any,
 ) -> Curve:
@@ -103,7 +104,7 @@ def curve(
         model: as for `sample`.
         data: as for `sample`.
         nbeta: nβ, or several.
-        localization: several γ.
+        localization: γ, or several.
         draws: the number of draws of each chain at each γ, after a burn-in of its own.
         **settings: the arguments that automatic chains of `llc` take.
 
@@ -113,12 +114,14 @@ def curve(
     Raises:
         ArgumentError: an argument is not valid, or the loss at w* is not finite.
     """
-    nbetas = [nbeta] if isinstance(nbeta, int | float) else list(nbeta)
-    gammas = sorted(set(localization), reverse=True)
+    nbetas, gammas = (np.atleast_1d(np.asarray(x)).tolist() for x in (nbeta, localization))
     if not nbetas or not gammas:
         raise ArgumentError("nbeta, localization: give at least one of each")
-    for one in (*nbetas, *gammas):
-        arguments.require(**{"nbeta" if one in nbetas else "localization": one})
+    for one in nbetas:
+        arguments.require(nbeta=one)
+    for one in gammas:
+        arguments.require(localization=one)
+    gammas = sorted(set(gammas), reverse=True)
     arguments.require(draws=draws)
     points: list[Point] = []
     for one in nbetas:
@@ -158,6 +161,8 @@ def _searching(
             " and lr, too"
         )
     arguments.require(shuffles=shuffles, chains=chains)
+    arguments.total(shuffles, chains)
+    seed = whole(seed)
     parts, loss_fn, guess = module.examples(model, data, loss, loss_fn)
     examples = len(parts[0])
     size = arguments.batch(batch_size, microbatch_size, examples)

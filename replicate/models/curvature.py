@@ -11,7 +11,7 @@ from replicate.models import module
 from replicate.models.module import Examples, LossFn, TextLoss
 from replicate.progress import progress
 from replicate.sampling.curvature import Curvature, measure, work
-from replicate.seeds import derive
+from replicate.seeds import derive, whole
 
 LEAST = {"windows": 4, "probes": 2, "products": 1, "batch_size": 1}
 
@@ -67,6 +67,7 @@ def curvature(
             raise ArgumentError(f"{name} = {value!r}: must be a whole number")
         if value < LEAST[name]:
             raise ArgumentError(f"{name} = {value}: must not be below {LEAST[name]}; raise it")
+    seed = whole(seed)
     parts, loss_fn, _ = module.examples(model, data, loss, loss_fn)
     if len(parts[0]) < LEAST["windows"]:
         raise ArgumentError(f"data: {len(parts[0])} examples; give at least {LEAST['windows']}")

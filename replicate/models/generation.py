@@ -122,11 +122,15 @@ def _probabilities(model: nn.Module, start: Start, logits: Tensor) -> Tensor:
         bos = getattr(text_config, "bos_token_id", None)
         known = isinstance(bos, int) and 0 <= bos < size
         return p_V.index_fill(0, torch.tensor(bos).to(p_V.device), 1) if known else p_V + 1 / size
-    given = torch.as_tensor(start)
-    if given.dim() == 0 and not given.is_floating_point():
+    wrong = f"start: must be a token, or {size} probabilities, one for each token"
+    try:
+        given = torch.as_tensor(start)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(wrong) from None
+    if given.dim() == 0 and given.dtype in (torch.int64, torch.int32):
         if not 0 <= int(given) < size:
             raise ArgumentError(f"start = {start}: is not in the vocabulary of {size} tokens")
         return p_V.index_fill(0, given.to(p_V.device), 1)
     if given.shape != (size,) or not (given >= 0).all() or not 0 < float(given.sum()) < np.inf:
-        raise ArgumentError(f"start: must be a token, or {size} probabilities, one for each token")
+        raise ArgumentError(wrong)
     return given.to(p_V)

@@ -49,6 +49,9 @@ TEXT_LOSSES: dict[TextLoss, LossFn] = {"tokens": mean_losses, "last": last_losse
 def logits(model: nn.Module, tokens_BxT: Tensor, **options: Any) -> Tensor:
     """Returns the logits (B, T, V) of a module that returns them, or an object that has them."""
     options, known = {"use_cache": False} | options, inspect.signature(model.forward).parameters
+    if "decoder_input_ids" in known:
+        problem = "has an encoder and a decoder, which read different tokens"
+        raise ArgumentError(f"model: {problem}; `llc` takes a loss_fn for it")
     found = model(tokens_BxT, **{key: given for key, given in options.items() if key in known})
     found = getattr(found, "logits", found)
     if not isinstance(found, Tensor) or found.dim() != 3:
@@ -73,7 +76,7 @@ def check_length(model: nn.Module, length: int, what: str) -> None:
         ArgumentError: its configuration has fewer positions; the message begins with `what`.
     """
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if positions is not None and length - 1 > positions:
+    if positions is not None and 0 < positions < length - 1:  # −1 of XLNet is no limit
         said = f"the model takes {positions} of {length} tokens; shorten them"
         raise ArgumentError(f"{what}: {said}")
 
@@ -82,10 +85,12 @@ def device(model: nn.Module) -> torch.device:
     """Returns the device of a module's first parameter.
 
     Raises:
-        ArgumentError: a parameter is offloaded.
+        ArgumentError: a parameter is offloaded, or was made in inference mode.
     """
     if any(p.device.type == "meta" for p in model.parameters()):
         raise ArgumentError("weights of the model are offloaded; load it where it fits")
+    if any(p.is_inference() for p in model.parameters()):
+        raise ArgumentError("model: was made in torch.inference_mode; make it outside of it")
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
@@ -99,7 +104,7 @@ def task(model: nn.Module, data: Data, loss_fn: LossFn) -> Task:
 
     Raises:
         ArgumentError: no parameter requires a gradient, one that does is not finite, or a parameter
-            is offloaded.
+            is offloaded; or the model is no causal language model and `loss_fn` needs one.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     parameters = list(named.values())
@@ -109,10 +114,47 @@ def task(model: nn.Module, data: Data, loss_fn: LossFn) -> Task:
     for name in (name for name, p in named.items() if not p.isfinite().all()):
         raise ArgumentError(f"the weight {name} of the model is not finite; load the model again")
 
+    if loss_fn in TEXT_LOSSES.values():
+        _check_reader(model, data[0].to(place), ahead=loss_fn is mean_losses)
+
     def loss(index_B: Tensor) -> Tensor:
-        return loss_fn(model, *(part[index_B.to(part.device)].to(place) for part in data))
+        found = loss_fn(model, *(part[index_B.to(part.device)].to(place) for part in data))
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if shape != (len(index_B),):
+            said = f"must return a loss for each example, ({len(index_B)},), not {shape}"
+            raise ArgumentError(f"loss_fn: {said}")
+        if found.is_complex():
+            raise ArgumentError(f"loss_fn: must return real numbers, not {found.dtype}")
+        return found
 
     return Task(loss, parameters)
+
+
+def _check_reader(model: nn.Module, tokens_NxL: Tensor, ahead: bool) -> None:
+    """Checks that a model predicts each token of a window, and with `ahead` not from later ones.
+
+    Raises:
+        ArgumentError: it returns logits of other tokens, or of too few; or those of a token change
+            with a later one, as in a masked language model.
+    """
+    window_1xT, most = tokens_NxL[:1, :-1], int(tokens_NxL.max())
+    other_1xT = window_1xT.clone()
+    other_1xT[:, -1] = (window_1xT[:, -1] == 0).long()
+    with torch.no_grad():
+        first, again, changed = (
+            logits(model, each).float() for each in (window_1xT, window_1xT, other_1xT)
+        )
+    if first.shape[:2] != window_1xT.shape or first.shape[2] <= most:
+        wanted = f"(1, {window_1xT.shape[1]}, V) with V above {most}"
+        raise ArgumentError(f"model: must return logits {wanted}, not {tuple(first.shape)}")
+    exact = {p.dtype for p in model.parameters()} <= {torch.float32, torch.float64}
+    slack = (1e-4 if exact else 3e-2) * first.abs().max()
+    moved, chance = (
+        (x - first)[:, :-1].abs().amax() if x.shape[1] > 1 else 0 for x in (changed, again)
+    )
+    if ahead and moved > slack >= chance:
+        problem = "each token of this model reads those after it"
+        raise ArgumentError(f"model: {problem}; give a causal language model, or loss='last'")
 
 
 def examples(
@@ -141,20 +183,25 @@ def examples(
     if not isinstance(model, nn.Module):
         raise ArgumentError(f"model: must be a torch module, not {type(model).__name__}; load it")
     if loss_fn is not None:
+        if not callable(loss_fn):
+            raise ArgumentError(f"loss_fn = {loss_fn!r}: must be a function of model and batch")
         parts = [_tensor(part) for part in (data if isinstance(data, list | tuple) else [data])]
         if not parts or any(part.dim() == 0 or len(part) != len(parts[0]) for part in parts):
             raise ArgumentError("data: every tensor must have one entry for each of the N examples")
         if len(parts[0]) < 2:
             raise ArgumentError("data: one example; at least two are needed for λ̂")
         return parts, loss_fn, None
-    if loss not in TEXT_LOSSES:
+    if not isinstance(loss, str) or loss not in TEXT_LOSSES:
         raise ArgumentError(f"loss = {loss!r}: must be one of {', '.join(TEXT_LOSSES)}")
     tokens_NxL = _tensor(data)
-    if tokens_NxL.dim() != 2 or tokens_NxL.is_floating_point() or tokens_NxL.shape[1] < 2:
+    whole = not (tokens_NxL.dtype.is_floating_point or tokens_NxL.dtype.is_complex)
+    whole = whole and tokens_NxL.dtype != torch.bool and tokens_NxL.layout == torch.strided
+    if tokens_NxL.dim() != 2 or not whole or tokens_NxL.shape[1] < 2:
         kind = f"{tokens_NxL.dtype} {tuple(tokens_NxL.shape)}"
         raise ArgumentError(f"tokens: must be whole numbers (N, L), L at least 2; they are {kind}")
     if len(tokens_NxL) < 2:
         raise ArgumentError(f"tokens: at least two windows are needed for λ̂, not {len(tokens_NxL)}")
+    tokens_NxL = tokens_NxL.long()
     low, high, known = int(tokens_NxL.min()), int(tokens_NxL.max()), vocabulary(model)
     if low < 0 or (known is not None and high >= known):
         wrong = low if low < 0 else high
@@ -163,7 +210,7 @@ def examples(
     labels = tokens_NxL[:, 1:] if loss == "tokens" else tokens_NxL[:, -1]
     share_V = labels.unique(return_counts=True)[1].double() / labels.numel()
     guess = math.log(known) if known else float(-(share_V * share_V.log()).sum())
-    return [tokens_NxL.long()], TEXT_LOSSES[loss], guess
+    return [tokens_NxL], TEXT_LOSSES[loss], guess
 
 
 def _tensor(data: Any) -> Tensor:
@@ -189,9 +236,6 @@ def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDAr
     """
     batches = torch.arange(examples).split(batch_size)
     first, size = task.loss(batches[0]), len(batches[0])
-    shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
-    if shape != (size,):
-        raise ArgumentError(f"loss_fn: must return a loss for each example, ({size},), not {shape}")
     if not first.requires_grad:
         raise ArgumentError("the loss does not depend on a parameter that requires a gradient")
     found = []
@@ -219,14 +263,16 @@ def losses(task: Task, examples: int, batch_size: int, advance: Advance) -> NDAr
 def untouched(model: nn.Module) -> Iterator[None]:
     """Puts a module into eval mode, clears its gradients, and restores both at the end.
 
-    Buffers and torch's random state are restored too, and everything even after an error. The
+    Buffers and torch's random state are restored too, and everything even after an error. Autocast
+    is switched off, because its rounding would be larger than the differences of losses. The
     parameters are not restored here, because the sampling engine sets them back to w*.
     """
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     gpus = {p.device for p, _ in gradients if p.device.type == "cuda"}
-    with torch.random.fork_rng(gpus), torch.inference_mode(False), torch.enable_grad():
+    own_dtype = torch.autocast("cuda" if gpus else "cpu", enabled=False)
+    with torch.random.fork_rng(gpus), torch.inference_mode(False), torch.enable_grad(), own_dtype:
         try:
             model.eval()
             model.zero_grad(set_to_none=True)
