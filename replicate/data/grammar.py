@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from itertools import accumulate
+from itertools import accumulate, count
 from random import Random
 
 import yaml
@@ -150,9 +150,13 @@ class Writer:
             self.words += text.count(" ")
         return text.removeprefix(" ")
 
-    def review(self) -> list[Choice]:
-        """Writes the opening and, unless the review is short, the cast and further sentences."""
+    def review(self, words: int = LONG[1]) -> list[Choice]:
+        """Writes the opening and, unless the review is short, the cast and further sentences.
+
+        The review ends with the sentence that brings it to `words` words, if not before.
+        """
         length = 0 if self.random() < SHORT else LONG[0] + int(self.random() * (LONG[1] - LONG[0]))
+        length = min(length, words)
         praise = self.say(OPENING) in PRAISING
         self.genre = self.say(zipf(tuple(GENRES), "genre"))
         director = self.say(" by", zipf(DIRECTORS, self.genre))
@@ -223,10 +227,21 @@ class Writer:
             self.judgement(praise == (conjunction == ", and the"))
 
 
-def reviews(seed: int, count: int) -> Iterator[list[Choice]]:
-    """Yields the choices of `count` reviews; a review depends on the seed and its number alone."""
-    for number in range(count):
+def reviews(seed: int, total: int) -> Iterator[list[Choice]]:
+    """Yields the choices of `total` reviews; a review depends on the seed and its number alone."""
+    for number in range(total):
         yield Writer(Random(f"{seed}/{number}")).review()
+
+
+def beginnings(seed: int, words: int) -> Iterator[str]:
+    """Yields the texts of endlessly many reviews, without short ones and cut after `words` words.
+
+    A text is a whole number of sentences, and the beginning of the review of that seed and number.
+    """
+    for number in count():
+        choices = (writer := Writer(Random(f"{seed}/{number}"))).review(words)
+        if writer.cast:
+            yield text(choices)
 
 
 def text(choices: Sequence[Choice]) -> str:

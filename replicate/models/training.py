@@ -11,17 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Protocol
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.optim import Adam
 from transformers import PreTrainedModel
 
+from replicate.data import grammar, windows
 from replicate.models.config import EVALUATED, Schedule
 from replicate.models.module import token_losses
 from replicate.progress import Advance
+from replicate.seeds import derive
 
 
 class Checkpoint(Protocol):
@@ -55,34 +58,35 @@ def train(
     model: PreTrainedModel,
     tokens_NxL: Tensor,
     schedule: Schedule,
-    generator: torch.Generator,
+    batches: Callable[[int], Iterator[Tensor]],
     advance: Advance,
     checkpoint: Checkpoint | None = None,
+    save: Callable[[int], None] = lambda step: None,
 ) -> Outcome:
     """Trains a model in place.
 
     Args:
         model: the model with its initial weights.
-        tokens_NxL: the windows.
+        tokens_NxL: the windows on which the model is evaluated at the end.
         schedule: the learning rate, the batch size and the length of the training.
-        generator: draws the order of the windows.
+        batches: yields the tokens (B, L) of each step, from a given step on.
         advance: reports each step.
         checkpoint: saves the state; the training resumes from it if it holds a state.
+        save: is called after each step with the number of steps taken, for models of that step.
 
     Returns:
         The number of steps and the final losses over the first `EVALUATED` windows.
     """
-    N, B = len(tokens_NxL), min(schedule.batch_size, len(tokens_NxL))
     course = Course(schedule, list(model.parameters()))
     if checkpoint is not None and (found := checkpoint.load()) is not None:
         course.restore(found)
         advance(course.step)
-    batch = islice(batches(N, B, generator), course.step, None)
+    batch_TxBxL = batches(course.step)
     model.train()
     while course.step < course.last:
         for group in course.optimizer.param_groups:
             group["lr"] = schedule.lr * course.rate
-        loss = token_losses(model, tokens_NxL[next(batch)]).mean()
+        loss = token_losses(model, next(batch_TxBxL)).mean()
         course.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(course.weights, 1.0)
@@ -90,6 +94,7 @@ def train(
         value = loss.item()
         course.record(value)
         advance(note=f"loss {value:.3f}")
+        save(course.step)
         if checkpoint is not None:
             checkpoint.offer(course.state)
     loss, label_loss = evaluate(model.eval(), tokens_NxL[:EVALUATED])
@@ -153,11 +158,34 @@ class Course:
                 weight.copy_(state[f"weight.{i}"])
 
 
-def batches(windows: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yields indices of windows (B,), in full batches only; each epoch has a new random order."""
-    whole = windows // batch_size
-    while True:
-        yield from torch.randperm(windows, generator=generator).split(batch_size)[:whole]
+def epochs(
+    tokens_NxL: Tensor, batch_size: int, generator: torch.Generator
+) -> Callable[[int], Iterator[Tensor]]:
+    """Returns what yields full batches of windows; each epoch has a new random order."""
+    N, B = len(tokens_NxL), min(batch_size, len(tokens_NxL))
+
+    def indices() -> Iterator[Tensor]:
+        while True:
+            yield from torch.randperm(N, generator=generator).split(B)[: N // B]
+
+    return lambda start: (tokens_NxL[index] for index in islice(indices(), start, None))
+
+
+def fresh(
+    tokenizer: Tokenizer, batch_size: int, length: int, seed: int, device: torch.device
+) -> Callable[[int], Iterator[Tensor]]:
+    """Returns what yields batches of windows of the built-in grammar, each written for its step.
+
+    The text of a step depends on `seed` and the step alone. It is drawn independently of all other
+    text, so the loss of a step, before its update, estimates the loss of the population.
+    """
+
+    def batch(step: int) -> Tensor:
+        texts = list(islice(grammar.beginnings(derive(seed, step), length), batch_size))
+        found_BxL = windows.select(texts, tokenizer, length).tokens_NxL
+        return torch.from_numpy(found_BxL).long().to(device)
+
+    return lambda start: map(batch, count(start))
 
 
 @torch.no_grad()

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from replicate.models.config import TextLoss
 
@@ -51,6 +59,18 @@ def rising(ends: tuple[float, float]) -> tuple[float, float]:
     if ends[0] >= ends[1]:
         raise ValueError("write the smaller end first")
     return ends
+
+
+def ordered(steps: tuple[int, ...]) -> tuple[int, ...]:
+    """Refuses (`ValueError`) steps that do not rise."""
+    if list(steps) != sorted(set(steps)):
+        raise ValueError("write each step once, in rising order")
+    return steps
+
+
+def numbered(seeds: object) -> object:
+    """Returns the seeds 1 to n if a number n of seeds is given."""
+    return tuple(range(1, seeds + 1)) if type(seeds) is int else seeds
 
 
 Distinct = AfterValidator(distinct)
@@ -113,9 +133,31 @@ class TrainedModel(Strict):
     steps: Count | None = None
 
 
+class SingleEpochModel(Strict):
+    """Models of one shape that are trained here, each on fresh text of the built-in grammar.
+
+    Attributes:
+        lr: the rate of Adam, which is constant and falls to zero over the last half of the steps.
+        seeds: of the trainings, or how many there are: 3 stands for [1, 2, 3].
+        checkpoints: steps after which the first training's weights are saved in a folder `step-K`.
+    """
+
+    source: Literal["single-epoch"]
+    architecture: Literal["gpt2", "llama"]
+    layers: Count
+    width: Count
+    heads: Count
+    lr: Positive
+    steps: Several
+    seeds: Annotated[
+        tuple[Count, ...], Field(min_length=1), Distinct, BeforeValidator(numbered)
+    ] = (1,)
+    checkpoints: Annotated[tuple[Count, ...], AfterValidator(ordered)] = ()
+
+
 Corpus = Annotated[GeneratedCorpus | HubFile | LocalTexts, Field(discriminator="source")]
 Tokenizer = Annotated[TrainedTokenizer | OnHub | OnDisk, Field(discriminator="source")]
-Model = Annotated[TrainedModel | OnHub | OnDisk, Field(discriminator="source")]
+Model = Annotated[TrainedModel | SingleEpochModel | OnHub | OnDisk, Field(discriminator="source")]
 
 
 class Chains(Strict):
@@ -260,6 +302,27 @@ class Quantisation(Shuffled):
     full: Annotated[tuple[FullFormat, ...], Distinct]
 
 
+def each_training(models: dict[str, Model]) -> dict[str, Model]:
+    """Returns the models with each training of a `SingleEpochModel` under a name of its own.
+
+    Raises:
+        ValueError: two models have the same name.
+    """
+    found: dict[str, Model] = {}
+    for name, model in models.items():
+        several = {name: model}
+        if isinstance(model, SingleEpochModel):
+            first, *others = model.seeds
+            several = {f"{name}-{first}": model.model_copy(update={"seeds": (first,)})}
+            for seed in others:
+                alone = {"seeds": (seed,), "checkpoints": ()}
+                several[f"{name}-{seed}"] = model.model_copy(update=alone)
+        for twice in sorted({*found} & {*several}):
+            raise ValueError(f"{twice} is named twice; choose another name for {name}")
+        found |= several
+    return found
+
+
 class Family(Strict):
     """Models that are compared with one another, on one text and by one protocol.
 
@@ -293,8 +356,18 @@ class Family(Strict):
     microbatch_size: Count | None = None
     gpus_per_model: Count = 1
     together: Count = 1
-    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    models: Annotated[dict[Name, Model], Field(min_length=1), AfterValidator(each_training)]
     sampling: Sampling
     search: Search
     transfer: Transfer
     original: Original | None = None
+
+    @field_validator("transfer", "original", mode="before")
+    @classmethod
+    def spell_out(cls, given: Any, info: ValidationInfo) -> Any:
+        """Replaces `models: all` by the names of the family's models, in their order."""
+        if not isinstance(given, dict):
+            return given
+        spelt = {key: tuple(x) if isinstance(x, list) else x for key, x in given.items()}
+        names = tuple(info.data.get("models", ()))
+        return spelt | ({"models": names} if given.get("models") == "all" else {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +83,7 @@ def build(data: Any) -> Config:
         ValidationError: a key is unknown, missing or of the wrong type.
         UserError: a name refers to nothing, or two settings contradict each other.
     """
-    return Config.model_validate_json(json.dumps(_spell_out(data), default=str))
-
-
-def _spell_out(data: Any) -> Any:
-    """Replaces `models: all` by the names of the family's models, in their order."""
-    with suppress(LookupError, TypeError, AttributeError):  # validation reports what is malformed
-        for family in data["families"].values():
-            for part in ("transfer", "original"):
-                if (family.get(part) or {}).get("models") == "all":
-                    family[part] = family[part] | {"models": list(family["models"])}
-    return data
+    return Config.model_validate_json(json.dumps(data, default=str))
 
 
 def explain(error: ValidationError) -> str:

@@ -45,7 +45,7 @@ class Machine(Strict):
 
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     scheduler: Printable | None = None
-    checkpoint_seconds: NonNegative = 600.0
+    checkpoint_seconds: NonNegative = 60.0
 
 
 class Training(Strict):

@@ -12,7 +12,7 @@ from replicate.data import json_io, tensors, windows
 from replicate.models.config import EVALUATED, Schedule
 from replicate.pipeline import cache
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.family import OnDisk, OnHub, TrainedModel
+from replicate.pipeline.config.family import OnDisk, OnHub, SingleEpochModel, TrainedModel
 from replicate.pipeline.parallel import run_units
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import CachedUnit
@@ -31,7 +31,9 @@ class TrainingUnit(CachedUnit):
         shape: the arguments of `replicate.models.loading.build`.
         windows: the file of the family's windows.
         windows_hash: the SHA-256 of that file.
-        every: seconds between two checkpoints.
+        every: seconds between two saved states, from which a training that was stopped resumes.
+        training_seed: of a training on fresh text; None for a training on the windows.
+        checkpoints: steps after which the weights are saved.
     """
 
     model: str
@@ -42,6 +44,8 @@ class TrainingUnit(CachedUnit):
     windows_hash: str
     device: str
     every: float
+    training_seed: int | None = None
+    checkpoints: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -56,7 +60,19 @@ class TrainingUnit(CachedUnit):
 
     def settings(self) -> dict[str, Any]:
         found = asdict(self) | {"windows": self.windows_hash}
-        return {key: found[key] for key in ("model", "seed", "shape", "schedule", "windows")}
+        keys = ("model", "seed", "shape", "schedule", "windows", "training_seed", "checkpoints")
+        return {key: found[key] for key in keys}
+
+    @property
+    def identity(self) -> tuple[str | int, ...]:
+        """The names from which the seeds of the initial weights and of the text are derived.
+
+        Trainings on fresh text that differ in their number of steps alone have the same seeds.
+        """
+        if self.training_seed is None:
+            return (self.model,)
+        shape = (self.shape[key] for key in ("architecture", "layers", "width", "heads"))
+        return *shape, self.training_seed
 
     def done(self) -> bool:
         return (self.file / "training.json").is_file()
@@ -67,25 +83,40 @@ class TrainingUnit(CachedUnit):
         from replicate.models import loading, training
 
         device, text = loading.device(self.device, self.model), windows.load(self.windows)
-        torch.manual_seed(derive(self.seed, "initialise", self.model))
+        torch.manual_seed(derive(self.seed, "initialise", *self.identity))
         model = loading.build(**self.shape)
         model.to(device)  # pyright: ignore[reportArgumentType]
-        checkpoint = cache.Checkpoint(self.file.with_suffix(".checkpoint"), self.every)
+        tokens_NxL = torch.from_numpy(text.tokens_NxL).long().to(device)
+        seed, B = derive(self.seed, "train", *self.identity), self.schedule.batch_size
+        if self.training_seed is None:
+            batches = training.epochs(tokens_NxL, B, torch.Generator().manual_seed(seed))
+        else:
+            tokenizer = windows.read_tokenizer(self.windows.parent)
+            batches = training.fresh(tokenizer, B, tokens_NxL.shape[1], seed, device)
+        state = cache.Checkpoint(self.file.with_suffix(".checkpoint"), self.every)
+        partial = self.file.with_suffix(".partial")
+
+        def save(step: int) -> None:
+            if step in self.checkpoints:
+                model.save_pretrained(partial / f"step-{step}", safe_serialization=True)
+
         outcome = training.train(
             model,
-            torch.from_numpy(text.tokens_NxL).long().to(device),
+            tokens_NxL,
             self.schedule,
-            torch.Generator().manual_seed(derive(self.seed, "train", self.model)),
+            batches,
             lambda steps=1, note="": advance(steps * self.shape["width"], note),
-            checkpoint,
+            state,
+            save,
         )
-        partial = self.file.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial, safe_serialization=True)
-        json_io.write_json(partial / "training.json", report(outcome, self.schedule, text))
+        found = report(outcome, self.schedule, text)
+        if self.training_seed is not None:
+            found |= {"seed": self.training_seed, "parameters": model.num_parameters()}
+        json_io.write_json(partial / "training.json", found)
         shutil.rmtree(self.file, ignore_errors=True)
         partial.rename(self.file)
-        checkpoint.drop()
+        state.drop()
 
 
 def report(outcome: Outcome, schedule: Schedule, text: windows.Windows) -> dict[str, Any]:
@@ -110,7 +141,7 @@ def run(config: Config, family: str, only: str | None = None) -> None:
     units = []
     for name in plans.only(models, only):
         model = models[name]
-        if isinstance(model, TrainedModel):
+        if isinstance(model, TrainedModel | SingleEpochModel):
             units.append(training_unit(config, name, model))
         else:
             fetch(model, folder / name, config.families[family].device)
@@ -146,11 +177,18 @@ def fetch(model: OnHub | OnDisk, folder: Path, device: str) -> None:
         print(f"{folder.name}: {model.repository}@{model.revision[:8]} is in the hub's cache")
 
 
-def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUnit:
+def training_unit(
+    config: Config, name: str, model: TrainedModel | SingleEpochModel
+) -> TrainingUnit:
     """Returns the unit that trains a model of params.yaml."""
     family = config.family_of(name)
     file = config.paths.windows(family) / plans.WINDOWS
     schedule = config.training.model_dump() | ({"steps": model.steps} if model.steps else {})
+    fresh = {}
+    if isinstance(model, SingleEpochModel):
+        # the loss of fresh text is the population's at every step, so nothing ends the descent
+        schedule |= {"check": model.steps, "descent": 0.5}
+        fresh = {"training_seed": model.seeds[0], "checkpoints": model.checkpoints}
     text, tokenizer = plans.text(file), windows.read_tokenizer(file.parent)
     highest = max(tokenizer.get_vocab().values())  # there may be gaps between the numbers
     sizes = {"vocabulary": highest + 1, "length": text.tokens_NxL.shape[1]}
@@ -165,4 +203,5 @@ def training_unit(config: Config, name: str, model: TrainedModel) -> TrainingUni
         windows_hash=tensors.file_hash(file),
         device=config.families[family].device,
         every=config.machine.checkpoint_seconds,
+        **fresh,
     )
