@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from itertools import accumulate, count
+from itertools import accumulate
+from itertools import count as counted
 from random import Random
 
 import yaml
@@ -153,7 +154,7 @@ class Writer:
     def review(self, words: int = LONG[1]) -> list[Choice]:
         """Writes the opening and, unless the review is short, the cast and further sentences.
 
-        The review ends with the sentence that brings it to `words` words, if not before.
+        No sentence is begun after `words` words.
         """
         length = 0 if self.random() < SHORT else LONG[0] + int(self.random() * (LONG[1] - LONG[0]))
         length = min(length, words)
@@ -227,21 +228,19 @@ class Writer:
             self.judgement(praise == (conjunction == ", and the"))
 
 
-def reviews(seed: int, total: int) -> Iterator[list[Choice]]:
-    """Yields the choices of `total` reviews; a review depends on the seed and its number alone."""
-    for number in range(total):
+def reviews(seed: int, count: int) -> Iterator[list[Choice]]:
+    """Yields the choices of `count` reviews; a review depends on the seed and its number alone."""
+    for number in range(count):
         yield Writer(Random(f"{seed}/{number}")).review()
 
 
 def beginnings(seed: int, words: int) -> Iterator[str]:
-    """Yields the texts of endlessly many reviews, without short ones and cut after `words` words.
+    """Yields whole sentences from the beginning of each review of endlessly many.
 
-    A text is a whole number of sentences, and the beginning of the review of that seed and number.
+    They are the whole review, or have at least `words` words.
     """
-    for number in count():
-        choices = (writer := Writer(Random(f"{seed}/{number}"))).review(words)
-        if writer.cast:
-            yield text(choices)
+    for number in counted():
+        yield text(Writer(Random(f"{seed}/{number}")).review(words))
 
 
 def text(choices: Sequence[Choice]) -> str:

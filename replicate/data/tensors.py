@@ -51,14 +51,14 @@ def fingerprint(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """Returns the SHA-256 of a file, or of the names and contents of all files in a folder.
+    """Returns the SHA-256 of a file, or of the names and contents of the files in a folder.
 
     Raises:
         UserError: a file cannot be read.
     """
     if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        for file in sorted(file for file in path.iterdir() if file.is_file()):
             digest.update(str(file.relative_to(path)).encode() + bytes.fromhex(file_hash(file)))
         return digest.hexdigest()
     try:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from transformers import PreTrainedModel
 
-from replicate.data import grammar, windows
+from replicate.data import grammar
 from replicate.models.config import EVALUATED, Schedule
 from replicate.models.module import token_losses
 from replicate.progress import Advance
@@ -181,9 +181,10 @@ def fresh(
     """
 
     def batch(step: int) -> Tensor:
-        texts = list(islice(grammar.beginnings(derive(seed, step), length), batch_size))
-        found_BxL = windows.select(texts, tokenizer, length).tokens_NxL
-        return torch.from_numpy(found_BxL).long().to(device)
+        texts = grammar.beginnings(derive(seed, step), length)
+        encoded = (tokenizer.encode(text).ids for text in texts)
+        rows = (tokens[:length] for tokens in encoded if len(tokens) >= length)
+        return torch.tensor(list(islice(rows, batch_size)), device=device)
 
     return lambda start: map(batch, count(start))
 

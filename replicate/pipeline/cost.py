@@ -25,7 +25,7 @@ from replicate.errors import UserError
 from replicate.models import loading, restrictions
 from replicate.pipeline import parallel
 from replicate.pipeline.config import Config, Family
-from replicate.pipeline.config.family import OnDisk, TrainedModel
+from replicate.pipeline.config.sources import ControlModel, OnDisk
 from replicate.pipeline.doctor import free_memory
 from replicate.pipeline.workload import Work, list_work
 from replicate.reporting import terminal
@@ -180,7 +180,7 @@ def cost(work: Work, shape: Shape | None, device: Device) -> dict[str, Any]:
 def shape(config: Config, name: str) -> Shape | None:
     """Returns the shape of a model; None if its configuration or vocabulary size is unknown."""
     model = config.models[name]
-    if isinstance(model, TrainedModel):
+    if isinstance(model, ControlModel):
         family = config.families[config.family_of(name)]
         vocabulary = getattr(config.tokenizers[family.tokenizer], "vocabulary", None)
         given = model.model_dump(include={"architecture", "layers", "width", "heads"})

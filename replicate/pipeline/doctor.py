@@ -21,7 +21,7 @@ from replicate.errors import UserError
 from replicate.models import hub
 from replicate.pipeline import environment, git
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.family import HubFile, OnHub
+from replicate.pipeline.config.sources import HubFile, OnHub
 
 MAKE = "remove .venv and run `make setup`"
 WORKER = 0.8e9  # bytes of memory that a worker takes with a small model

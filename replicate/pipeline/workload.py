@@ -9,7 +9,8 @@ from typing import Any
 
 from replicate.models.config import work as examined_examples
 from replicate.pipeline.config import Config, Family
-from replicate.pipeline.config.family import Search, TrainedModel
+from replicate.pipeline.config.family import Search
+from replicate.pipeline.config.sources import ControlModel
 from replicate.pipeline.work.plans import MOVED
 
 REVIEWS = 25_000  # assumed size of every corpus
@@ -39,9 +40,9 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
         family, search = config.families[name], config.families[name].search
         training = {"sampler": "adam", "batch_size": config.training.batch_size}
         trained = _changed(family, "float32", "tokens", restriction=("all",), **training)
-        for model in family.models:
-            if isinstance(family.models[model], TrainedModel):
-                yield Work(f"pretrain@{name}", model, trained, config.training.steps)
+        for model, given in family.models.items():
+            if isinstance(given, ControlModel):
+                yield Work(f"pretrain@{name}", model, trained, given.steps or config.training.steps)
             yield Work(f"baseline@{name}", model, family, examples=examined)
             for stage in ("estimate", "neighbours"):
                 yield Work(f"{stage}@{name}", model, family, _steps(family.sampling))
@@ -51,10 +52,11 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
         steps = _steps(family.transfer) * sum(max(1.0, 1 / f) for f in family.transfer.factors)
         for model in family.transfer.models:
             yield Work(f"transfer@{name}", model, family, round(steps))
-        if (given := family.original) is not None:
-            settings = _changed(family, loss="last", sampler="sgld", batch_size=given.batch_size)
-            for model in given.models:
-                yield Work(f"original@{name}", model, settings, _steps(given))
+        if (original := family.original) is not None:
+            changed = {"sampler": "sgld", "batch_size": original.batch_size}
+            settings = _changed(family, loss="last", **changed)
+            for model in original.models:
+                yield Work(f"original@{name}", model, settings, _steps(original))
     steps = _steps(config.studies[study].quantisation)
     for model, moved, weights in config.plan(study).formats:
         family = config.families[config.family_of(model)]

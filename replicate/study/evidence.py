@@ -170,6 +170,9 @@ def _trained_on(
     counts = [row.kept for row in windows if row.family == plan.name]
     if not counts or len(epochs) < len(plan.models):
         return {}
+    if not any(epochs):
+        text = "were trained here on text of one grammar, each on text of its own."
+        return {plan.name: f"The models of {plan.name} {text}"}
     same = f"The models of {plan.name} were trained here on the same {counts[0]:,} windows, "
     return {plan.name: f"{same}for {min(epochs):.1f} to {max(epochs):.1f} epochs."}
 

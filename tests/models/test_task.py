@@ -36,8 +36,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TaskConfig:
     save_windows(folder, tokens_NxL)
     model = build()
     schedule = Schedule(5e-3, 64, warmup=20, check=50, tolerance=0.0, descent=0.5, steps=400)
-    generator = torch.Generator().manual_seed(0)
-    training.train(model, torch.from_numpy(tokens_NxL).long(), schedule, generator, silent)
+    tokens = torch.from_numpy(tokens_NxL).long()
+    batches = training.epochs(tokens, 64, torch.Generator().manual_seed(0))
+    training.train(model, tokens, schedule, batches, silent)
     model.save_pretrained(folder / "model")
     return task_config(folder)
 

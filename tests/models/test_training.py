@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from replicate.data import grammar, windows
 from replicate.models import training
 from replicate.models.config import Schedule
 from replicate.progress import silent
+from replicate.seeds import derive
 from tests.models.small_task import build
 
 SCHEDULE = Schedule(0.01, 16, warmup=5, check=20, tolerance=1e-9, descent=0.3, steps=80)
@@ -40,8 +42,8 @@ def trained(
     schedule: Schedule = SCHEDULE, checkpoint: training.Checkpoint | None = None
 ) -> training.Outcome:
     model = build(width=32, vocabulary=400, length=48)
-    generator = torch.Generator().manual_seed(0)
-    return training.train(model, TOKENS, schedule, generator, silent, checkpoint)
+    batches = training.epochs(TOKENS, 16, torch.Generator().manual_seed(0))
+    return training.train(model, TOKENS, schedule, batches, silent, checkpoint)
 
 
 def test_it_predicts_better_than_word_frequencies_and_the_same_twice() -> None:
@@ -69,6 +71,43 @@ def test_a_training_that_is_resumed_ends_at_the_same_bits() -> None:
 
 
 def test_every_window_is_seen_once_an_epoch() -> None:
-    batches = training.batches(10, 3, torch.Generator().manual_seed(0))
+    batches = training.epochs(torch.arange(10), 3, torch.Generator().manual_seed(0))(0)
     epoch = torch.cat([next(batches) for _ in range(3)])
     assert len(set(epoch.tolist())) == 9
+
+
+def fresh(steps: int, seed: int = 1, *, length: int = 48, start: int = 0) -> Tensor:
+    """Returns windows of the steps from `start` on, 16 of each."""
+    batches = training.fresh(TOKENIZER, 16, length, seed, torch.device("cpu"))(start)
+    return torch.cat([next(batches) for _ in range(steps)])
+
+
+def test_fresh_text_was_not_there_before_in_a_training_another_or_the_family() -> None:
+    """Windows of 90 tokens are too long for the grammar to write one twice by chance."""
+    family = torch.from_numpy(windows.select(TEXTS, TOKENIZER, 90).tokens_NxL).long()
+    every = torch.cat([family, fresh(60, length=90), fresh(60, seed=2, length=90)])
+    assert len(torch.unique(every, dim=0)) == len(family) + 2 * 60 * 16
+
+
+def test_fresh_text_of_a_step_does_not_depend_on_where_a_training_resumes() -> None:
+    assert torch.equal(fresh(3, start=5), fresh(8)[5 * 16 :])
+
+
+@pytest.mark.parametrize("length", [12, 48, 120])
+def test_fresh_windows_are_those_of_whole_reviews(length: int) -> None:
+    """Only the words that a window needs are written, and short reviews are left out."""
+    texts = [grammar.text(choices) for choices in grammar.reviews(derive(1, 0), 60)]
+    expected = windows.select(texts, TOKENIZER, length).tokens_NxL[:16]
+    np.testing.assert_array_equal(fresh(1, length=length).numpy(), expected)
+
+
+def test_the_rate_of_a_schedule_without_checks_is_constant_and_then_falls_to_zero() -> None:
+    """After a warm-up of 5 steps, 80 steps have 40 at the whole rate and 40 on a straight line."""
+    schedule = replace(SCHEDULE, check=80, descent=0.5)
+    course, rates = training.Course(schedule, [nn.Parameter(torch.zeros(1))]), []
+    while course.step < course.last:
+        rates.append(course.rate)
+        course.record(1.0)
+    assert rates[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert rates[5:40] == [1.0] * 35
+    np.testing.assert_allclose(rates[40:], np.linspace(1.0, 0.0, 41)[:-1])

@@ -45,7 +45,8 @@ def test_a_model_is_what_training_gives(project: Path) -> None:
     schedule = Schedule(lr=0.02, **config.training.model_dump())
     generator = torch.Generator().manual_seed(derive(2023, "train", MODEL))
     tokens_NxL = torch.from_numpy(text.tokens_NxL).long()
-    outcome = training.train(model, tokens_NxL, schedule, generator, silent)
+    batches = training.epochs(tokens_NxL, 8, generator)
+    outcome = training.train(model, tokens_NxL, schedule, batches, silent)
     folder = config.paths.models("mini") / MODEL
     for name, stored in load_file(folder / "model.safetensors").items():
         np.testing.assert_array_equal(stored, model.get_parameter(name).detach().numpy())

@@ -1,163 +1,34 @@
-"""Defines the values in params.yaml and a family: its models, text, sampling and experiments."""
+"""Defines a family: its models, text, sampling and experiments."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from replicate.models.config import TextLoss
+from replicate.pipeline.config.sources import Model, each_training
+from replicate.pipeline.config.values import (
+    Boxes,
+    Count,
+    Distinct,
+    Draws,
+    Grid,
+    Name,
+    Names,
+    NonNegative,
+    Positive,
+    Range,
+    Rates,
+    Several,
+    Share,
+    Steps,
+    Strict,
+    with_one,
+)
 
-Whole = Annotated[int, Field(le=10**9)]
-Count = Annotated[Whole, Field(ge=1)]
-Several = Annotated[Whole, Field(ge=2)]
-Draws = Annotated[Whole, Field(ge=4)]
-Steps = Annotated[Whole, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-# A name becomes part of paths and of shell commands. A dot would split it in a key of DVC.
-Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$", max_length=64)]
-Revision = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
-Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
-File = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")]
-Printable = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
 FullFormat = Literal["float32", "bfloat16", "dequantised", "dequantised-float32"]
 WeightFormat = FullFormat | Literal["nf4", "int8"]
-T = TypeVar("T")
-
-
-def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
-    """Refuses a value that is listed twice, because each value becomes a folder's name.
-
-    Raises:
-        ValueError: two values have the same name.
-    """
-    names = {f"{value:g}" if isinstance(value, float) else value for value in values}
-    if len(names) < len(values):
-        raise ValueError("each value may be listed only once")
-    return values
-
-
-def with_one(factors: tuple[float, ...]) -> tuple[float, ...]:
-    """Refuses (`ValueError`) factors without 1.0; λ̂ at the others is compared with λ̂ at 1.0."""
-    if 1.0 not in factors:
-        raise ValueError("1.0, which the others are compared with, is not among them")
-    return factors
-
-
-def rising(ends: tuple[float, float]) -> tuple[float, float]:
-    """Refuses (`ValueError`) a range whose ends are equal or in the wrong order."""
-    if ends[0] >= ends[1]:
-        raise ValueError("write the smaller end first")
-    return ends
-
-
-def ordered(steps: tuple[int, ...]) -> tuple[int, ...]:
-    """Refuses (`ValueError`) steps that do not rise."""
-    if list(steps) != sorted(set(steps)):
-        raise ValueError("write each step once, in rising order")
-    return steps
-
-
-def numbered(seeds: object) -> object:
-    """Returns the seeds 1 to n if a number n of seeds is given."""
-    return tuple(range(1, seeds + 1)) if type(seeds) is int else seeds
-
-
-Distinct = AfterValidator(distinct)
-Names = Annotated[tuple[str, ...], Field(min_length=1), Distinct]
-Range = Annotated[tuple[Positive, Positive], AfterValidator(rising)]  # on the logarithmic scale
-Grid = Annotated[tuple[NonNegative, ...], Field(min_length=1)]
-Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
-Boxes = Annotated[tuple[Positive | None, ...], Field(min_length=1)]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class OnHub(Strict):
-    """A model or a tokenizer on the hub, at a commit."""
-
-    source: Literal["hub"]
-    repository: Repository
-    revision: Revision
-
-
-class HubFile(OnHub):
-    """A file of texts in a data set on the hub; its column `column` holds them."""
-
-    file: File
-    column: Printable = "text"
-
-
-class OnDisk(Strict):
-    """Texts, a tokenizer, or a model that `save_pretrained` wrote, at any path on this machine."""
-
-    source: Literal["local"]
-    path: Printable
-
-
-class LocalTexts(OnDisk):
-    column: Printable = "text"
-
-
-class GeneratedCorpus(Strict):
-    source: Literal["generated"]
-    reviews: Count
-
-
-class TrainedTokenizer(Strict):
-    source: Literal["trained"]
-    vocabulary: Annotated[Whole, Field(gt=257)]
-
-
-class TrainedModel(Strict):
-    """A model that is trained here. If `steps` is given, it replaces `training.steps`."""
-
-    source: Literal["trained"]
-    architecture: Literal["gpt2", "llama"]
-    layers: Count
-    width: Count
-    heads: Count
-    lr: Positive
-    steps: Count | None = None
-
-
-class SingleEpochModel(Strict):
-    """Models of one shape that are trained here, each on fresh text of the built-in grammar.
-
-    Attributes:
-        lr: the rate of Adam, which is constant and falls to zero over the last half of the steps.
-        seeds: of the trainings, or how many there are: 3 stands for [1, 2, 3].
-        checkpoints: steps after which the first training's weights are saved in a folder `step-K`.
-    """
-
-    source: Literal["single-epoch"]
-    architecture: Literal["gpt2", "llama"]
-    layers: Count
-    width: Count
-    heads: Count
-    lr: Positive
-    steps: Several
-    seeds: Annotated[
-        tuple[Count, ...], Field(min_length=1), Distinct, BeforeValidator(numbered)
-    ] = (1,)
-    checkpoints: Annotated[tuple[Count, ...], AfterValidator(ordered)] = ()
-
-
-Corpus = Annotated[GeneratedCorpus | HubFile | LocalTexts, Field(discriminator="source")]
-Tokenizer = Annotated[TrainedTokenizer | OnHub | OnDisk, Field(discriminator="source")]
-Model = Annotated[TrainedModel | SingleEpochModel | OnHub | OnDisk, Field(discriminator="source")]
 
 
 class Chains(Strict):
@@ -300,27 +171,6 @@ class Quantisation(Shuffled):
     models: Names
     restricted: Annotated[tuple[WeightFormat, ...], Field(min_length=1), Distinct]
     full: Annotated[tuple[FullFormat, ...], Distinct]
-
-
-def each_training(models: dict[str, Model]) -> dict[str, Model]:
-    """Returns the models with each training of a `SingleEpochModel` under a name of its own.
-
-    Raises:
-        ValueError: two models have the same name.
-    """
-    found: dict[str, Model] = {}
-    for name, model in models.items():
-        several = {name: model}
-        if isinstance(model, SingleEpochModel):
-            first, *others = model.seeds
-            several = {f"{name}-{first}": model.model_copy(update={"seeds": (first,)})}
-            for seed in others:
-                alone = {"seeds": (seed,), "checkpoints": ()}
-                several[f"{name}-{seed}"] = model.model_copy(update=alone)
-        for twice in sorted({*found} & {*several}):
-            raise ValueError(f"{twice} is named twice; choose another name for {name}")
-        found |= several
-    return found
 
 
 class Family(Strict):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from replicate.pipeline.config.family import Share, Strict
+from replicate.pipeline.config.values import Share, Strict
 
 
 class Regimes(Strict):

@@ -15,7 +15,7 @@ from replicate.errors import UserError
 from replicate.pipeline.config.schema import Config
 
 PARAMS = Path("params.yaml")
-TAGS = {"generated", "hub", "local", "trained"}
+TAGS = {"generated", "hub", "local", "single-epoch", "trained"}
 
 
 class UniqueKeyLoader(yaml.SafeLoader):

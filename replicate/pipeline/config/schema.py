@@ -8,26 +8,29 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from replicate.errors import UserError
-from replicate.pipeline.config.family import (
+from replicate.pipeline.config.family import Family, Quantisation
+from replicate.pipeline.config.limits import Diagnostics
+from replicate.pipeline.config.paths import RESERVED, Paths
+from replicate.pipeline.config.sources import (
+    ControlModel,
     Corpus,
-    Count,
-    Family,
+    GeneratedCorpus,
     Model,
+    OnHub,
+    SingleEpochModel,
+    Tokenizer,
+)
+from replicate.pipeline.config.values import (
+    Count,
     Name,
     NonNegative,
-    OnHub,
     Positive,
     Printable,
-    Quantisation,
     Several,
     Share,
     Steps,
     Strict,
-    Tokenizer,
-    TrainedModel,
 )
-from replicate.pipeline.config.limits import Diagnostics
-from replicate.pipeline.config.paths import RESERVED, Paths
 from replicate.study.plan import FamilyPlan, StudyPlan
 from replicate.study.rules import Rules
 
@@ -284,6 +287,14 @@ class Config(Strict):
                 at, other = f"{key}.models.{model}", self.family_of(model)
                 if other != name:
                     yield f"{at}: {other} has a model of that name; choose another"
-                if isinstance(shape, TrainedModel) and shape.width % (2 * shape.heads):
+                if isinstance(shape, ControlModel) and shape.width % (2 * shape.heads):
                     said = f"is not a multiple of 2 × heads ({2 * shape.heads}); change one"
                     yield f"{at}.width: {shape.width} {said}"
+                if isinstance(shape, SingleEpochModel):
+                    last, corpus = shape.steps or self.training.steps, self.corpora[family.corpus]
+                    if not isinstance(corpus, GeneratedCorpus):
+                        said = f"is not generated, and {model} needs text of the grammar"
+                        yield f"{key}.corpus: {family.corpus} {said}; write a generated corpus"
+                    for step in shape.checkpoints:
+                        if step > last:
+                            yield f"{at}.checkpoints: {step} is after step {last}; leave it out"

@@ -18,7 +18,7 @@ from replicate.errors import UserError
 from replicate.estimation.regimes import Limits
 from replicate.models.config import MANIFEST
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.family import TrainedModel
+from replicate.pipeline.config.sources import ControlModel
 from replicate.pipeline.stages import neighbours
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import ChainUnit
@@ -206,7 +206,7 @@ def parts(config: Config, model: str) -> dict[str, str]:
         "tokenizer": config.tokenizers[family.tokenizer],
         "baseline": config.baseline,
     }
-    if isinstance(given, TrainedModel):
+    if isinstance(given, ControlModel):
         blocks["training"] = config.training
     values = {part: block and block.model_dump(mode="json") for part, block in blocks.items()}
     values["family"] = family.model_dump(mode="json", exclude={*PARTS, "models"})

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from replicate.data import corpora, grammar, json_io, windows
 from replicate.models import hub
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.family import HubFile, LocalTexts, OnDisk, OnHub, TrainedTokenizer
+from replicate.pipeline.config.sources import HubFile, LocalTexts, OnDisk, OnHub, TrainedTokenizer
 from replicate.pipeline.work import plans
 from replicate.progress import progress
 from replicate.seeds import derive

@@ -12,7 +12,7 @@ from replicate.data import json_io, tensors, windows
 from replicate.models.config import EVALUATED, Schedule
 from replicate.pipeline import cache
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.family import OnDisk, OnHub, SingleEpochModel, TrainedModel
+from replicate.pipeline.config.sources import ControlModel, OnDisk, OnHub, SingleEpochModel
 from replicate.pipeline.parallel import run_units
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import CachedUnit
@@ -112,7 +112,8 @@ class TrainingUnit(CachedUnit):
         model.save_pretrained(partial, safe_serialization=True)
         found = report(outcome, self.schedule, text)
         if self.training_seed is not None:
-            found |= {"seed": self.training_seed, "parameters": model.num_parameters()}
+            parameters = model.num_parameters()
+            found |= {"epochs": 0.0, "parameters": parameters, "seed": self.training_seed}
         json_io.write_json(partial / "training.json", found)
         shutil.rmtree(self.file, ignore_errors=True)
         partial.rename(self.file)
@@ -141,7 +142,7 @@ def run(config: Config, family: str, only: str | None = None) -> None:
     units = []
     for name in plans.only(models, only):
         model = models[name]
-        if isinstance(model, TrainedModel | SingleEpochModel):
+        if isinstance(model, ControlModel):
             units.append(training_unit(config, name, model))
         else:
             fetch(model, folder / name, config.families[family].device)
@@ -152,11 +153,11 @@ def run(config: Config, family: str, only: str | None = None) -> None:
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(unit.file, out)
         found = json_io.read_json(out / "training.json")
-        flat = "flat" if found["flat"] else "not flat"
+        flat = "" if unit.training_seed else ", flat" if found["flat"] else ", not flat"
         floor = "unknown" if found["floor"] is None else f"{found['floor']:.4f}"
         print(
-            f"{unit.model}: loss {found['loss']:.4f} (label {found['label_loss']:.4f}), {flat}"
-            f" after {found['steps']} steps; floor {floor}"
+            f"{unit.model}: loss {found['loss']:.4f} (label {found['label_loss']:.4f})"
+            f" after {found['steps']} steps{flat}; floor {floor}"
         )
 
 
@@ -177,17 +178,14 @@ def fetch(model: OnHub | OnDisk, folder: Path, device: str) -> None:
         print(f"{folder.name}: {model.repository}@{model.revision[:8]} is in the hub's cache")
 
 
-def training_unit(
-    config: Config, name: str, model: TrainedModel | SingleEpochModel
-) -> TrainingUnit:
+def training_unit(config: Config, name: str, model: ControlModel) -> TrainingUnit:
     """Returns the unit that trains a model of params.yaml."""
     family = config.family_of(name)
     file = config.paths.windows(family) / plans.WINDOWS
     schedule = config.training.model_dump() | ({"steps": model.steps} if model.steps else {})
     fresh = {}
     if isinstance(model, SingleEpochModel):
-        # the loss of fresh text is the population's at every step, so nothing ends the descent
-        schedule |= {"check": model.steps, "descent": 0.5}
+        schedule["check"] = schedule["steps"]  # the rate falls at its time, whatever the loss
         fresh = {"training_seed": model.seeds[0], "checkpoints": model.checkpoints}
     text, tokenizer = plans.text(file), windows.read_tokenizer(file.parent)
     highest = max(tokenizer.get_vocab().values())  # there may be gaps between the numbers

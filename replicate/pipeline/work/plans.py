@@ -16,7 +16,8 @@ from replicate.data import json_io, tensors, windows
 from replicate.errors import UserError
 from replicate.models.config import TaskConfig
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.family import Chains, TrainedModel
+from replicate.pipeline.config.family import Chains
+from replicate.pipeline.config.sources import ControlModel
 from replicate.pipeline.work.units import BaselineUnit, ChainUnit
 from replicate.sampling import SamplerConfig, SamplingConfig
 from replicate.sampling.config import SAMPLERS
@@ -76,7 +77,8 @@ def task_config(
 def baseline_unit(config: Config, task: TaskConfig, stage: str = "baseline") -> BaselineUnit:
     """Returns the unit that computes a task's losses and gradient at w*."""
     family, numbers = config.families[task.family], config.baseline.curvature
-    curved = numbers if isinstance(family.models[task.model], TrainedModel) else None
+    here = isinstance(family.models[task.model], ControlModel)
+    curved = numbers if here else None
     return BaselineUnit(
         root=config.paths.cache,
         stage=stage,

@@ -26,8 +26,13 @@ class Training(ModelRecord):
     windows; `label_…` at the last position alone).
     """
 
+    parameters: int | None = None
+    """of the model; null for a training on the windows"""
+    seed: int | None = None
+    """of a training on text of its own; null for a training on the windows"""
     steps: int
     epochs: float
+    """passes over the windows; 0 for a training on text of its own"""
     loss: float
     """over the first 4096 windows, after the last step"""
     label_loss: float

@@ -1,0 +1,128 @@
+"""Defines where texts, tokenizers and models come from: the hub, a folder, or this pipeline."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from replicate.pipeline.config.values import (
+    Count,
+    Distinct,
+    Positive,
+    Printable,
+    Strict,
+    Whole,
+    ordered,
+)
+
+Revision = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+File = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")]
+
+
+def numbered(seeds: object) -> object:
+    """Returns a list of seeds as a tuple, and 1 to n if a number n of seeds is given."""
+    if type(seeds) is int:
+        return tuple(range(1, seeds + 1))
+    return tuple(seeds) if isinstance(seeds, list) else seeds
+
+
+class OnHub(Strict):
+    """A model or a tokenizer on the hub, at a commit."""
+
+    source: Literal["hub"]
+    repository: Repository
+    revision: Revision
+
+
+class HubFile(OnHub):
+    """A file of texts in a data set on the hub; its column `column` holds them."""
+
+    file: File
+    column: Printable = "text"
+
+
+class OnDisk(Strict):
+    """Texts, a tokenizer, or a model that `save_pretrained` wrote, at any path on this machine."""
+
+    source: Literal["local"]
+    path: Printable
+
+
+class LocalTexts(OnDisk):
+    column: Printable = "text"
+
+
+class GeneratedCorpus(Strict):
+    source: Literal["generated"]
+    reviews: Count
+
+
+class TrainedTokenizer(Strict):
+    source: Literal["trained"]
+    vocabulary: Annotated[Whole, Field(gt=257)]
+
+
+class ControlModel(Strict):
+    """A model that is trained here, for `steps` steps or else `training.steps`.
+
+    `lr` is the rate of Adam until it falls.
+    """
+
+    architecture: Literal["gpt2", "llama"]
+    layers: Count
+    width: Count
+    heads: Count
+    lr: Positive
+    steps: Count | None = None
+
+
+class TrainedModel(ControlModel):
+    """A model that is trained on its family's windows, until its loss is flat."""
+
+    source: Literal["trained"]
+
+
+class SingleEpochModel(ControlModel):
+    """Models of one shape that are trained once each, on text of the built-in grammar.
+
+    Every step has new text, so there are no epochs. The rate falls over the share
+    `training.descent` of all steps. The training with seed 2 is called NAME-2.
+
+    Attributes:
+        seeds: of the trainings, or how many there are: 3 stands for [1, 2, 3].
+        checkpoints: steps after which the first training's weights are saved in a folder `step-K`.
+    """
+
+    source: Literal["single-epoch"]
+    seeds: Annotated[
+        tuple[Count, ...], Field(min_length=1), Distinct, BeforeValidator(numbered)
+    ] = (1,)
+    checkpoints: Annotated[tuple[Count, ...], AfterValidator(ordered)] = ()
+
+
+Corpus = Annotated[GeneratedCorpus | HubFile | LocalTexts, Field(discriminator="source")]
+Tokenizer = Annotated[TrainedTokenizer | OnHub | OnDisk, Field(discriminator="source")]
+Model = Annotated[TrainedModel | SingleEpochModel | OnHub | OnDisk, Field(discriminator="source")]
+
+
+def each_training(models: dict[str, Model]) -> dict[str, Model]:
+    """Returns the models with each training of a `SingleEpochModel` under a name of its own.
+
+    Raises:
+        ValueError: two models have the same name.
+    """
+    found: dict[str, Model] = {}
+    for name, model in models.items():
+        several = {name: model}
+        if isinstance(model, SingleEpochModel):
+            first, *others = model.seeds
+            several = {f"{name}-{first}": model.model_copy(update={"seeds": (first,)})}
+            for seed in others:
+                alone = {"seeds": (seed,), "checkpoints": ()}
+                several[f"{name}-{seed}"] = model.model_copy(update=alone)
+        for twice in sorted({*found} & {*several}):
+            raise ValueError(f"{twice} is named twice")
+        found |= several
+    return found
