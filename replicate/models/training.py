@@ -1,10 +1,11 @@
-"""Trains a control model on the windows of its family until the loss is flat.
+"""Trains a control model, on the windows of its family or on fresh text at every step.
 
 Adam runs at a constant learning rate after a warm-up. Every `check` steps, the mean training loss
 is compared with that of the `check` steps before. The rate starts to fall when the loss improves by
 less than `tolerance`, and at the latest when the share `descent` of the step limit is left. The
 fall is linear, ends at zero, and takes the share `descent` of all steps. The weights at the end are
-w*. They are near a minimum of the loss over the same windows that the chains read later.
+w*. After epochs over the family's windows, they are near a minimum of the loss over these windows,
+which the chains read later. After fresh text, they are near a minimum of the population's loss.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from replicate.models.config import EVALUATED, Schedule
 from replicate.models.module import token_losses
 from replicate.progress import Advance
 from replicate.seeds import derive
+
+Batches = Callable[[int], Iterator[Tensor]]  # yields the tokens (B, L) of each step from one on
 
 
 class Checkpoint(Protocol):
@@ -58,7 +61,7 @@ def train(
     model: PreTrainedModel,
     tokens_NxL: Tensor,
     schedule: Schedule,
-    batches: Callable[[int], Iterator[Tensor]],
+    batches: Batches,
     advance: Advance,
     checkpoint: Checkpoint | None = None,
     save: Callable[[int], None] = lambda step: None,
@@ -69,10 +72,10 @@ def train(
         model: the model with its initial weights.
         tokens_NxL: the windows on which the model is evaluated at the end.
         schedule: the learning rate, the batch size and the length of the training.
-        batches: yields the tokens (B, L) of each step, from a given step on.
+        batches: the tokens of each step.
         advance: reports each step.
         checkpoint: saves the state; the training resumes from it if it holds a state.
-        save: is called after each step with the number of steps taken, for models of that step.
+        save: is called after each step with the number of steps taken.
 
     Returns:
         The number of steps and the final losses over the first `EVALUATED` windows.
@@ -158,10 +161,8 @@ class Course:
                 weight.copy_(state[f"weight.{i}"])
 
 
-def epochs(
-    tokens_NxL: Tensor, batch_size: int, generator: torch.Generator
-) -> Callable[[int], Iterator[Tensor]]:
-    """Returns what yields full batches of windows; each epoch has a new random order."""
+def epochs(tokens_NxL: Tensor, batch_size: int, generator: torch.Generator) -> Batches:
+    """Returns the full batches of windows of endless epochs; each has a new random order."""
     N, B = len(tokens_NxL), min(batch_size, len(tokens_NxL))
 
     def indices() -> Iterator[Tensor]:
@@ -173,11 +174,18 @@ def epochs(
 
 def fresh(
     tokenizer: Tokenizer, batch_size: int, length: int, seed: int, device: torch.device
-) -> Callable[[int], Iterator[Tensor]]:
-    """Returns what yields batches of windows of the built-in grammar, each written for its step.
+) -> Batches:
+    """Returns the batches of windows of text that the built-in grammar writes for each step.
 
     The text of a step depends on `seed` and the step alone. It is drawn independently of all other
-    text, so the loss of a step, before its update, estimates the loss of the population.
+    text, so the loss before a step is an unbiased estimate of the population's loss.
+
+    Args:
+        tokenizer: the tokenizer of the family; none of its tokens may be in two words.
+        batch_size: the number of windows in a batch.
+        length: L, the number of tokens in a window.
+        seed: of the text.
+        device: where the batches are needed.
     """
 
     def batch(step: int) -> Tensor:
