@@ -94,8 +94,10 @@ def sample(
     size = arguments.batch(batch_size, microbatch_size, examples)
     if config.sampler == "rmsprop" and not burn_in:
         raise ArgumentError("burn_in = 0: RMSpropSGLD adapts during the burn-in; raise it")
-    counts = (int(count) for count in (size, shuffles, chains, burn_in, draws))
-    sampling = SamplingConfig(float(nbeta), *counts, microbatch_size=microbatch_size)
+    counts = {"batch_size": size, "shuffles": shuffles, "chains": chains}
+    counts |= {"burn_in": burn_in, "draws": draws}
+    whole_numbers: dict[str, Any] = {name: int(count) for name, count in counts.items()}
+    sampling = SamplingConfig(float(nbeta), **whole_numbers, microbatch_size=microbatch_size)
     total = examples + shuffles * chains * sampling.steps * size
     with (
         module.untouched(model),

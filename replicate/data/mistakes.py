@@ -13,6 +13,7 @@ SAID = {  # the kind of pydantic's error → what the value should be, with the 
     "literal_error": "must be {expected}",
     "finite_number": "must be finite",
     "too_short": "needs at least {min_length}, and has {actual_length}",
+    "string_too_short": "needs at least {min_length} characters",
     "too_long": "has {actual_length}, and may have at most {max_length}",
     "string_too_long": "may have at most {max_length} characters",
     "int_from_float": "must be a whole number",
@@ -44,7 +45,8 @@ def mistake(error: Mapping[str, Any]) -> str:
     for start, wanted in KINDS.items():
         if kind.startswith(start) and "pattern" not in kind:
             return f"is {named(value)} where {wanted} belongs"
-    return f"{error['msg'].removeprefix('Value error, ')}{shown(value)}"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{said[0].lower()}{said[1:]}{shown(value)}"
 
 
 def shown(value: Any) -> str:

@@ -13,6 +13,7 @@ from replicate.pipeline.config.values import (
     Count,
     Distinct,
     Draws,
+    FullFormat,
     Grid,
     Name,
     Names,
@@ -24,11 +25,9 @@ from replicate.pipeline.config.values import (
     Share,
     Steps,
     Strict,
+    WeightFormat,
     with_one,
 )
-
-FullFormat = Literal["float32", "bfloat16", "dequantised", "dequantised-float32"]
-WeightFormat = FullFormat | Literal["nf4", "int8"]
 
 
 class Chains(Strict):

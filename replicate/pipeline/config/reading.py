@@ -5,21 +5,39 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from replicate.data.mistakes import mistake
 from replicate.errors import UserError
 from replicate.pipeline.config.schema import Config
+from replicate.pipeline.config.values import PATTERNS
 
 PARAMS = Path("params.yaml")
+INNER = re.compile(r"\[key\]|literal\[|constrained-|function-|nullable|tuple\[")  # not a key
+AMBIGUOUS = re.compile(  # octal, binary, base 60 such as 1:30, digits with _, and yes and no
+    r"[-+]?(0o?\d[\d_]*|0b[01_]+|\d[\d_]*(:[0-5]?\d)+(\.\d*)?|\d*_[\d_.]*)|(?i:yes|no|on|off)"
+)
 TAGS = {"generated", "hub", "local", "single-epoch", "trained"}
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that reads 1e-06 as a number, as DVC does, and refuses duplicate keys."""
+    """A safe loader that reads 1e-06 as a number, as DVC does, and refuses duplicate keys.
+
+    It also refuses what DVC, which reads YAML 1.2, would read as another value.
+    """
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if node.style is None and AMBIGUOUS.fullmatch(node.value):
+            said = f"{node.value} is one value to YAML 1.1 and another to YAML 1.2"
+            remedy = "write a decimal number, true or false, or text in quotes"
+            raise UserError(f"line {node.start_mark.line + 1}: {said}; {remedy}")
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -34,8 +52,8 @@ class UniqueKeyLoader(yaml.SafeLoader):
 
 UniqueKeyLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
 )
 
 
@@ -83,7 +101,11 @@ def build(data: Any) -> Config:
         ValidationError: a key is unknown, missing or of the wrong type.
         UserError: a name refers to nothing, or two settings contradict each other.
     """
-    return Config.model_validate_json(json.dumps(data, default=str))
+    try:
+        text = json.dumps(data, default=str)
+    except ValueError:  # the message of json speaks of a circular reference
+        raise UserError("a block holds itself; take the file from git again") from None
+    return Config.model_validate_json(text)
 
 
 def explain(error: ValidationError) -> str:
@@ -92,10 +114,15 @@ def explain(error: ValidationError) -> str:
     It is the first unknown key if there is one, otherwise the first error.
     """
     errors = error.errors(include_url=False)
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    where = [part for i, part in enumerate(first["loc"]) if not (part in TAGS and i in (2, 4))]
-    key, value = ".".join(map(str, where)) or "the file", first["input"]
-    match first["type"]:
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), None)
+    first = first or next((each for each in errors if each["type"] == "value_error"), errors[0])
+    where = [
+        part
+        for i, part in enumerate(first["loc"])
+        if not (part in TAGS and i in (2, 4)) and not INNER.match(str(part))
+    ]
+    key, value, kind = ".".join(map(str, where)) or "the file", first["input"], first["type"]
+    match kind:
         case "extra_forbidden":
             schema = Config.model_json_schema()
             blocks = (schema, *schema["$defs"].values())
@@ -105,11 +132,21 @@ def explain(error: ValidationError) -> str:
         case "missing":
             return f"{key}: missing; add it"
         case "float_type" | "int_type" if isinstance(value, str):
-            return f"{key}: {value!r} is text where a number belongs; write it without quotes"
+            remedy = "write it without quotes" if _is_number(value) else "write a number"
+            return f"{key}: {value!r} is text where a number belongs; {remedy}"
         case "union_tag_not_found" | "union_tag_invalid":
             tags = first.get("ctx", {}).get("expected_tags", ", ".join(sorted(TAGS)))
             return f"{key}.source: write one of {tags}"
+        case "string_pattern_mismatch":
+            pattern = first.get("ctx", {})["pattern"]
+            wanted = next(words for words, each in PATTERNS.items() if each == pattern)
+            return f"{key}: must be {wanted} ({value!r} given); correct it"
         case _:
-            said = first["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(value, dict | list) else f" ({value!r} given)"
-            return f"{key}: {said[0].lower()}{said[1:]}{shown}; correct it"
+            return f"{key}: {mistake(first)}; correct it"
+
+
+def _is_number(text: str) -> bool:
+    with suppress(ValueError):
+        float(text)
+        return True
+    return False

@@ -23,6 +23,7 @@ from replicate.pipeline.config.sources import (
 from replicate.pipeline.config.values import (
     Count,
     Name,
+    Names,
     NonNegative,
     Positive,
     Printable,
@@ -114,12 +115,9 @@ class Study(Strict):
 
 
 class Calibration(Strict):
-    """Which targets of known λ are sampled, and how (see `replicate.validation.cases`).
+    """Which targets of known λ are sampled, and how; `replicate.validation.cases` has their names."""
 
-    `targets` lists their names, or is *all*.
-    """
-
-    targets: Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)]
+    targets: Literal["all"] | Names
     shuffles: Several
     chains: Count
 

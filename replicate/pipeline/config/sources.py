@@ -9,16 +9,15 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from replicate.pipeline.config.values import (
     Count,
     Distinct,
+    File,
     Positive,
     Printable,
+    Repository,
+    Revision,
     Strict,
     Whole,
     ordered,
 )
-
-Revision = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
-Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
-File = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$")]
 
 
 def numbered(seeds: object) -> object:

@@ -1,8 +1,8 @@
-"""Defines the values in params.yaml: numbers in a range, names, and lists of them."""
+"""Defines what single values in params.yaml may be."""
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -14,14 +14,27 @@ Steps = Annotated[Whole, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-# A name becomes part of paths and of shell commands. A dot would split it in a key of DVC.
-Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$", max_length=64)]
-Printable = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+PATTERNS = {  # what a text may be, and its pattern
+    # A name becomes part of paths and of shell commands. A dot would split it in a key of DVC.
+    "lower-case letters, digits and hyphens": "^[a-z0-9][a-z0-9-]*$",
+    "the 40 digits of a commit": "^[0-9a-f]{40}$",
+    "owner/name": r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
+    "a file's path in its repository": r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$",
+    "text without control characters": r"^[^\x00-\x1f\x7f]+$",
+}
+NAME, REVISION, REPOSITORY, FILE, PRINTABLE = PATTERNS.values()
+Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Revision = Annotated[str, Field(pattern=REVISION)]
+Repository = Annotated[str, Field(pattern=REPOSITORY)]
+File = Annotated[str, Field(pattern=FILE)]
+Printable = Annotated[str, Field(pattern=PRINTABLE)]
+FullFormat = Literal["float32", "bfloat16", "dequantised", "dequantised-float32"]
+WeightFormat = FullFormat | Literal["nf4", "int8"]
 T = TypeVar("T")
 
 
 def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
-    """Refuses a value that is listed twice, because each value becomes a folder's name.
+    """Refuses a value that is listed twice: it would be computed twice, or name a folder twice.
 
     Raises:
         ValueError: two values have the same name.
@@ -56,9 +69,9 @@ def ordered(steps: tuple[int, ...]) -> tuple[int, ...]:
 Distinct = AfterValidator(distinct)
 Names = Annotated[tuple[str, ...], Field(min_length=1), Distinct]
 Range = Annotated[tuple[Positive, Positive], AfterValidator(rising)]  # on the logarithmic scale
-Grid = Annotated[tuple[NonNegative, ...], Field(min_length=1)]
-Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
-Boxes = Annotated[tuple[Positive | None, ...], Field(min_length=1)]
+Grid = Annotated[tuple[NonNegative, ...], Field(min_length=1), Distinct]
+Rates = Annotated[tuple[Positive, ...], Field(min_length=1), Distinct]
+Boxes = Annotated[tuple[Positive | None, ...], Field(min_length=1), Distinct]
 
 
 class Strict(BaseModel):
