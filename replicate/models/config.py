@@ -27,7 +27,7 @@ class TaskConfig:
         family: the name of the family.
         model: the name of the model.
         folder: the folder of the model at w*, written by stage `pretrain`.
-        windows: the file of the family's windows.
+        windows: the file of the windows; None for a model that has not sampled its text yet.
         weights: a format of `loading.load` or of `quantised.FORMATS`.
         compute_dtype: the precision of matrix products, float32 or bfloat16.
         restriction: words of `replicate.models.restrictions`, which name the weights that move.
@@ -45,7 +45,7 @@ class TaskConfig:
     family: str
     model: str
     folder: Path
-    windows: Path
+    windows: Path | None
     weights: str
     compute_dtype: str
     restriction: tuple[str, ...]

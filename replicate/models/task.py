@@ -59,7 +59,9 @@ def load(config: TaskConfig) -> TextTask:
             parameter.
     """
     device = loading.device(config.device, config.model, config.gpus_per_model)
-    tokens_NxL = torch.from_numpy(windows.load(config.windows).tokens_NxL).to(device)
+    tokens_NxL = torch.zeros(0, 2, dtype=torch.int32, device=device)
+    if config.windows is not None:
+        tokens_NxL = torch.from_numpy(windows.load(config.windows).tokens_NxL).to(device)
     dtype = quantised.FORMATS.get(config.weights)
     weights, compute_dtype = "nf4" if dtype else config.weights, config.compute_dtype
     model = loading.load(

@@ -22,7 +22,7 @@ INNER = re.compile(r"\[key\]|literal\[|constrained-|function-|nullable|tuple\[")
 AMBIGUOUS = re.compile(  # octal, binary, base 60 such as 1:30, digits with _, and yes and no
     r"[-+]?(0o?\d[\d_]*|0b[01_]+|\d[\d_]*(:[0-5]?\d)+(\.\d*)?|\d*_[\d_.]*)|(?i:yes|no|on|off)"
 )
-TAGS = {"generated", "hub", "local", "single-epoch", "trained"}
+TAGS = {"generated", "hub", "local", "sampled", "single-epoch", "trained"}
 
 
 class UniqueKeyLoader(yaml.SafeLoader):

@@ -17,8 +17,10 @@ from replicate.pipeline.config.sources import (
     GeneratedCorpus,
     Model,
     OnHub,
+    SampledCorpus,
     SingleEpochModel,
     Tokenizer,
+    TrainedTokenizer,
 )
 from replicate.pipeline.config.values import (
     Count,
@@ -195,6 +197,11 @@ class Config(Strict):
         """Returns the name of a model's family."""
         return next(name for name, family in self.families.items() if model in family.models)
 
+    def sampled(self, family: str) -> SampledCorpus | None:
+        """Returns a family's corpus if each model samples its own text, else None."""
+        found = self.corpora[self.families[family].corpus]
+        return found if isinstance(found, SampledCorpus) else None
+
     def plan(self, study: str) -> StudyPlan:
         """Returns the families, experiments and weight formats of a study."""
         given = self.studies[study]
@@ -281,10 +288,20 @@ class Config(Strict):
                 yield f"{key}.sampling.localization: {said}"
             if family.rule == "characters" and family.original is None:
                 yield f"{key}.rule: characters needs original.characters; write tokens"
+            elsewhere = "write one that is local or of the hub"
+            without = f"and the models of corpus {family.corpus} have no text before they sample it"
+            if self.sampled(name) and family.original is not None:
+                yield f"{key}.original: needs reviews, {without}; write null"
+            if self.sampled(name) and isinstance(
+                self.tokenizers[family.tokenizer], TrainedTokenizer
+            ):
+                yield f"{key}.tokenizer: is trained on text, {without}; {elsewhere}"
             for model, shape in family.models.items():
                 at, other = f"{key}.models.{model}", self.family_of(model)
                 if other != name:
                     yield f"{at}: {other} has a model of that name; choose another"
+                if self.sampled(name) and isinstance(shape, ControlModel):
+                    yield f"{at}: is trained on text, {without}; {elsewhere}"
                 if isinstance(shape, ControlModel) and shape.width % (2 * shape.heads):
                     said = f"is not a multiple of 2 × heads ({2 * shape.heads}); change one"
                     yield f"{at}.width: {shape.width} {said}"

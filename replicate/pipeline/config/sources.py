@@ -14,6 +14,7 @@ from replicate.pipeline.config.values import (
     Printable,
     Repository,
     Revision,
+    Several,
     Strict,
     Whole,
     ordered,
@@ -56,6 +57,13 @@ class LocalTexts(OnDisk):
 class GeneratedCorpus(Strict):
     source: Literal["generated"]
     reviews: Count
+
+
+class SampledCorpus(Strict):
+    """Windows that each model of a family samples from itself (`replicate.models.generation`)."""
+
+    source: Literal["sampled"]
+    windows: Several
 
 
 class TrainedTokenizer(Strict):
@@ -101,7 +109,9 @@ class SingleEpochModel(ControlModel):
     checkpoints: Annotated[tuple[Count, ...], AfterValidator(ordered)] = ()
 
 
-Corpus = Annotated[GeneratedCorpus | HubFile | LocalTexts, Field(discriminator="source")]
+Corpus = Annotated[
+    GeneratedCorpus | HubFile | LocalTexts | SampledCorpus, Field(discriminator="source")
+]
 Tokenizer = Annotated[TrainedTokenizer | OnHub | OnDisk, Field(discriminator="source")]
 Model = Annotated[TrainedModel | SingleEpochModel | OnHub | OnDisk, Field(discriminator="source")]
 

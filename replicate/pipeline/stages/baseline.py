@@ -6,12 +6,17 @@ from replicate.data import json_io, tensors
 from replicate.models.config import LOSSES
 from replicate.pipeline.config import Config
 from replicate.pipeline.parallel import run_units
-from replicate.pipeline.work import plans
+from replicate.pipeline.work import plans, texts
 
 
 def run(config: Config, family: str, only: str | None = None) -> None:
-    """Writes each model's losses (N,) at w* in nats, and a report on loss and gradient there."""
+    """Writes each model's losses (N,) at w* in nats, and a report on loss and gradient there.
+
+    If the family's corpus is sampled, each model's text is sampled from it and written first.
+    """
     models = plans.only(config.families[family].models, only)
+    if config.sampled(family) is not None:
+        texts.write(config, family, models)
     units = [plans.baseline_unit(config, plans.task_config(config, name)) for name in models]
     run_units(units, config.machine, f"baseline {family}", config.families[family].gpus_per_model)
     for unit in units:

@@ -20,7 +20,7 @@ from replicate.models.config import MANIFEST
 from replicate.pipeline.config import Config
 from replicate.pipeline.config.sources import ControlModel
 from replicate.pipeline.stages import neighbours
-from replicate.pipeline.work import plans
+from replicate.pipeline.work import plans, texts
 from replicate.pipeline.work.units import ChainUnit
 from replicate.study import collecting, protocol_2023, records
 from replicate.study.plan import FamilyPlan
@@ -43,7 +43,13 @@ class Collection:
     def collect_family(self, family: FamilyPlan) -> None:
         """Fills in the records of one family."""
         config, paths, name, rows = self.config, self.config.paths, family.name, self.rows
-        text = self.read("windows", paths.windows(name) / "statistics.json", family=name)
+        seeds = {
+            model: texts.seed(config, model)
+            for model in family.models
+            if config.sampled(name) and (paths.baselines(name) / model / plans.WINDOWS).exists()
+        }
+        statistics = paths.windows(name) / "statistics.json"
+        text = self.read("windows", statistics, family=name, sampled=seeds)
         search = {"family": name, "model": family.search_model}
         self.read("search", paths.search(name) / "trials.json", **search)
         self.read("importances", paths.search(name) / "importances.json", family=name)
@@ -96,7 +102,7 @@ class Collection:
         for (_, moved), rows in found.items():
             self.rows["quantisation"] += collecting.quantised(moved, rows)
 
-    def read(self, kind: str, path: Path, **known: str) -> list[dict[str, Any]]:
+    def read(self, kind: str, path: Path, **known: Any) -> list[dict[str, Any]]:
         """Adds the records in a file that a stage wrote.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,14 @@ from tokenizers import Tokenizer
 from replicate.data import corpora, grammar, json_io, windows
 from replicate.models import hub
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.sources import HubFile, LocalTexts, OnDisk, OnHub, TrainedTokenizer
+from replicate.pipeline.config.sources import (
+    HubFile,
+    LocalTexts,
+    OnDisk,
+    OnHub,
+    SampledCorpus,
+    TrainedTokenizer,
+)
 from replicate.pipeline.work import plans
 from replicate.progress import progress
 from replicate.seeds import derive
@@ -22,12 +30,21 @@ from replicate.seeds import derive
 def run(config: Config, family: str) -> None:
     """Writes the family's windows, its tokenizer, and counts of reviews and tokens.
 
-    If the family has `original`, the windows of the protocol of 2023 are written too.
+    If the family has `original`, the windows of the protocol of 2023 are written too. If its models
+    sample their own text, no windows are written: stage `baseline` samples them.
 
     Raises:
         UserError: the texts or the tokenizer cannot be read, or no review is long enough.
     """
-    given = config.families[family]
+    given, sampled = config.families[family], config.sampled(family)
+    if sampled is not None:
+        N, tokenizer = sampled.windows, find_tokenizer(config.tokenizers[given.tokenizer], [])
+        counts = {"reviews": N, "kept": N, "dropped": 0, "padded_labels": 0}
+        counts |= {"tokens": N * given.length, "length": given.length}
+        counts["vocabulary"] = tokenizer.get_vocab_size()
+        save(config.paths.windows(family), tokenizer, counts)
+        print(f"{family}: stage `baseline` will sample {N} windows from each model")
+        return
     written, texts = read_texts(config, given.corpus)
     tokenizer = find_tokenizer(config.tokenizers[given.tokenizer], texts)
     found = padded = None
@@ -41,17 +58,22 @@ def run(config: Config, family: str) -> None:
             flat = np.fromiter(chain.from_iterable(each), np.float32, count=found.tokens_NxL.size)
             found = replace(found, floor_NxL=flat.reshape(found.tokens_NxL.shape))
     out = config.paths.windows(family)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    save(out, tokenizer, found.statistics)
     found.save(out / plans.WINDOWS)
     if padded is not None:
         padded.save(out / plans.PADDED)
-    tokenizer.save(str(out / "tokenizer.json"))
-    json_io.write_json(out / "statistics.json", found.statistics)
     print(
         f"{family}: kept {found.statistics['kept']} of {found.statistics['reviews']} reviews"
         f" ({given.rule}, {given.length} tokens)"
     )
+
+
+def save(out: Path, tokenizer: Tokenizer, statistics: Mapping[str, int]) -> None:
+    """Writes a new folder with a family's tokenizer and its counts."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    tokenizer.save(str(out / "tokenizer.json"))
+    json_io.write_json(out / "statistics.json", statistics)
 
 
 def read_texts(config: Config, name: str) -> tuple[list[list[grammar.Choice]], list[str]]:
@@ -65,6 +87,7 @@ def read_texts(config: Config, name: str) -> tuple[list[list[grammar.Choice]], l
         UserError: the texts cannot be read or fetched.
     """
     corpus = config.corpora[name]
+    assert not isinstance(corpus, SampledCorpus), "text that models sample"
     if isinstance(corpus, LocalTexts):
         return [], corpora.read(Path(corpus.path), corpus.column)
     if isinstance(corpus, HubFile):

@@ -39,11 +39,18 @@ IDENTITY = ("windows", "model", "weights", "compute_dtype", "loss")  # of losses
 MOVED = {"restricted": ("unquantised",), "full": ("all",)}  # word in params.yaml → restriction
 
 
+def windows_folder(config: Config, model: str) -> Path:
+    """Returns the folder of the windows that a model reads: its family's, or its own text."""
+    name = config.family_of(model)
+    own = config.sampled(name) is not None
+    return config.paths.baselines(name) / model if own else config.paths.windows(name)
+
+
 def task_config(
     config: Config,
     model: str,
     *,
-    file: str = WINDOWS,
+    file: str | None = WINDOWS,
     weights: str | None = None,
     restriction: tuple[str, ...] | None = None,
 ) -> TaskConfig:
@@ -52,7 +59,7 @@ def task_config(
     Args:
         config: all parameters.
         model: the name of the model.
-        file: the name of the file of windows.
+        file: the name of the file of windows; None for a task without windows.
         weights: the format of the weights; None for the family's.
         restriction: the parameters that chains move; None for the family's.
 
@@ -61,7 +68,8 @@ def task_config(
     """
     name = config.family_of(model)
     family = config.families[name]
-    folder, where = config.paths.models(name) / model, config.paths.windows(name) / file
+    folder = config.paths.models(name) / model
+    where = None if file is None else windows_folder(config, model) / file
     return TaskConfig(
         family=name,
         model=model,
@@ -69,7 +77,7 @@ def task_config(
         windows=where,
         weights=weights or family.weights,
         restriction=restriction or family.sampling.restriction,
-        hashes=(tensors.file_hash(where), tensors.file_hash(folder)),
+        hashes=(tensors.file_hash(where) if where else "", tensors.file_hash(folder)),
         **{key: getattr(family, key) for key in COMPUTED},
     )
 
@@ -87,7 +95,7 @@ def baseline_unit(config: Config, task: TaskConfig, stage: str = "baseline") -> 
         batch_size=family.microbatch_size or config.baseline.batch_size,
         gradient_examples=config.baseline.gradient_examples,
         gradient_batch=family.microbatch_size or family.sampling.batch_size,
-        examples=len(text(task.windows).tokens_NxL),
+        examples=len(text(windows_folder(config, task.model) / WINDOWS).tokens_NxL),
         curvature=tuple(curved.model_dump().values()) if curved and stage == "baseline" else (),
     )
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from replicate.study.records.base import ModelRecord, Record
 
 
 class Extraction(Record):
-    """Counts of a family's reviews. `tokens` counts the tokens of all reviews, before cutting."""
+    """Counts of a family's reviews. `tokens` counts the tokens of all reviews, before cutting.
+
+    If each model samples its own text, a window counts as a review.
+    """
 
     identity: ClassVar = ("family",)
     family: str
@@ -19,6 +24,9 @@ class Extraction(Record):
     tokens: int
     vocabulary: int
     length: int
+    sampled: dict[str, int] = Field(default_factory=dict, exclude_if=lambda given: not given)
+    """seed of the text that each of these models sampled from itself at w*, and read; empty for
+    other text"""
 
 
 class Training(ModelRecord):
