@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from replicate.models.config import work as examined_examples
+from replicate.models.config import work as examining
 from replicate.pipeline.config import Config, Family
 from replicate.pipeline.config.family import Search
 from replicate.pipeline.config.sources import ControlModel
 from replicate.pipeline.work.plans import MOVED
 
-REVIEWS = 25_000  # assumed size of every corpus
+REVIEWS = 25_000  # assumed size of a corpus that is not sampled
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Work:
 
 def list_work(config: Config, study: str) -> Iterator[Work]:
     """Yields the work of each stage of a study on each model."""
-    examined = examined_examples(REVIEWS, config.baseline.gradient_examples)
+    own = {n: given.windows if (given := config.sampled(n)) else 0 for n in config.families}
+    passes = {n: examining(own[n] or REVIEWS, config.baseline.gradient_examples) for n in own}
     for name in config.studies[study].families:
         family, search = config.families[name], config.families[name].search
         training = {"sampler": "adam", "batch_size": config.training.batch_size}
@@ -43,7 +44,7 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
         for model, given in family.models.items():
             if isinstance(given, ControlModel):
                 yield Work(f"pretrain@{name}", model, trained, given.steps or config.training.steps)
-            yield Work(f"baseline@{name}", model, family, examples=examined)
+            yield Work(f"baseline@{name}", model, family, examples=passes[name] + own[name])
             for stage in ("estimate", "neighbours"):
                 yield Work(f"{stage}@{name}", model, family, _steps(family.sampling))
         most = "rmsprop" if search.tpe else "sgnht" if search.sgnht else "sgld"
@@ -59,9 +60,9 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
                 yield Work(f"original@{name}", model, settings, _steps(original))
     steps = _steps(config.studies[study].quantisation)
     for model, moved, weights in config.plan(study).formats:
-        family = config.families[config.family_of(model)]
-        family = _changed(family, weights, restriction=MOVED[moved])
-        yield Work(f"quantisation@{study}", model, family, steps, examined)
+        name = config.family_of(model)
+        family = _changed(config.families[name], weights, restriction=MOVED[moved])
+        yield Work(f"quantisation@{study}", model, family, steps, passes[name])
 
 
 def _changed(family: Family, weights: str = "", loss: str = "", **sampling: Any) -> Family:

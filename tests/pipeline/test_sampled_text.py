@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from replicate import sample_text
 from replicate.data import tensors, traces, windows
 from replicate.models import pretrained
+from replicate.pipeline import cost
 from replicate.pipeline.config import Config, reading
 from replicate.pipeline.work import plans, texts
 from replicate.seeds import derive
@@ -104,6 +105,12 @@ def test_more_windows_are_sampled_beside_those_that_there_are(finished: Path) ->
     longer = texts.text_units(configured(**{"corpora.own.windows": 2 * N}), "own-gpt2")
     assert [unit.done() for unit in longer] == [True, True, False, False, False]
     assert plans.estimate(configured(), "own-gpt2")[0].done()
+
+
+def test_the_plan_counts_the_windows_that_are_sampled() -> None:
+    """A window is written in one pass. Its loss takes one, its gradient one, each descent half."""
+    work = {w.model: w.examples for w in cost.list_work(configured(), "own") if w.examples}
+    assert work == dict.fromkeys(ARCHITECTURES, 2 * N + 16 + 5 * 8)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ class Study(Strict):
 
 
 class Calibration(Strict):
-    """Which targets of known λ are sampled, and how; `replicate.validation.cases` has their names."""
+    """Which targets of known λ are sampled, and how (see `replicate.validation.cases`)."""
 
     targets: Literal["all"] | Names
     shuffles: Several
