@@ -12,7 +12,7 @@ from replicate.sampling import SamplerConfig
 from replicate.sampling.samplers import SAMPLERS, Sampler
 
 COUNTS = ("shuffles", "chains", "burn_in", "draws", "batch_size", "microbatch_size")
-COUNTS += ("windows", "length", "budget")
+COUNTS += ("windows", "length", "budget", "evaluated")
 MOST = 10**9  # steps of all chains together, whose losses stay in memory
 POSITIVE = ("bounding_box", "diffusion")  # other knobs may be 0
 DIFFUSION = 0.01  # the default A of SGNHT, as in devinterp

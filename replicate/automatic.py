@@ -1,13 +1,8 @@
-"""Chooses nβ, γ, the step and the length of the chains from the model, and estimates λ̂ with them.
+"""Draws until λ̂ is precise enough, with settings that are given or chosen (`replicate.choosing`).
 
-    nβ   n/ln n (Watanabe 2013, arXiv 1208.6338), n the number of labels; or, where that is smaller,
-         the largest at which the gradient at w* takes less than a tenth off λ̂
-    γ    the smallest on a ladder at which the loss rises by at most `NEAR` of the rise to guessing
-    ε    the largest whose bias of λ̂ is at most `BIAS` for the quadratic loss with the Hessian of
-         w*, and a quarter of what is stable; it is halved until the virial theorem holds
-
-A step ε makes the variance of a direction of curvature h too large by the factor 1/(1 − ε·a/4) with
-a = nβ·h + γ, so that the bias of λ̂ is ε·nβ·tr(H)/8.
+The step ε is made smaller while a chain diverges, while it is more than a quarter of what is stable
+where the chains are, while the virial theorem does not hold, and while a pair of chains with ε and
+ε/2 on common noise shows a bias above `BIAS` by two standard errors.
 
 Free directions relax in 2/(ε·γ) steps. The burn-in is at least 2.5 of these relaxation times, and
 the first look at the estimate comes after `RELAXATIONS` of them; then the draws are doubled until
@@ -17,168 +12,37 @@ the 95 % interval is narrow enough or the budget is used up.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import xarray as xr
 
+from replicate.choosing import BIAS, RELAXATIONS, Choice, Settings
 from replicate.errors import ArgumentError
 from replicate.estimation import estimators, posterior, regimes
-from replicate.progress import Advance
-from replicate.sampling import SamplerConfig, SamplingConfig
-from replicate.sampling.curvature import Curvature
-from replicate.sampling.walkers import Walkers
+from replicate.sampling import step_bias
 
-NEAR = 0.05  # the largest rise of the loss of a local posterior, as a share of that to guessing
-RUNG = 10**0.5  # ratio of γ between two rungs of the ladder
-BIAS = 0.01  # of λ̂, relative, that the step may make
-RELAXATIONS = 10  # relaxation times before the first look at an estimate
-PROBE = 100  # draws at a rung of the ladder
 HALVINGS = 5  # of the step, at most
-
-
-@dataclass
-class Settings:
-    """Holds the settings that were given or chosen.
-
-    Attributes:
-        nbeta: nβ.
-        localization: γ.
-        lr: the step size ε.
-        reasons: how each one that was not given was chosen.
-    """
-
-    nbeta: float
-    localization: float
-    lr: float
-    reasons: list[str] = field(default_factory=list)
-
-    @property
-    def relaxation(self) -> int:
-        """The number of steps in which a direction without curvature relaxes, 2/(ε·γ)."""
-        return math.ceil(2 / (self.lr * self.localization))
+PAIR = 1, 4  # relaxation times of burn-in and of draws of a pair of chains with ε and ε/2
+LEG = 16  # the least number of steps between two draws at which examples are evaluated
 
 
 @dataclass(frozen=True)
-class Search:
-    """Finds settings and runs the chains.
+class Search(Choice):
+    """Finds settings, and runs the chains until λ̂ is precise enough."""
 
-    Attributes:
-        walkers: the chains, at w*.
-        curvature: the Hessian's spectrum and the gradient at w*.
-        loss: the mean loss at w* over all examples (nats).
-        guess: the loss of guessing (nats); None if unknown.
-        labels: n, the number of labels in the data.
-        batch_size: examples in a step's minibatch.
-        microbatch_size: examples in one backward pass; None for the whole minibatch.
-        budget: the number of gradients of minibatches that may be computed.
-        advance: is told how many more gradients were computed.
-    """
-
-    walkers: Walkers
-    curvature: Curvature
-    loss: float
-    guess: float | None
-    labels: int
-    batch_size: int
-    microbatch_size: int | None
-    budget: int
-    advance: Advance
-
-    @property
-    def count(self) -> int:
-        """The number of chains."""
-        return len(self.walkers.keys)
-
-    @property
-    def spent(self) -> int:
-        """The number of gradients so far."""
-        return self.walkers.steps * self.count
-
-    def settings(
-        self, nbeta: float | None, localization: float | None, lr: float | None
-    ) -> Settings:
-        """Chooses what is None.
-
-        Raises:
-            ArgumentError: γ cannot be chosen.
-        """
-        reasons: list[str] = []
-        if nbeta is None:
-            natural, most = self.labels / math.log(self.labels), self.curvature.largest_nbeta()
-            nbeta = min(natural, most)
-            reasons.append(
-                f"nβ = {nbeta:.4g}: "
-                + (
-                    f"n/ln n of {self.labels:,} labels"
-                    if natural <= most
-                    else f"the largest at which the gradient takes less than a tenth off λ̂ (n/ln n"
-                    f" is {natural:.4g})"
-                )
-            )
-        if localization is None:
-            localization = self._localization(nbeta, lr)
-            reasons.append(
-                f"γ = {localization:.4g}: the smallest of the ladder at which the loss rises by at"
-                f" most {NEAR:.0%} of the rise to guessing"
-            )
-        if lr is None:
-            lr = self.step(nbeta, localization)
-            reasons.append(f"ε = {lr:.3g}: a bias of {BIAS:.0%} of λ̂ at most")
-        return Settings(nbeta, localization, lr, reasons)
-
-    def step(self, nbeta: float, gamma: float) -> float:
-        """Returns the largest step with little bias, for the Hessian at w*."""
-        spectrum = self.curvature.spectrum
-        trace, h_max = max(self.curvature.trace[0], 1e-12), max(self.curvature.highest, 0.0)
-        harmonic = spectrum.size * float(
-            spectrum.mean(
-                lambda h: 0.5 * np.maximum(h, 0) / (np.maximum(h, 0) + gamma / nbeta)
-            ).mean()
-        )
-        return min(8 * BIAS * harmonic / (nbeta * trace), 1 / (nbeta * h_max + gamma))
-
-    def _localization(self, nbeta: float, lr: float | None) -> float:
-        """Walks down a ladder of γ while the chains stay near w*."""
-        if self.guess is None:
-            raise ArgumentError("localization: give it, for no loss of guessing is known here")
-        if self.guess <= self.loss:
-            raise ArgumentError(
-                f"localization: give it, for the model's loss of {self.loss:.3g} is no better than"
-                f" guessing ({self.guess:.3g})"
-            )
-        allowed = NEAR * (self.guess - self.loss)
-        trace = self.curvature.trace[0]
-        gamma, last = max(trace, 1e-6) / (2 * 0.02 * allowed), None
-        while self.spent < self.budget / 2:
-            tried = Settings(nbeta, gamma, lr or self.step(nbeta, gamma))
-            trace = self.walk(tried, tried.relaxation * 5 // 2, PROBE)
-            rise = float(estimators.controlled(trace, 1.0, self.loss, c=1.0).mean(skipna=False))
-            if not rise <= allowed:  # NaN if a chain diverged
-                break
-            last, gamma = gamma, gamma / RUNG
-        if last is None:
-            raise ArgumentError(
-                f"localization: the loss rises by more than {NEAR:.0%} of the rise to guessing even"
-                f" at γ = {gamma:.3g}; give nbeta or localization"
-            )
-        return last
-
-    def walk(self, settings: Settings, burn_in: int, draws: int) -> xr.Dataset:
-        """Runs the chains from where they are; returns their trace."""
-        config = SamplerConfig("sgld", settings.lr, localization=settings.localization)
-        sampling = SamplingConfig(
-            settings.nbeta,
-            self.batch_size,
-            self.walkers.shuffles,
-            self.walkers.chains,
-            burn_in,
-            draws,
-            microbatch_size=self.microbatch_size,
-        )
-        trace = self.walkers.run(config, sampling, self.advance)
-        return trace.assign_attrs(sampler=asdict(config), sampling=asdict(sampling))
+    def _kept(self, settings: Settings, burn_in: int, draws: int) -> xr.Dataset:
+        """Runs the chains, and computes the losses of the evaluated examples now and then."""
+        if self.evaluated_E is None:
+            return self.walk(settings, burn_in, draws)
+        every, legs = max(LEG, settings.relaxation // 2), []
+        for first in range(0, draws, every):
+            trace = self.walk(settings, 0 if first else burn_in, min(every, draws - first))
+            losses = self.walkers.losses(self.evaluated_E, self.batch_size)[:, :, None]
+            dims = ("shuffle", "chain", "kept", "example")
+            legs.append(trace.assign(example_loss=(dims, losses)))
+        return reduce(_joined, legs)
 
     def precise(
         self, settings: Settings, precision: float, *, fixed_step: bool
@@ -192,40 +56,65 @@ class Search:
             ArgumentError: the budget is too small, or all chains diverged.
         """
         notes: list[str] = []
+        start = self.walkers.saved()
         trace = self._first(settings)
         for _ in range(0 if fixed_step else HALVINGS):
-            if (told := self._wrong(trace, settings)) is None:
+            if (smaller := self._smaller(trace, settings)) is None:
+                paired = self._pair(trace, settings)
+                notes.append(paired[1])
+                smaller = paired if paired[0] < settings.lr else None
+            if smaller is None:
                 break
-            settings.lr /= 2
-            notes.append(f"ε = {settings.lr:.3g}: halved, {told}")
+            settings.lr = smaller[0]
+            notes.append(f"ε = {settings.lr:.3g}: lowered, {smaller[1]}")
+            self.walkers.restore(start)
             trace = self._first(settings)
         while (width := self._width(trace, settings)) > precision:
             more = trace.sizes["draw"] - int((trace.draw < 0).sum())
             if self.spent + more * self.count > self.budget:
                 return trace, [*notes, f"the budget of {self.budget:,} gradients ended the draws"]
-            again = self.walk(settings, 0, more)
+            again = self._kept(settings, 0, more)
             trace = _joined(trace, again)
         return trace, [*notes, f"the interval is within ± {width:.1%}, as asked"]
 
     def _first(self, settings: Settings) -> xr.Dataset:
         """Runs the chains until the first look."""
-        draws, burn_in = RELAXATIONS * settings.relaxation, settings.relaxation * 5 // 2
+        draws, burn_in = RELAXATIONS * settings.relaxation, settings.burn_in
         needed = self.spent + (draws + burn_in) * self.count
         if needed > self.budget:
             problem = f"the first look at λ̂ needs {needed:,} gradients; raise it"
             raise ArgumentError(f"budget = {self.budget}: {problem}")
-        return self.walk(settings, burn_in, draws)
+        return self._kept(settings, burn_in, draws)
 
-    def _wrong(self, trace: xr.Dataset, settings: Settings) -> str | None:
-        """Says what is wrong with the step; None if nothing is."""
+    def _smaller(self, trace: xr.Dataset, settings: Settings) -> tuple[float, str] | None:
+        """Returns a smaller step and the reason; None if nothing is wrong with this one."""
+        half = settings.lr / 2
         if bool(trace.diverged.any()):
-            return "because a chain diverged"
+            return half, "because a chain diverged"
+        highest = step_bias.highest(self.walkers, self.hessian_N, self.batch_size)
+        stable = 1 / (settings.nbeta * highest + settings.localization)
+        if settings.lr > 1.25 * stable:  # less is not worth another look
+            where = f"nats where the chains are, {self.curvature.highest:.3g} at w*"
+            return stable, f"because the highest curvature is {highest:.3g} {where}"
         size = sum(self.walkers.task.sizes)
         value, error = posterior.temperature(trace, settings.localization, size)
-        limit = regimes.Limits().equilibrium
-        if value - 1 > max(3 * error, limit):
-            return f"because the temperature was {value:.3f}"
+        if value - 1 > max(3 * error, regimes.Limits().equilibrium):
+            return half, f"because the temperature was {value:.3f}"
         return None
+
+    def _pair(self, trace: xr.Dataset, settings: Settings) -> tuple[float, str]:
+        """Compares ε with ε/2 on common noise; returns half the step if its bias is too large."""
+        burn_in, draws = (times * settings.relaxation for times in PAIR)
+        if self.spent + 3 * (burn_in + draws) * self.count > self.budget:
+            return settings.lr, f"the budget left no room to check ε = {settings.lr:.3g} by a pair"
+        config, sampling = self.configured(settings, burn_in, draws)
+        values = step_bias.difference(self.walkers, config, sampling, self.advance)
+        found = estimators.summarise(values)
+        llc = estimators.summarise(estimators.controlled(trace, settings.nbeta, self.loss)).llc
+        value, error = 2 * found.llc / abs(llc), 2 * found.monte_carlo_error / abs(llc)
+        told = f"the bias of ε = {settings.lr:.3g} is {value:.1%} ± {error:.1%} of λ̂, by a pair"
+        small = abs(value) - 2 * error <= BIAS  # false if a chain diverged
+        return settings.lr if small else settings.lr / 2, told
 
     def _width(self, trace: xr.Dataset, settings: Settings) -> float:
         result = estimators.summarise(estimators.controlled(trace, settings.nbeta, self.loss))
@@ -241,7 +130,12 @@ def _joined(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
     end = int(first.draw[-1]) + 1
     moved = second.assign_coords(draw=np.arange(end, end + second.sizes["draw"]))
     diverged = first.diverged | second.diverged
-    parts: Sequence[xr.Dataset] = [each.drop_vars("diverged") for each in (first, moved)]
+    parts = [
+        each.drop_vars(["diverged", "example_loss"], errors="ignore") for each in (first, moved)
+    ]
     found = xr.concat(parts, "draw").assign(diverged=diverged)
-    sampling = dict(first.attrs["sampling"]) | {"draws": end}
+    if "example_loss" in first:
+        both = [first.example_loss, second.example_loss]
+        found = found.assign(example_loss=xr.concat(both, "kept"))
+    sampling = dict(first.attrs["sampling"]) | {"draws": end + second.sizes["draw"]}
     return found.assign_attrs(first.attrs | {"sampling": sampling})

@@ -9,17 +9,19 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import ArrayLike
 from torch import nn
 
 from replicate import api, arguments
-from replicate.automatic import Search
+from replicate.automatic import Search, Settings
 from replicate.errors import ArgumentError
 from replicate.estimation.curve import Curve, Point
 from replicate.estimation.estimate import Estimate
@@ -42,6 +44,7 @@ def llc(
     lr: float | None = None,
     precision: float = 0.05,
     budget: int = 20_000,
+    evaluated: int | None = None,
     **settings: Any,
 ) -> Estimate:
     """Estimates the local learning coefficient λ̂ of a model at its present weights.
@@ -59,6 +62,8 @@ def llc(
         lr: the step size ε; None for the largest with little bias.
         precision: the half width of the 95 % interval at which automatic chains end, relative to λ̂.
         budget: the number of gradients of minibatches at which automatic chains end.
+        evaluated: the number of examples whose losses are computed about twice in a relaxation
+            time, for the singular fluctuation; the chains are automatic then.
         **settings: the other arguments of `sample`; automatic chains take `loss`, `loss_fn`,
             `shuffles`, `chains`, `batch_size`, `microbatch_size`, `seed` and `show_progress`.
 
@@ -70,19 +75,18 @@ def llc(
         ArgumentError: an argument is not valid, the loss at w* is not finite, or the budget is too
             small for ten relaxation times.
     """
-    if nbeta is not None and localization is not None and lr is not None:
+    if not (nbeta is None or localization is None or lr is None or evaluated is not None):
         return Estimate(
             api.sample(model, data, nbeta=nbeta, localization=localization, lr=lr, **settings)
         )
-    given = {"nbeta": nbeta, "localization": localization, "lr": lr}
+    given = {"nbeta": nbeta, "localization": localization, "lr": lr, "evaluated": evaluated}
     arguments.require(**{name: value for name, value in given.items() if value is not None})
     arguments.require(precision=precision, budget=budget)
-    with _searching(model, data, budget, **settings) as (search, attributes):
+    with _searching(model, data, budget, evaluated=evaluated, **settings) as (search, attributes):
         chosen = search.settings(nbeta, localization, lr)
         trace, notes = search.precise(chosen, precision, fixed_step=lr is not None)
-        with suppress(ArgumentError):  # negative curvature: no Gaussian has it
-            part = search.curvature.gradient_part(chosen.nbeta, chosen.localization)
-            attributes["baseline"]["gradient_part"] = list(part)
+        attributes["baseline"] |= search.at_minimum(chosen.nbeta, chosen.localization)
+        notes += search.away(trace, chosen)
     return Estimate(trace.assign_attrs(attributes, choices=chosen.reasons + notes))
 
 
@@ -90,22 +94,28 @@ def curve(
     model: nn.Module,
     data: Examples,
     *,
-    nbeta: ArrayLike,
-    localization: ArrayLike,
+    nbeta: ArrayLike | None = None,
+    localization: ArrayLike | None = None,
+    alpha: ArrayLike | None = None,
     draws: int = 200,
+    budget: int = 20_000,
     **settings: Any,
 ) -> Curve:
     """Estimates λ̂ along γ, with warm chains that pass down the ladder, for each nβ.
 
     Where λ̂ has no plateau, it is an effective dimension at the resolution α = γ/nβ, and this curve
-    is the result.
+    is the result. Points at nβ = n/ln n are marked, n the number of labels: there WBIC estimates
+    the free energy (Watanabe 2013, arXiv 1208.6338).
 
     Args:
         model: as for `sample`.
         data: as for `sample`.
-        nbeta: nβ, or several.
-        localization: γ, or several.
+        nbeta: nβ, or several; None for n/ln n, or less where the gradient at w* asks for it.
+        localization: γ, or several, the same for each nβ.
+        alpha: α = γ/nβ instead, or several, to compare several nβ at the same α. Without both, γ
+            falls from where the loss hardly rises by steps of √10 while the chains stay near w*.
         draws: the number of draws of each chain at each γ, after a burn-in of its own.
+        budget: the number of gradients of minibatches at which a γ that is not given falls no more.
         **settings: the arguments that automatic chains of `llc` take.
 
     Returns:
@@ -114,28 +124,54 @@ def curve(
     Raises:
         ArgumentError: an argument is not valid, or the loss at w* is not finite.
     """
-    nbetas, gammas = (np.atleast_1d(np.asarray(x)).tolist() for x in (nbeta, localization))
-    if not nbetas or not gammas:
-        raise ArgumentError("nbeta, localization: give at least one of each")
-    for one in nbetas:
-        arguments.require(nbeta=one)
-    for one in gammas:
-        arguments.require(localization=one)
-    gammas = sorted(set(gammas), reverse=True)
-    arguments.require(draws=draws)
+    if localization is not None and alpha is not None:
+        raise ArgumentError("localization, alpha: give one of them")
+    for name in ("lr", "precision", "evaluated", "burn_in"):
+        if name in settings:
+            raise ArgumentError(f"{name}: a curve does not take it; leave it out")
+    lists = {"nbeta": nbeta, "localization": localization, "alpha": alpha}
+    values = {name: _several(name, each) for name, each in lists.items()}
+    arguments.require(draws=draws, budget=budget)
     points: list[Point] = []
-    for one in nbetas:
-        with _searching(model, data, 10**12, **settings) as (search, attributes):
-            for gamma in gammas:
-                chosen = search.settings(one, gamma, None)
-                trace = search.walk(chosen, chosen.relaxation * 5 // 2, draws)
-                estimate = Estimate(trace.assign_attrs(attributes))
-                try:
-                    harmonic = search.curvature.harmonic(one, gamma)
-                except ArgumentError:  # negative curvature: no Gaussian has it
-                    harmonic = (float("nan"), float("nan"))
-                points.append(Point(one, gamma, estimate, harmonic))
-    return Curve(points)
+    natural = largest = math.nan
+    for one in values["nbeta"] or [None]:
+        with _searching(model, data, budget, **settings) as (search, attributes):
+            natural, largest = search.natural, search.curvature.largest_nbeta()
+            b = min(natural, largest) if one is None else one
+            gammas = values["localization"] or [b * each for each in values["alpha"]]
+            for chosen, trace in _rungs(search, b, gammas, draws):
+                known = attributes["baseline"] | search.at_minimum(b, chosen.localization)
+                estimate = Estimate(trace.assign_attrs(attributes | {"baseline": known}))
+                harmonic = known["harmonic"][0], known["harmonic"][1]
+                points.append(Point(b, chosen.localization, estimate, harmonic))
+    if not points:
+        raise ArgumentError("localization: the chains do not stay near w* at any γ; give some")
+    return Curve(points, natural, largest)
+
+
+def _several(name: str, values: ArrayLike | None) -> list[float]:
+    if values is None:
+        return []
+    found = np.atleast_1d(np.asarray(values)).tolist()
+    if not found:
+        raise ArgumentError(f"{name}: give at least one")
+    for each in found:
+        arguments.require(**{name: each})
+    return found
+
+
+def _rungs(
+    search: Search, nbeta: float, gammas: Sequence[float], draws: int
+) -> Iterator[tuple[Settings, xr.Dataset]]:
+    """Yields the settings and the trace at each γ, the largest first."""
+    if not gammas:
+        for chosen, trace in search.ladder(nbeta, None, draws):
+            yield chosen, trace
+            if search.spent >= search.budget:
+                return
+    for gamma in sorted(set(gammas), reverse=True):
+        chosen = search.settings(nbeta, gamma, None)
+        yield chosen, search.walk(chosen, chosen.burn_in, draws)
 
 
 @contextmanager
@@ -152,13 +188,14 @@ def _searching(
     microbatch_size: int | None = None,
     seed: int = 0,
     show_progress: bool = True,
+    evaluated: int | None = None,
     **fixed: Any,
 ) -> Iterator[tuple[Search, dict[str, Any]]]:
     """Measures the model at w* and sets chains up; gives what its trace must be described by."""
     if fixed:
         raise ArgumentError(
             f"{next(iter(fixed))}: only chains of fixed settings take it; give nbeta, localization"
-            " and lr, too"
+            " and lr to llc"
         )
     arguments.require(shuffles=shuffles, chains=chains)
     arguments.total(shuffles, chains)
@@ -167,8 +204,14 @@ def _searching(
     examples = len(parts[0])
     size = arguments.batch(batch_size, microbatch_size, examples)
     labels = examples * (parts[0].shape[1] - 1 if guess and loss == "tokens" else 1)
-    chosen = np.random.default_rng(derive(seed, "curvature")).permutation(examples)
-    chosen = chosen[: HESSIAN["examples"]]
+    if evaluated is not None and evaluated > examples:
+        raise ArgumentError(f"evaluated = {evaluated}: there are {examples} examples; lower it")
+
+    def some(count: int, name: str) -> torch.Tensor:
+        order_N = np.random.default_rng(derive(seed, name)).permutation(examples)
+        return torch.from_numpy(order_N[:count])
+
+    chosen = some(HESSIAN["examples"], "curvature")
     hessian = {name: HESSIAN[name] for name in ("probes", "products")}
     total = curvatures.work(len(chosen), **hessian, gradient=True) + examples
     with (
@@ -179,7 +222,7 @@ def _searching(
         losses_N = module.losses(task, examples, size, tell)
         found = curvatures.measure(
             task,
-            torch.from_numpy(chosen),
+            chosen,
             batch_size=size,
             **hessian,
             seed=derive(seed, "probes"),
@@ -194,7 +237,7 @@ def _searching(
             noise=lambda s, c: derive(seed, "noise", s, c),
         )
         attributes = api.described(model, parts, loss if guess else loss_fn, guess, losses_N, task)
-        attributes["seed"] = seed
+        attributes |= {"seed": seed, "task": attributes["task"] | {"labels": labels}}
         attributes["baseline"] |= {
             "gradient_squared": list(found.gradient_squared),
             "trace": list(found.trace),
@@ -210,5 +253,7 @@ def _searching(
             microbatch_size,
             budget,
             lambda steps=1, note="": tell(steps * size, note),
+            chosen,
+            None if evaluated is None else some(evaluated, "evaluated"),
         )
         yield search, attributes

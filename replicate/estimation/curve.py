@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,9 +42,17 @@ class Curve:
 
     Attributes:
         points: one for each setting, by nβ and then by falling γ.
+        natural: n/ln n, the nβ of WBIC (Watanabe 2013); NaN if n is not known.
+        largest: the largest nβ at which the gradient at w* takes less than a tenth off λ̂.
     """
 
     points: Sequence[Point]
+    natural: float = math.nan
+    largest: float = math.inf
+
+    def named(self, nbeta: float) -> str:
+        """Returns the name of nβ, *n/ln n* or none."""
+        return "n/ln n" if math.isclose(nbeta, self.natural, rel_tol=1e-3) else ""
 
     def __str__(self) -> str:
         rows = [f"{'nβ':>9} {'γ':>9} {'α':>9} {'λ̂':>9}{'±':>8} {'harmonic':>9}  regime"]
@@ -52,8 +62,32 @@ class Curve:
             rows.append(
                 f"{point.nbeta:9.4g} {point.localization:9.4g} {point.alpha:9.3g} {found.llc:9.3g}"
                 f"{found.standard_error:8.2g} {harmonic}  {found.diagnosis.regime}"
+                + (", nβ = n/ln n (WBIC)" if self.named(point.nbeta) else "")
+            )
+        if self.largest < self.natural:
+            rows.append(
+                f"n/ln n is {self.natural:.4g}, but above nβ = {self.largest:.3g} the gradient at"
+                " w* takes more than a tenth off λ̂"
             )
         return "\n".join(rows)
+
+    def to_json(self) -> str:
+        """Returns the points as JSON; a number that is unknown is written as null."""
+        rows = [
+            {
+                "nbeta": point.nbeta,
+                "localization": point.localization,
+                "alpha": point.alpha,
+                "name": self.named(point.nbeta),
+                "llc": point.estimate.llc,
+                "standard_error": point.estimate.standard_error,
+                "harmonic": point.harmonic[0],
+                "regime": point.estimate.diagnosis.regime,
+            }
+            for point in self.points
+        ]
+        plain = json.loads(json.dumps(rows), parse_constant=lambda _: None)
+        return json.dumps(plain, indent=1, ensure_ascii=False)
 
     def plot(self) -> Figure:
         """Plots λ̂ against α with a line for each nβ; the harmonic part is dashed."""
@@ -68,7 +102,7 @@ class Curve:
                 [point.estimate.standard_error for point in line],
                 marker="o",
                 markersize=3,
-                label=f"nβ = {nbeta:.4g}",
+                label=f"nβ = {self.named(nbeta) or f'{nbeta:.4g}'}",
             )
         by_alpha = sorted(self.points, key=lambda point: point.alpha)
         axes.plot(

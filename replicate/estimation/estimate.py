@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from replicate.estimation import diagnostics, estimators, regimes
+from replicate.estimation import diagnostics, estimators, fluctuations, regimes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PARTS = {"harmonic": "curvature", "gradient_part": "gradient"}  # of λ̂ of a quadratic
 RHAT, DRIFT, LOCAL = 1.05, 0.01, 0.25  # the limits of healthy chains, as in params.yaml
 
 
@@ -39,6 +41,7 @@ class Estimate:
         known = self.trace.attrs["baseline"]
         minimum = regimes.AtMinimum(
             trace=regimes.Measured(*known.get("trace", regimes.UNKNOWN)),
+            harmonic=regimes.Measured(*known.get("harmonic", regimes.UNKNOWN)),
             gradient=regimes.Measured(*known.get("gradient_squared", regimes.UNKNOWN)),
             gradient_part=regimes.Measured(*known.get("gradient_part", regimes.UNKNOWN)),
         )
@@ -63,6 +66,35 @@ class Estimate:
     def result(self) -> estimators.Result:
         """λ̂, its errors, and the diagnostics of the chains."""
         return estimators.summarise(self.values)
+
+    @cached_property
+    def estimators(self) -> dict[str, estimators.Result]:
+        """Every estimator that the trace allows, by its name; `controlled` is λ̂.
+
+        Beside those of `replicate.estimation.estimators` there are `variance` and, where losses of
+        examples were kept, `singular`, of `replicate.estimation.fluctuations`.
+        """
+        trace, task = self.trace, self.trace.attrs.get("task", {})
+        found = estimators.estimates(
+            trace, nbeta=self.nbeta, examples=task.get("labels", 2), baseline=self.baseline
+        )
+        if "labels" not in task:
+            del found["published"]
+        if "half_loss" in trace and (each := fluctuations.variance(trace, self.nbeta)).size:
+            found["variance"] = estimators.summarise(each)
+        if "example_loss" in trace:
+            each = fluctuations.singular(trace, self.nbeta, task["labels"] / task["examples"])
+            found["singular"] = estimators.summarise(each)
+        return found
+
+    def table(self) -> str:
+        """Returns the estimators as a table of text."""
+        rows = [f"{'estimator':12}{'λ̂':>10}{'±':>9}  95 %"]
+        for name, result in self.estimators.items():
+            low, high = result.interval
+            told = f"{result.llc:10.3g}{result.standard_error:9.2g}  {low:.3g} to {high:.3g}"
+            rows.append(f"{name:12}{told}")
+        return "\n".join(rows)
 
     @property
     def llc(self) -> float:
@@ -133,10 +165,23 @@ class Estimate:
                 f"Regime: {self.diagnosis}.",
                 f"∂ln λ̂/∂ln γ = {self.diagnosis.elasticity_gamma}, ∂ln λ̂/∂ln nβ ="
                 f" {self.diagnosis.elasticity_nbeta}, E[V]/λ̂ = {self.diagnosis.degree}",
+                *self._quadratic(),
                 *(f"{choice}." for choice in self.trace.attrs.get("choices", [])),
                 *(advice or ["The chains agree; nothing is wrong with them."]),
             ]
         )
+
+    def _quadratic(self) -> list[str]:
+        """Says λ̂ of the quadratic that touches the loss at w*, where it is known."""
+        known = self.trace.attrs["baseline"]
+        parts = [regimes.Measured(*known.get(name, regimes.UNKNOWN)) for name in PARTS]
+        if not all(math.isfinite(part.value) for part in parts):
+            return []
+        told = " and ".join(
+            f"{part.value:.3g} ± {part.error:.2g} by its {name}"
+            for part, name in zip(parts, PARTS.values(), strict=True)
+        )
+        return [f"A quadratic with the derivatives at w* would have λ̂ = {told}."]
 
     def to_json(self) -> str:
         """Returns the estimate, its advice and the attributes of the trace as JSON.
@@ -145,6 +190,11 @@ class Estimate:
         """
         result = asdict(self.result) | {"shuffles": self.result.shuffles.tolist()}
         found = result | {"advice": self.advice, "made_by": self.trace.attrs}
+        names = ("llc", "standard_error", "interval")
+        found["estimators"] = {
+            name: {each: getattr(one, each) for each in names}
+            for name, one in self.estimators.items()
+        }
         plain = json.loads(json.dumps(found), parse_constant=lambda _: None)
         return json.dumps(plain, indent=1, ensure_ascii=False)
 

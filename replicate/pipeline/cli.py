@@ -133,7 +133,10 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--burn-in", type=int, help="Of given settings: steps before the first draw.")
 @click.option("--draws", type=int, help="Of given settings: steps that the estimate uses.")
 @click.option("--batch-size", type=int, help="Windows in a step's minibatch.")
+@click.option("--evaluated", type=int, help="Examples for the singular fluctuation.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--curve", is_flag=True, help="λ̂ along falling localization, while chains are local.")
+@click.option("--estimators", is_flag=True, help="Every estimator instead of the best.")
 @as_json
 def llc(
     model: str,
@@ -142,6 +145,8 @@ def llc(
     column: str,
     revision: str | None,
     length: int,
+    curve: bool,
+    estimators: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -157,6 +162,8 @@ def llc(
     from replicate.models import pretrained
     from replicate.models.cpu_kernels import fast_cpu
 
+    if curve and estimators:
+        raise UserError("--estimators: a curve has one estimator; leave it out")
     loaded, tokenizer = pretrained.load(model, revision)
     with fast_cpu():
         if text == "sampled":
@@ -164,8 +171,12 @@ def llc(
         else:
             tokens_NxL = consecutive(corpora.read(Path(text), column), tokenizer, length)[:windows]
         given = {name: value for name, value in settings.items() if value is not None}
-        estimate = estimating.llc(loaded, tokens_NxL, **given)
-    click.echo(estimate.to_json() if as_json else estimate)
+        if curve:
+            found = shown = estimating.curve(loaded, tokens_NxL, **given)
+        else:
+            found = estimating.llc(loaded, tokens_NxL, **given)
+            shown = found.table() if estimators else found
+    click.echo(found.to_json() if as_json else shown)
 
 
 @main.command()

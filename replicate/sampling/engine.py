@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from replicate.progress import Advance
 from replicate.sampling.chains import Chain, assemble
@@ -148,7 +148,7 @@ def returning(task: Task, anchor: Sequence[Anchor]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def place(parameters: Sequence[nn.Parameter], weights: Sequence[Anchor]) -> None:
+def place(parameters: Sequence[Tensor], weights: Sequence[Anchor]) -> None:
     """Sets parameters to weights."""
     for parameter, weight in zip(parameters, weights, strict=True):
         parameter.copy_(dense(weight))

@@ -88,18 +88,18 @@ def difference(
     return sampling.nbeta * (whole.loss - every).sel(draw=slice(0, None))
 
 
-def highest(walkers: Walkers, index_N: Tensor, batch_size: int, seed: int) -> float:
+def highest(walkers: Walkers, index_N: Tensor, batch_size: int) -> float:
     """Returns the highest curvature of the loss (nats) that is found where the walkers are.
 
     Args:
         walkers: the chains, of which some are looked at.
         index_N: the examples whose mean loss is differentiated.
         batch_size: the number of examples in a backward pass.
-        seed: of the random vectors.
     """
     found = []
     for chain in range(min(VISITED, len(walkers.keys))):
-        generator = torch.Generator().manual_seed(derive(seed, "along", chain))
+        seed = derive(walkers.noise(*walkers.keys[chain]), "curvature", walkers.rounds)
+        generator = torch.Generator().manual_seed(seed)
         with walkers.at(chain) as task:
             vectors = [torch.randn(w.shape, generator=generator) for w in task.parameters]
             vector_D = lanczos.flatten(task, vectors)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from replicate.progress import Advance
 from replicate.sampling.chains import assemble
@@ -76,10 +76,24 @@ class Walkers:
         other.gradients = 0
         if self.stack is not None:
             other.stack = Stack(self.anchor, len(self.keys))
-            with torch.no_grad():
-                for there, here in zip(other.stack.weights, self.stack.weights, strict=True):
-                    there.copy_(here)
+            other.restore(self.saved())
         return other
+
+    def saved(self) -> Sequence[Sequence[Anchor]]:
+        """Returns the weights of the chains, for `restore`."""
+        return (
+            self.states
+            if self.stack is None
+            else [[w.detach().clone() for w in self.stack.weights]]
+        )
+
+    @torch.no_grad()
+    def restore(self, saved: Sequence[Sequence[Anchor]]) -> None:
+        """Sets the chains back to weights that `saved` returned."""
+        if self.stack is None:
+            self.states = saved
+        else:
+            place(self.stack.weights, saved[0])
 
     @contextmanager
     def at(self, chain: int) -> Iterator[Task]:
@@ -88,6 +102,15 @@ class Walkers:
         with returning(self.task, self.anchor):
             place(self.task.parameters, weights)
             yield self.task
+
+    def losses(self, index_E: Tensor, batch_size: int) -> NDArray[np.float64]:
+        """Returns the losses of some examples where the chains are, (S, C, E)."""
+        found = []
+        for chain in range(len(self.keys)):
+            with self.at(chain) as task, torch.no_grad():
+                parts = [task.loss(index_B).double().cpu() for index_B in index_E.split(batch_size)]
+            found.append(torch.cat(parts).numpy())
+        return np.reshape(found, (self.shuffles, self.chains, len(index_E)))
 
     def run(
         self,

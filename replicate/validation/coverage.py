@@ -109,9 +109,10 @@ class Problem:
             stacked=stacked.loss(model, tokens_NxL, tuple(named), loss),
         )
         self.losses_N = module.losses(self.task, WINDOWS, 256, silent)
+        self.hessian_N = torch.arange(4 * BATCH)
         self.curvature = curvatures.measure(
             self.task,
-            torch.arange(4 * BATCH),
+            self.hessian_N,
             batch_size=BATCH,
             probes=2,
             products=2,
@@ -139,7 +140,8 @@ class Problem:
             noise=lambda _, chain: derive(seed, "noise", chain),
         )
         loss = float(self.losses_N.mean(dtype=np.float64))
-        search = Search(walkers, self.curvature, loss, None, WINDOWS, BATCH, None, BUDGET, advance)
+        numbers = loss, None, WINDOWS, BATCH, None, BUDGET
+        search = Search(walkers, self.curvature, *numbers, advance, self.hessian_N)
         if setting.precision is None:
             trace = search.walk(setting.chosen, setting.burn_in, setting.draws)
         else:

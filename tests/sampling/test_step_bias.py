@@ -107,12 +107,12 @@ def test_the_highest_curvature_is_that_where_the_chains_are() -> None:
     """Of ¼·‖w‖⁴ it is 3·‖w‖² at w, and 0 at w*."""
     w = nn.Parameter(torch.zeros(50))
     made = walkers(Task(lambda i: (0.25 * w.square().sum() ** 2).expand(len(i)), [w]), 2)
-    assert step_bias.highest(made, torch.arange(8), 4, 0) == 0
+    assert step_bias.highest(made, torch.arange(8), 4) == 0
     config, sampling = SamplerConfig("sgld", 0.01), SamplingConfig(1.0, 4, 1, 1, 0, 100)
     made.run(config, sampling, scenarios.silent)
     squares = []
     for chain in range(2):
         with made.at(chain) as there:
             squares.append(float(there.parameters[0].detach().square().sum()))
-    found = step_bias.highest(made, torch.arange(8), 4, 0)
+    found = step_bias.highest(made, torch.arange(8), 4)
     assert found == pytest.approx(3 * max(squares), rel=1e-3)
