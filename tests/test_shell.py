@@ -88,6 +88,7 @@ def test_windows_follow_one_another(folder: Path) -> None:
         ("nowhere", (), "nowhere: no such folder"),
         ("tests", (), "tests: holds no model, config.json is missing"),
         ("some/model", ("--revision", "main"), "--revision main: give the commit's 40 digits"),
+        ("{folder}", ("--revision", "0" * 40), "{folder}: is a folder here, which has no revision"),
         ("{folder}", ("--length", "99999"), "no text has 99999 tokens"),
         ("{folder}", ("--nbeta", "0"), "nbeta = 0.0: must be above 0"),
         ("{folder}", ("--text", "none.txt"), "none.txt: no such file"),
@@ -101,4 +102,4 @@ def test_the_shell_refuses_in_one_line(
     ran = shell(model.format(folder=folder), "--text", folder / "text.txt", *QUICK, *options)
     assert ran.returncode == 2
     assert ran.stderr.splitlines() == [ran.stderr.strip()]
-    assert ran.stderr.startswith(f"error: {message}")
+    assert ran.stderr.startswith(f"error: {message.format(folder=folder)}")

@@ -157,6 +157,8 @@ def held(folder: Path) -> Path:
     Raises:
         UserError: `config.json` or a file of weights is missing, or is a pointer of Git LFS.
     """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; correct the model's path")
     if missing := lacking(folder):
         remedy = "save a model there with save_pretrained"
         raise UserError(f"{folder}: holds no model, {missing[0]} is missing; {remedy}")

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from replicate.data import lfs
-from replicate.errors import UserError
+from replicate.errors import UserError, refusal
 
 # names of masks and other constants in files that older versions of transformers saved
 CONSTANTS = re.compile(
@@ -212,3 +212,19 @@ def check_formats(source: Path, model: PreTrainedModel, weights: str, left: Sequ
         said = ", ".join(f"{name} ({found})" for name, found in wrong.items())
         remedy = "choose other weights, or list the matrices in the family's left_unquantised"
         raise UserError(f"{source}: not in {weights}: {said}; {remedy}")
+
+
+def check_computes(source: Path, model: PreTrainedModel, weights: str) -> None:
+    """Checks that a quantised model can compute; Mamba's, for example, multiplies packed weights.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 2, dtype=torch.long, device=model.device))
+    except Exception as error:  # as many as there are models
+        if refusal(error):
+            raise
+        problem = f"cannot compute with weights in {weights} ({' '.join(str(error).split())[:160]})"
+        raise UserError(f"{source}: {problem}; choose other weights") from None

@@ -208,6 +208,8 @@ def load(
     for module in model.modules():
         if hasattr(module, "compute_dtype"):  # if the file is in 4 bits, its own dtype was used
             module.compute_dtype = getattr(torch, compute_dtype)
+    if weights in QUANTISED:
+        integrity.check_computes(source, model, weights)
     return model
 
 

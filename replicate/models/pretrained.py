@@ -27,6 +27,8 @@ def load(name: str, revision: str | None = None) -> tuple[PreTrainedModel, Token
         UserError: a file is missing or damaged, the model is no causal language model, or
             `revision` is not a full hash.
     """
+    if revision is not None and Path(name).is_dir():
+        raise UserError(f"{name}: is a folder here, which has no revision; leave out --revision")
     if revision is None:
         folder = tokenizer = Path(name)
         if not folder.is_dir():

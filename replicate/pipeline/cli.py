@@ -228,8 +228,12 @@ def verify(ctx: click.Context, as_json: bool) -> None:
 
 @main.command()
 @click.argument("address")
-@click.option("--workers", type=int, help="Processes; one for each GPU or core, if not given.")
-@click.option("--gpus-per-model", type=int, default=1, help="GPUs that each process sees.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes; one for each GPU or core, if not given."
+)
+@click.option(
+    "--gpus-per-model", type=click.IntRange(1), default=1, help="GPUs that each process sees."
+)
 @click.option("--host", help="This machine's address, as the others reach it.")
 def worker(address: str, workers: int | None, gpus_per_model: int, host: str | None) -> None:
     """Serve a dask scheduler with processes of this machine, until stopped."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -84,6 +85,7 @@ class Engine:
             if address is None:
                 self._cluster = embedded(self.workers, self.gpus_per_model)
                 address = self._cluster.scheduler_address
+            check_address(address)
             try:
                 self.client = Client(address, timeout=30, set_as_default=False)
                 self.client.wait_for_workers(1, timeout=PATIENCE)
@@ -225,6 +227,20 @@ def shared() -> str | None:
     return address
 
 
+ADDRESS = re.compile(r"((tcp|tls|wss?|ucx)://)?([^\s/:]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
+
+
+def check_address(address: str) -> None:
+    """Checks that an address can be that of a dask scheduler.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not ADDRESS.fullmatch(address):
+        wanted = "write tcp://HOST:PORT, as `dask scheduler` prints it"
+        raise UserError(f"scheduler {address!r}: is no address; {wanted}")
+
+
 def serve(address: str, workers: int, gpus_per_model: int, host: str | None) -> None:
     """Runs worker processes of this machine for a scheduler elsewhere, until they are stopped.
 
@@ -233,7 +249,11 @@ def serve(address: str, workers: int, gpus_per_model: int, host: str | None) -> 
         workers: the number of processes.
         gpus_per_model: GPUs that each process sees.
         host: the address at which other machines reach this one; None to detect it.
+
+    Raises:
+        UserError: `address` cannot be that of a scheduler.
     """
+    check_address(address)
     processes.import_dask()
     import asyncio
 

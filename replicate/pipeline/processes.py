@@ -36,10 +36,32 @@ DASK = {
 }
 
 
+class Outlet(io.TextIOWrapper):
+    """An output whose reader may end first, as `head` does; what is printed then is dropped."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), self.fileno())
+
+
 def begin(parent: int | None = None) -> None:
     """Gives Ctrl-C its default action, and on Linux makes this process end with `parent`.
 
-    A character that an output cannot show is printed as "?". Figures are drawn without a screen.
+    A character that an output cannot show is printed as "?", and an output that its reader closes
+    decides nothing. Figures are drawn without a screen.
 
     Args:
         parent: the id of the process that this one must end with; None if there is none.
@@ -47,8 +69,12 @@ def begin(parent: int | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ["MPLBACKEND"] = "agg"
     for name in ("stdout", "stderr"):
-        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Outlet):
+            lines, encoding = stream.line_buffering, stream.encoding
+            stream.flush()
+            outlet = Outlet(stream.buffer, encoding, "replace", line_buffering=lines)
+            setattr(sys, name, outlet)
         elif stream is None:  # it was closed before this process began
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     if parent is None or sys.platform != "linux":

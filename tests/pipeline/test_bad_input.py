@@ -60,6 +60,12 @@ LINES = [
     (["plan", "--device", "abacus"], "plan: 'abacus' is no known device; write one of h200, h100"),
     (["compare", "demo", "nowhere"], "name another commit, a study (demo) or a folder of results"),
     (["paper", "none.tex"], "none.tex"),
+    (["worker", "foo"], "scheduler 'foo': is no address; write tcp://HOST:PORT, as `dask sched"),
+    (["worker", "tcp://127.0.0.1:x"], "scheduler 'tcp://127.0.0.1:x': is no address; write tcp"),
+    (["worker", "http://127.0.0.1:1"], "scheduler 'http://127.0.0.1:1': is no address; write"),
+    (["worker", ""], "scheduler '': is no address; write tcp://HOST:PORT"),
+    (["worker", "tcp://127.0.0.1:1", "--workers", "0"], "Invalid value for '--workers'"),
+    (["worker", "tcp://127.0.0.1:1", "--workers", "-1"], "Invalid value for '--workers'"),
     (["report"], "results/demo/baselines.json: cannot be read (no such file)"),
     (["summary", "demo"], "results/demo"),
 ]

@@ -41,6 +41,20 @@ def test_closed_outputs_decide_nothing(project: Path, closed: str) -> None:
     assert subprocess.run(["sh", "-c", line], env=environment).returncode == 0
 
 
+@pytest.mark.fault("B8")
+@pytest.mark.parametrize("into", ["| true", "| head -c 1", "2>&1 | true"])
+@pytest.mark.parametrize("command", ["collect demo", "--help", "summary nobody"])
+def test_an_output_that_is_closed_early_decides_nothing(
+    project: Path, into: str, command: str
+) -> None:
+    line = f"{{ {sys.executable} -m replicate {command}; echo $? >code; }} {into}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True)
+    assert (project / "code").read_text().strip() == ("2" if "nobody" in command else "0")
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
 @pytest.mark.fault("B9")
 def test_the_variables_of_a_launcher_are_not_read(project: Path) -> None:
     shutil.rmtree("data/mini/baselines")
