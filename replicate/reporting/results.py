@@ -33,6 +33,7 @@ class Study:
     quantisation: list[records.Quantised]
     refused: list[records.Refused]
     search: list[records.Trial]
+    settings: list[records.Setting]
     traces: list[records.ThinnedTrace]
     training: list[records.Training]
     transfer: list[records.Transferred]

@@ -62,6 +62,7 @@ def of_results(plan: StudyPlan, folder: Path) -> Evidence:
         transfer=read["transfer"],
         transfer_missing=list(dict.fromkeys(missing)),
         quantisation=read["quantisation"],
+        settings=read["settings"],
         provenance={name: text for each in told for name, text in each.items()},
         cited=list(dict.fromkeys(source[1] for source in sources if source)),
         place=folder,

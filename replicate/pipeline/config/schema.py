@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from replicate.errors import UserError
+from replicate.pipeline.config.claims import Claims
 from replicate.pipeline.config.family import Family, Quantisation
 from replicate.pipeline.config.limits import Diagnostics
 from replicate.pipeline.config.paths import RESERVED, Paths
@@ -145,24 +146,6 @@ class Coverage(Strict):
     reference: LongRuns
 
 
-class Claims(Strict):
-    """The rules of the verdicts, which are fixed before the data are seen.
-
-    Attributes:
-        level: the level of every test; every interval has the level 1 − `level`.
-        bootstrap: the number of resamples.
-        descent: the most (nats) by which noise-free steps may lower the loss at a minimum.
-        negligible: the relative change of λ̂ that counts as none.
-        stable: the greatest coefficient of variation over shuffles that counts as stable.
-    """
-
-    level: Share
-    bootstrap: Count
-    descent: Positive
-    negligible: Share
-    stable: Share
-
-
 class Config(Strict):
     """All parameters in params.yaml."""
 
@@ -184,6 +167,7 @@ class Config(Strict):
     def rules(self) -> Rules:
         """The rules by which claims are judged."""
         fixed = self.claims.model_dump() | self.diagnostics.healthy
+        fixed["trainings"] = self.claims.trainings.rules
         return Rules(**fixed, seed=self.seed)
 
     @property

@@ -24,7 +24,8 @@ from replicate.study.claims.assumptions import AtAMinimum, SameData
 from replicate.study.claims.base import Claim
 from replicate.study.claims.comparison import FamiliesCompare, QuantisationMoves
 from replicate.study.claims.evidence import Evidence
-from replicate.study.claims.growth import Diminishes, GrowsWithSize, LargerHasMore
+from replicate.study.claims.growth import Diminishes, GrowsWithSize
+from replicate.study.claims.larger import LargerHasMore
 from replicate.study.claims.search import DiffusionLowers, LearningRateMatters, SteadierSampler
 from replicate.study.claims.stability import (
     CarriesOver,

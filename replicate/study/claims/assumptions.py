@@ -108,7 +108,7 @@ class SameData(Claim):
         why = " ".join(text for text in evidence.provenance.values() if text)
         return Finding(part("", "supported"), why)
 
-    def cite(self, evidence: Evidence) -> list[Source]:
+    def cite(self, evidence: Evidence, found: Finding) -> list[Source]:
         if evidence.cited:
             return [Source(file="paper/references.bib", key=key) for key in evidence.cited]
-        return super().cite(evidence)
+        return super().cite(evidence, found)

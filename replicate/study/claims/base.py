@@ -42,16 +42,25 @@ class Finding:
         chief: the verdict, and the effect, interval and p value that it is based on.
         why: a sentence on the verdict; if it is inconclusive, also on what would decide it.
         parts: the pieces of the evidence, judged or only reported.
+        measure: what the effect is, if it is not what the claim says.
+        sources: where the evidence is stored, if it is not where the claim says.
     """
 
     chief: Part
     why: str
     parts: Sequence[Part] = ()
+    measure: str = ""
+    sources: Sequence[tuple[str, str]] = ()
 
 
 def inconclusive(why: str, parts: Sequence[Part] = ()) -> Finding:
     """Returns a finding without an effect."""
     return Finding(part("", "inconclusive"), why, parts)
+
+
+def not_decided(why: str) -> Finding:
+    """Returns the finding that evidence of this kind cannot decide a claim."""
+    return Finding(part("", "not decided here"), why)
 
 
 class Claim(ABC):
@@ -83,15 +92,15 @@ class Claim(ABC):
     def judge(self, evidence: Evidence, rules: Rules) -> Finding | None:
         """Judges the claim; returns None if the evidence lacks what the claim needs."""
 
-    def cite(self, evidence: Evidence) -> list[Source]:
-        """Returns the files, and the keys in them, that hold the evidence for this claim."""
+    def cite(self, evidence: Evidence, found: Finding) -> list[Source]:
+        """Returns the files, and the keys in them, that hold the evidence for a finding."""
         place = evidence.place
         if evidence.published is not None:
             return [Source(file=place.as_posix(), key=self.published_source)]
         names = {"full": evidence.full_name, "quantised": evidence.quantised_name}
         return [
             Source(file=(place / f"{file}.json").as_posix(), key=key.format_map(names))
-            for file, key in self.sources
+            for file, key in found.sources or self.sources
         ]
 
     def record(self, evidence: Evidence, rules: Rules) -> JudgedClaim:
@@ -102,9 +111,9 @@ class Claim(ABC):
         return JudgedClaim(
             id=self.id,
             claim=self.title,
-            measure=self.measure,
+            measure=found.measure or self.measure,
             why=found.why,
             parts=list(found.parts),
-            evidence=[] if found.chief.verdict == "not run" else self.cite(evidence),
+            evidence=[] if found.chief.verdict == "not run" else self.cite(evidence, found),
             **found.chief.model_dump(exclude={"name"}),
         )

@@ -8,8 +8,10 @@ from scipy import stats
 from replicate.estimation import statistics
 from replicate.estimation.statistics import Interval
 from replicate.models.config import LOSSES
-from replicate.study.claims.base import Claim, Finding, part
+from replicate.study.claims import likeness
+from replicate.study.claims.base import Claim, Finding, inconclusive, part
 from replicate.study.claims.evidence import Array, Evidence, Family
+from replicate.study.claims.units import checkpoints, repeated
 from replicate.study.claims.verdicts import equivalent, known, mean, number, together, words
 from replicate.study.records import Quantised
 from replicate.study.records.verdicts import Part, Verdict
@@ -90,10 +92,14 @@ def _moved(row: Quantised, rules: Rules, decides: bool) -> list[Part]:
 class FamiliesCompare(Claim):
     """The claim is not supported if λ̂ of the two families is not of one kind, because chains move
     another share of the parameters, or because nβ or the loss differs. Otherwise it is not
-    supported if a quantised model lies outside the prediction interval of the full family's power
-    law in sampled parameters, and supported if the prediction interval of every model's ratio to
-    that law lies within 1 ± `negligible`. The effect is the ratio of λ̂ per sampled parameter
-    between the two models whose numbers of sampled parameters are closest, quantised over full.
+    supported if a model of the second family lies outside the prediction interval of the first
+    family's power law in sampled parameters, and supported if the prediction interval of every
+    model's ratio to that law lies within 1 ± `negligible`. The law is fitted to ln λ̂ over
+    trainings, with the pooled variance within sizes (and the level divided by the number of models
+    that may lie outside), if every size was trained several times; otherwise to the means over
+    shuffles, and the verdict is about these checkpoints. The effect is the ratio of λ̂ per sampled
+    parameter between the two models whose numbers of sampled parameters are closest, second over
+    first.
     """
 
     id = "C11"
@@ -104,9 +110,19 @@ class FamiliesCompare(Claim):
     published_source = "families.*.models.*.mean, parameters, sampled"
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding | None:
-        full, quantised = evidence.full, evidence.quantised
-        if full is None or quantised is None:
+        if (found := likeness.over_trainings(evidence, rules)) is not None:
+            return found
+        if evidence.full is None or evidence.quantised is None:
             return None
+        if repeated(evidence.full) or repeated(evidence.quantised):
+            return None
+        (full, start, lost), (quantised, _, too) = (
+            checkpoints(family, evidence) for family in (evidence.full, evidence.quantised)
+        )
+        if not full.models or not quantised.models:
+            return inconclusive(
+                f"No λ̂ of one family is judged; chains that are would decide it.{lost}{too}"
+            )
         apart = np.abs(np.log(quantised.sampled_M[:, None] / full.sampled_M))
         q, f = map(int, np.unravel_index(np.argmin(apart), apart.shape))
         names = quantised.models[q], full.models[f]
@@ -121,6 +137,7 @@ class FamiliesCompare(Claim):
                 part(f"{' over '.join(names)}: λ̂ per nat of the loss at w*", None, *by_nat)
             )
         verdict, why, judged = _likeness(full, quantised, f, q, rules)
+        why = f"{start}{why}{lost}{too}"
         return Finding(part("", verdict, *ratio), why, (*parts, *judged))
 
 

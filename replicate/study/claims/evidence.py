@@ -16,6 +16,7 @@ from replicate.study.records import (
     Estimate,
     Importance,
     Quantised,
+    Setting,
     Transferred,
     Trial,
 )
@@ -74,6 +75,7 @@ class Evidence:
         transfer: λ̂ of each model at each step size.
         transfer_missing: models that lack a planned step size.
         quantisation: one record for each model and weight format.
+        settings: λ̂ of each training at each setting.
         provenance: family → a sentence on its models' training data; None if no source is known.
         cited: keys of the bibliography for these sentences.
         published: the published figures, if they are the only evidence.
@@ -91,6 +93,7 @@ class Evidence:
     transfer: Sequence[Transferred] = ()
     transfer_missing: Sequence[str] = ()
     quantisation: Sequence[Quantised] = ()
+    settings: Sequence[Setting] = ()
     provenance: Mapping[str, str | None] = field(default_factory=dict)
     cited: Sequence[str] = ()
     published: Figures | None = None

@@ -1,17 +1,31 @@
-"""Claims C1, C2 and C9: how λ̂ changes with model size."""
+"""Claims C1 and C2: how λ̂ changes with model size.
+
+Where every size was trained several times, they are judged on ln λ̂ of trainings. Otherwise blocks
+are shuffles, and the verdict is about these checkpoints alone.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
 from replicate.estimation import statistics
+from replicate.estimation.layouts import jonckheere
 from replicate.seeds import derive
-from replicate.study.claims.base import Claim, Finding, part
+from replicate.study.claims.base import Claim, Finding, inconclusive, part
 from replicate.study.claims.evidence import Array, Evidence, Family
+from replicate.study.claims.trainings import Table, tables
+from replicate.study.claims.units import (
+    TRAININGS,
+    at_setting,
+    checkpoints,
+    over_trainings,
+    repeated,
+)
 from replicate.study.claims.verdicts import (
     complete,
     directed,
@@ -36,17 +50,24 @@ class ChangeWithSize(Claim):
     Attributes:
         change: takes λ̂ (shuffle, model) and log₂ of the sizes (model,), and returns how λ̂ changes
             with size in each shuffle (shuffle,).
+        trained_measure: what the effect is if trainings are judged.
+        least: the number of sizes that a verdict on trainings needs.
     """
 
     needs = "λ̂ of the full-precision family"
     sources = (("estimates", "{full}: shuffles"), ("original", "{full}: shuffles"))
     published_source = "families.gpt2.models.*.mean"
     change: ClassVar[Callable[[Array, Array], Array]]
+    trained_measure: ClassVar[str]
+    least: ClassVar[int]
 
     def judge(self, evidence: Evidence, rules: Rules) -> Finding | None:
-        family = evidence.full
-        if family is None:
+        found, several = tables(evidence.settings, evidence.full_name, rules)
+        if several:
+            return self.of_trainings(found, rules)
+        if evidence.full is None or repeated(evidence.full):
             return None
+        family, start, lost = checkpoints(evidence.full, evidence)
         llc_SxM, sizes_M = complete(family.llc_SxM, family.parameters_M)
         if (finding := too_few(llc_SxM, 3)) is not None:
             return finding
@@ -59,7 +80,30 @@ class ChangeWithSize(Claim):
         why = self.explain(chief, family, llc_SxM, rules)
         if chief.verdict == "inconclusive":
             why += f"; {more_shuffles(type(self).change(llc_SxM, np.log2(sizes_M)), rules)}."
-        return Finding(chief, why + left_out(family), parts)
+        return Finding(chief, start + why + left_out(family) + lost, parts)
+
+    def of_trainings(self, found: Sequence[Table], rules: Rules) -> Finding:
+        """Judges λ̂ of trainings. The setting of the rules decides, and others are reported."""
+        main = at_setting(found, rules.trainings.setting)
+        if isinstance(main, Finding):
+            return main
+        if len(main.sizes) < self.least:
+            return inconclusive(f"{self.least} sizes at least would decide it.{main.omitted}")
+        others = [table for table in found if table is not main and table.whole]
+        parts = [each for table in (main, *others) for each in self.trained(table, rules)]
+        chief = parts[0]
+        ending = {"inconclusive": "; more trainings would decide it."}
+        why = f"At {main.name}, where {main.measured}, {self.tell(chief, main, rules)}"
+        why += ending.get(str(chief.verdict), ".") + main.omitted
+        return Finding(chief, why, parts, self.trained_measure, TRAININGS)
+
+    @abstractmethod
+    def trained(self, table: Table, rules: Rules) -> list[Part]:
+        """Judges λ̂ of trainings at one setting; the first part decides."""
+
+    @abstractmethod
+    def tell(self, chief: Part, table: Table, rules: Rules) -> str:
+        """Tells the effect over trainings, without a full stop."""
 
     @abstractmethod
     def parts(self, estimator: str, llc_SxM: Array, sizes_M: Array, rules: Rules) -> list[Part]:
@@ -73,16 +117,36 @@ class ChangeWithSize(Claim):
 
 
 class GrowsWithSize(ChangeWithSize):
-    """The claim is supported if Page's test (exact, shuffles as blocks) is significant for a rise
-    and the t interval of λ̂ per doubling lies above 0. It is not supported if the test is
-    significant for a fall and the interval lies below 0. The bootstrap of the rank correlation, the
-    analysis of variance and other estimators are reported and do not decide.
+    """If every size was trained several times, the claim is supported if the Jonckheere–Terpstra
+    test (exact) is significant for a rise of λ̂ from size to size over trainings and the t interval
+    of the exponent of λ̂ ∝ dᵃ, with the pooled variance within sizes, lies above 0; it is not
+    supported if the test is significant for a fall and the interval lies below 0. Otherwise Page's
+    test (exact, shuffles as blocks) and the t interval of λ̂ per doubling decide in the same way,
+    and the verdict is about these checkpoints. The bootstrap of the rank correlation, the analysis
+    of variance, other settings and other estimators are reported and do not decide.
     """
 
     id = "C1"
     title = "λ̂ grows with model size"
     measure = "λ̂ per doubling of size"
     change = statistics.slopes
+    trained_measure = "exponent a of λ̂ ∝ dᵃ over trainings"
+    least = 2
+
+    def trained(self, table: Table, rules: Rules) -> list[Part]:
+        found = table.layout()
+        rises, falls = jonckheere(found.values_N, found.group_N)
+        slope = replace(found.slope(table.log_sizes_N, rules.level), above=rises, below=falls)
+        name = f"{table.name}: exponent a of λ̂ ∝ dᵃ, Jonckheere–Terpstra"
+        return [directed(name, slope, rules.level)]
+
+    def tell(self, chief: Part, table: Table, rules: Rules) -> str:
+        ending = words(chief.verdict, supported=": it grows", against=": it falls")
+        return (
+            f"λ̂ ∝ dᵃ with a = {number(chief.effect)} ({span(chief.interval, rules)} "
+            f"{over_trainings(table, rules)}; Jonckheere–Terpstra "
+            f"{probability(chief.p_value)}){ending}"
+        )
 
     def parts(self, estimator: str, llc_SxM: Array, sizes_M: Array, rules: Rules) -> list[Part]:
         slope = mean(statistics.slopes(llc_SxM, np.log2(sizes_M)), rules)
@@ -120,16 +184,38 @@ class GrowsWithSize(ChangeWithSize):
 
 
 class Diminishes(ChangeWithSize):
-    """The second difference of λ̂ over a doubling is fitted in each shuffle (least squares over all
-    models). The claim is supported if its t interval and t test say that it is below 0, and not
-    supported if they say that it is above. If all λ̂ are above 0, the exponent of λ̂ ~ sizeᵃ is
-    compared with 1 and does not decide.
+    """The second difference over a doubling is fitted by least squares over all sizes: of ln λ̂ over
+    trainings, with the pooled variance within sizes, if every size was trained several times;
+    otherwise of λ̂ in each shuffle, and the verdict is about these checkpoints. The claim is
+    supported if its t interval and t test say that it is below 0, and not supported if they say
+    that it is above. That of λ̂ over trainings, other settings, and the exponent of λ̂ ~ sizeᵃ
+    against 1 are reported and do not decide.
     """
 
     id = "C2"
     title = "The gain of λ̂ per doubling of size diminishes"
     measure = "change of that gain from one doubling to the next"
     change = statistics.curvatures
+    trained_measure = "change of the gain of ln λ̂ from one doubling to the next, over trainings"
+    least = 3
+
+    def trained(self, table: Table, rules: Rules) -> list[Part]:
+        doublings_N = table.log_sizes_N / np.log(2)
+        bend = table.layout().curvature(doublings_N, rules.level)
+        raw = table.layout(lambda row: (row.llc or 0.0, row.standard_error or 0.0))
+        plain = raw.curvature(doublings_N, rules.level)
+        name = f"{table.name}: change of the gain of "
+        return [
+            directed(f"{name}ln λ̂", bend, rules.level, below=True),
+            part(f"{name}λ̂", None, plain.value, plain.interval),
+        ]
+
+    def tell(self, chief: Part, table: Table, rules: Rules) -> str:
+        ending = words(chief.verdict, supported=": it diminishes", against=": it grows")
+        return (
+            f"the gain of ln λ̂ per doubling changes by {number(chief.effect)} from one doubling "
+            f"to the next ({span(chief.interval, rules)} {over_trainings(table, rules)}){ending}"
+        )
 
     def parts(self, estimator: str, llc_SxM: Array, sizes_M: Array, rules: Rules) -> list[Part]:
         bend = mean(statistics.curvatures(llc_SxM, np.log2(sizes_M)), rules)
@@ -147,48 +233,3 @@ class Diminishes(ChangeWithSize):
             f"The gain per doubling changes by {number(chief.effect)} from one doubling to the "
             f"next ({span(chief.interval, rules)}){ending}"
         )
-
-
-class LargerHasMore(Claim):
-    """The difference of λ̂ between a quantised model and the next smaller one is paired over
-    shuffles. The claim is supported if its t interval and t test say that it is above 0, and not
-    supported if they say that it is below. The two smallest models (13B − 7B) decide; other pairs
-    are only reported.
-    """
-
-    id = "C9"
-    title = "Of the quantised models the larger has the greater λ̂ (Llama-2-13B over 7B)"
-    measure = "difference of λ̂, larger minus smaller"
-    needs = "λ̂ of two quantised models"
-    sources = (("estimates", "{quantised}: shuffles"), ("original", "{quantised}: shuffles"))
-    published_source = "families.llama2.models.*.mean"
-
-    def judge(self, evidence: Evidence, rules: Rules) -> Finding | None:
-        family = evidence.quantised
-        if family is None:
-            return None
-        both_Sx2 = _paired(family.llc_SxM, 1)
-        if (finding := too_few(both_Sx2, 2)) is not None:
-            return finding
-        models, parts = family.models, []
-        for estimator, llc_SxM in family.estimates.items():
-            for i in range(1, len(models)):
-                pair_Sx2 = _paired(llc_SxM, i)
-                if too_few(pair_Sx2, 2) is None:
-                    name = f"{models[i]} − {models[i - 1]}, {estimator}"
-                    parts.append(directed(name, mean(np.diff(pair_Sx2)[:, 0], rules), rules.level))
-        chief = parts[0]
-        why = (
-            f"λ̂ of {models[1]} minus that of {models[0]} is {number(chief.effect)} "
-            f"({span(chief.interval, rules)}; {probability(chief.p_value)}, "
-            f"{len(both_Sx2)} shuffles)"
-        )
-        if chief.verdict == "inconclusive":
-            why += f"; {more_shuffles(np.diff(both_Sx2)[:, 0], rules)}"
-        return Finding(chief, f"{why}.{left_out(family)}", parts)
-
-
-def _paired(llc_SxM: Array, i: int) -> Array:
-    """Returns λ̂ of models `i` − 1 and `i` (shuffle, 2) in the shuffles that have both."""
-    both = llc_SxM[:, i - 1 : i + 1]
-    return both[np.isfinite(both).all(1)]

@@ -34,6 +34,7 @@ from replicate.study.records.models import (
     ThinnedTrace,
     Training,
 )
+from replicate.study.records.settings import Setting
 from replicate.study.records.verdicts import (
     Aggregate,
     Analysis,
@@ -54,6 +55,7 @@ COLLECTED: dict[str, type[Record]] = {  # the files that `collect` writes for ea
     "quantisation": Quantised,
     "refused": Refused,
     "search": Trial,
+    "settings": Setting,
     "traces": ThinnedTrace,
     "training": Training,
     "transfer": Transferred,
@@ -105,7 +107,7 @@ def checked(rows: Any, kind: type[R]) -> list[R]:
 
     Raises:
         ValueError: a row is no such record, has a number that no computation gives, or occurs
-            twice; or a family has not one trial that is chosen.
+            twice; or rows contradict one another.
     """
     one = Annotated[kind, AfterValidator(kind.possible)]
     several: Any = Annotated[list[one], AfterValidator(_distinct)]
@@ -113,16 +115,13 @@ def checked(rows: Any, kind: type[R]) -> list[R]:
 
 
 def _distinct(rows: list[R]) -> list[R]:
-    """Refuses two rows with the same identity, such as the same model or claim."""
+    """Refuses two rows with the same identity, such as the same model, and rows that disagree."""
     names = Counter(tuple(getattr(row, field) for field in row.identity) for row in rows)
     twice = next((name for name, count in names.items() if name and count > 1), None)
     if twice is not None:
         raise ValueError(f"the row of {', '.join(map(str, twice))} is there twice")
-    trials = [row for row in rows if isinstance(row, Trial)]
-    for family in dict.fromkeys(row.family for row in trials):
-        chosen = sum(row.chosen for row in trials if row.family == family)
-        if chosen != 1:
-            raise ValueError(f"{chosen} trials of {family} are `chosen`, and one must be")
+    for kind in dict.fromkeys(map(type, rows)):
+        kind.agree(rows)
     return rows
 
 

@@ -33,6 +33,14 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     identity: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def agree(cls, rows: Sequence[Record]) -> None:
+        """Checks that the rows of one file agree with one another.
+
+        Raises:
+            ValueError: they do not.
+        """
+
     def possible(self) -> Self:
         """Returns the record if a computation can have given its numbers.
 

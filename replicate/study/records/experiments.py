@@ -4,6 +4,7 @@ protocol of 2023.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from replicate.study.records.base import ModelRecord, Record
@@ -45,6 +46,19 @@ class Trial(ModelRecord):
     """the rules that choose this setting"""
     chosen: bool
     """whether the family's own rule chooses this setting, which all its models then use"""
+
+    @classmethod
+    def agree(cls, rows: Sequence[Record]) -> None:
+        """Checks that one trial of each family is chosen.
+
+        Raises:
+            ValueError: none is, or several are.
+        """
+        trials = [row for row in rows if isinstance(row, Trial)]
+        for family in dict.fromkeys(row.family for row in trials):
+            chosen = sum(row.chosen for row in trials if row.family == family)
+            if chosen != 1:
+                raise ValueError(f"{chosen} trials of {family} are `chosen`, and one must be")
 
 
 class Importance(Record):

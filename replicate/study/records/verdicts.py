@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from replicate.study.records.base import Record
 
-Verdict = Literal["supported", "not supported", "inconclusive", "not run"]
+Verdict = Literal["supported", "not supported", "inconclusive", "not decided here", "not run"]
 Accuracy = Literal["within 1 %", "within the interval", "within 5 %", "outside"]
 
 
