@@ -35,6 +35,7 @@ CHAINS = (  # the stages that sample
     "search",
     "estimate",
     "neighbours",
+    "curve",
     "transfer",
     "original",
     "quantisation",

@@ -24,6 +24,7 @@ STAGES = {  # the name of a stage → what its argument names (None: no argument
     "search": ("family", "Try sampler settings, and choose one for a family."),
     "estimate": ("family", "Sample around w* at the chosen setting."),
     "neighbours": ("family", "Sample with the same noise at a neighbouring localisation."),
+    "curve": ("family", "Follow λ̂ along the localisation and the temperature."),
     "transfer": ("family", "Try the chosen step size on every size."),
     "original": ("family", "Run the protocol of November 2023."),
     "quantisation": ("study", "Compare weight formats on the same models."),
@@ -37,7 +38,7 @@ STAGES = {  # the name of a stage → what its argument names (None: no argument
     "summary": ("study", "Print a study's estimates and verdicts."),
 }
 # the stages that compute models one by one, and so have the options --only and --scheduler
-BY_MODEL = ("pretrain", "baseline", "estimate", "neighbours", "transfer", "original")
+BY_MODEL = ("pretrain", "baseline", "estimate", "neighbours", "curve", "transfer", "original")
 BY_MODEL += ("quantisation",)
 
 

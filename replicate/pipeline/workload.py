@@ -53,6 +53,11 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
         steps = _steps(family.transfer) * sum(max(1.0, 1 / f) for f in family.transfer.factors)
         for model in family.transfer.models:
             yield Work(f"transfer@{name}", model, family, round(steps))
+        if (curve := family.curve) is not None:
+            settings = len(curve.nbeta) * len(curve.localization)
+            for model in curve.models:  # without burn-in, which follows from the model
+                steps = settings * curve.chains * curve.draws
+                yield Work(f"curve@{name}", model, _changed(family, sampler="sgld"), steps)
         if (original := family.original) is not None:
             changed = {"sampler": "sgld", "batch_size": original.batch_size}
             settings = _changed(family, loss="last", **changed)

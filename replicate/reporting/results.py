@@ -26,6 +26,7 @@ class Study:
     plan: StudyPlan
     claims: list[records.JudgedClaim]
     baselines: list[records.Baseline]
+    curve: list[records.CurvePoint]
     estimates: list[records.Estimate]
     importances: list[records.Importance]
     original: list[records.OriginalProtocol]
@@ -79,11 +80,17 @@ class Study:
         """The experiments of which not everything that is planned has run."""
         families = self.plan.families
         planned: dict[str, set[Any]] = {
+            "curve": {
+                (m, rounded(nbeta), rounded(gamma))
+                for family in families
+                for m, nbeta, gamma in family.curve
+            },
             "transfer": {(m, rounded(x)) for family in families for m, x in family.transfer},
             "original": {model for family in families for model in family.original},
             "quantisation": {*self.plan.formats},
         }
         run: dict[str, set[Any]] = {
+            "curve": {(row.model, row.nbeta, row.localization) for row in self.curve},
             "transfer": {(row.model, row.factor) for row in self.transfer},
             "original": {row.model for row in self.original},
             "quantisation": {(row.model, row.moved, row.weights) for row in self.quantisation},

@@ -22,6 +22,7 @@ from replicate.estimation.estimators import Result
 from replicate.estimation.regimes import Limits
 from replicate.study import measures
 from replicate.study.records import (
+    CurvePoint,
     Estimate,
     Metric,
     Provenance,
@@ -79,6 +80,20 @@ def estimates(
         } | (measured if decides else dict.fromkeys(measured))
         rows.append(record(Estimate, trace, vars(result), values))
     return rows
+
+
+def curve_point(
+    trace: xr.Dataset, vocabulary: int | None = None, limits: Limits | None = None
+) -> CurvePoint:
+    """Estimates λ̂ by `controlled` at one setting of a curve, and says what it measures.
+
+    Args:
+        trace: the chains at one nβ and γ, with what is known of w* as the attribute `minimum`.
+        vocabulary: the number of tokens V; the loss of guessing is ln V.
+        limits: the limits of the regimes' rules.
+    """
+    measured = measures.of_posterior(trace, measures.noted(trace), vocabulary, limits)
+    return record(CurvePoint, trace, vars(_controlled(trace)), measured)
 
 
 def transferred(trace: xr.Dataset, factor: float) -> Transferred:

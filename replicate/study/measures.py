@@ -37,6 +37,16 @@ def at_minimum(trace: xr.Dataset, report: Mapping[str, Any]) -> AtMinimum:
     return AtMinimum(trace=found, harmonic=harmonic, gradient=gradient)
 
 
+def noted(trace: xr.Dataset) -> AtMinimum:
+    """Returns what a trace of a curve says of w*, which was measured before its chains ran."""
+    found: dict[str, Measured] = {
+        {"gradient_squared": "gradient"}.get(name, str(name)): Measured(*pair)
+        for name, pair in trace.attrs["minimum"].items()
+        if pair is not None
+    }
+    return AtMinimum(**found)
+
+
 def of_posterior(
     trace: xr.Dataset,
     minimum: AtMinimum,

@@ -24,6 +24,7 @@ class FamilyPlan:
         transfer: (model, factor) pairs; chains run at `factor` times the chosen step size.
         original: the models on which the protocol of 2023 is run.
         clip_quantile: the quantile at which the 2023 protocol clips each chain's losses.
+        curve: (model, nβ, γ), at which λ̂ is followed.
         loss: the labels of a window: its last token (*last*), or all but the first (*tokens*).
     """
 
@@ -36,6 +37,7 @@ class FamilyPlan:
     transfer: tuple[tuple[str, float], ...]
     original: tuple[str, ...]
     clip_quantile: float
+    curve: tuple[tuple[str, float, float], ...] = ()
     loss: TextLoss = "last"
 
 

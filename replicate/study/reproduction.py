@@ -47,7 +47,7 @@ KINDS = {  # kind of comparison → the file of records that it reads
     "negative control": "controls",
 }
 SAMPLER = ("lr", "localization", "weight_decay", "bounding_box", "diffusion", "noise_diffusion")
-UNRELATED = {"original", "transfer"}  # parts of params.yaml that no comparison uses
+UNRELATED = {"curve", "original", "transfer"}  # parts of params.yaml that no comparison uses
 BOTH = (LLC, LOSS)  # the kinds of comparison that are of one model
 DIFFERENT_QUANTITIES = (  # kinds, file, field, and the note if its two values differ
     (BOTH, "baselines", "windows", "another text"),

@@ -22,7 +22,9 @@ DATA = json.loads(json.dumps(LOADED))  # no block is shared between families
 MODELS = ("mini-8", "mini-16")
 MISSING = object()  # the value of a key that a change takes away
 COMPUTING = ("extract", "pretrain", "baseline", "search", "estimate", "neighbours", "transfer")
-COMPUTING += ("original",)
+COMPUTING += ("original", "curve")
+CURVE = {"nbeta": [30.0], "localization": [2000.0, 5000.0], "chains": 2, "draws": 4}
+CURVE |= {"models": [MODELS[0]]}
 SHORT = {"shuffles": 2, "chains": 2, "burn_in": 2, "draws": 4}
 
 
@@ -61,6 +63,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "sampling": mini["sampling"] | SHORT | {"batch_size": 4},
         "search": search,
         "transfer": mini["transfer"] | SHORT | {"factors": [1.0, 3.0], "chains": 1},
+        "curve": CURVE,
         "original": mini["original"] | SHORT | {"batch_size": 3},
     }
     small = {

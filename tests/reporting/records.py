@@ -61,6 +61,10 @@ def of_family(family: FamilyPlan) -> Results:
         means = [-1850.0, 8300.0, -2200.0, 460.0]
         add("original", model=model, shuffles=means, padded_labels=0.146)
         add("traces", model=model, chains=LOSSES, chain_llc=shuffles)
+    for model, nbeta, gamma in family.curve:
+        llc, error = 2000 * nbeta / gamma, 100 * nbeta / gamma
+        value = {"llc": llc, "standard_error": error, "interval": (llc - error, llc + error)}
+        add("curve", model=model, nbeta=nbeta, localization=gamma, **value)
     for model, factor in family.transfer:
         add("transfer", model=model, factor=factor)
     tried = {"model": family.search_model}

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from replicate.models.config import TextLoss
+from replicate.pipeline.config.curve import Curve
 from replicate.pipeline.config.sources import Model, each_training
 from replicate.pipeline.config.values import (
     Boxes,
@@ -210,8 +211,9 @@ class Family(Strict):
     search: Search
     transfer: Transfer
     original: Original | None = None
+    curve: Curve | None = None
 
-    @field_validator("transfer", "original", mode="before")
+    @field_validator("curve", "transfer", "original", mode="before")
     @classmethod
     def spell_out(cls, given: Any, info: ValidationInfo) -> Any:
         """Replaces `models: all` by the names of the family's models, in their order."""

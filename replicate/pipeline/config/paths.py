@@ -44,6 +44,10 @@ class Paths:
         """Returns the folder of a family's traces at the neighbouring γ, one for each model."""
         return self.data / family / "neighbours"
 
+    def curve(self, family: str) -> Path:
+        """Returns the folder of a family's traces along γ, one for each model, nβ and γ."""
+        return self.data / family / "curve"
+
     def transfer(self, family: str) -> Path:
         """Returns the folder of a family's traces at other step sizes."""
         return self.data / family / "transfer"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from replicate.errors import UserError
 from replicate.pipeline.config.claims import Claims
+from replicate.pipeline.config.curve import Curvature
 from replicate.pipeline.config.family import Family, Quantisation
 from replicate.pipeline.config.limits import Diagnostics
 from replicate.pipeline.config.paths import RESERVED, Paths
@@ -64,20 +66,6 @@ class Training(Strict):
     tolerance: Positive
     descent: Share
     steps: Several
-
-
-class Curvature(Strict):
-    """How the Hessian at w* is measured (see `replicate.sampling.curvature.spectrum`).
-
-    Attributes:
-        windows: windows that are used in each product, at least 4; all if there are fewer.
-        probes: random vectors over which traces are averaged, at least 2.
-        products: products with the Hessian for each of them.
-    """
-
-    windows: Annotated[int, Field(ge=4, le=10**9)]
-    probes: Several
-    products: Annotated[int, Field(ge=1, le=1000)]
 
 
 class Baseline(Strict):
@@ -207,6 +195,7 @@ class Config(Strict):
     def family_plan(self, name: str) -> FamilyPlan:
         """Returns the models and experiments of one family."""
         family, transfer = self.families[name], self.families[name].transfer
+        curve = family.curve
         models = family.models.values()
         return FamilyPlan(
             name=name,
@@ -219,6 +208,7 @@ class Config(Strict):
             transfer=tuple((model, x) for model in transfer.models for x in transfer.factors),
             original=family.original.models if family.original else (),
             clip_quantile=family.original.clip_quantile if family.original else CLIPPED,
+            curve=tuple(product(curve.models, curve.nbeta, curve.localization)) if curve else (),
         )
 
     @model_validator(mode="after")
@@ -244,8 +234,9 @@ class Config(Strict):
             yield f"{key}.search.model", family.search.model, *mine
             for model in family.transfer.models:
                 yield f"{key}.transfer.models", model, *mine
-            for model in family.original.models if family.original else ():
-                yield f"{key}.original.models", model, *mine
+            for part in ("original", "curve"):
+                for model in getattr(getattr(family, part), "models", ()):
+                    yield f"{key}.{part}.models", model, *mine
         for key in ("calibration", "coverage"):
             for name in getattr(self, key):
                 yield f"{key}.{name}", name, self.studies, "one of studies"

@@ -19,14 +19,16 @@ from replicate.estimation.regimes import Limits
 from replicate.models.config import MANIFEST
 from replicate.pipeline.config import Config
 from replicate.pipeline.config.sources import ControlModel
-from replicate.pipeline.stages import neighbours
+from replicate.pipeline.stages import curve, neighbours
 from replicate.pipeline.work import plans, texts
 from replicate.pipeline.work.units import ChainUnit
 from replicate.study import collecting, protocol_2023, records
 from replicate.study.plan import FamilyPlan
 from replicate.study.records import Record, Refused
 
-PARTS = ("sampling", "search", "transfer", "original")  # a family's blocks that are hashed alone
+Unit = ChainUnit | curve.CurveUnit
+# a family's blocks that are hashed alone
+PARTS = ("sampling", "search", "curve", "transfer", "original")
 
 
 class Collection:
@@ -76,6 +78,12 @@ class Collection:
                 if text:
                     vocabulary = text[0]["vocabulary"]
                     rows["traces"].append(collecting.thinned(trace, vocabulary, **healthy))
+        for kind in family.curve:
+            model, nbeta, gamma = kind
+            path = paths.curve(name) / model / f"{nbeta:g}" / f"{gamma:g}"
+            if (trace := self.trace(path, curve.at, config, *kind)) is not None:
+                vocabulary = text[0]["vocabulary"] if text else None
+                rows["curve"].append(collecting.curve_point(trace, vocabulary, limits))
         for model, factor in family.transfer:
             path = paths.transfer(name) / model / f"{factor:g}"
             trace = self.trace(path, plans.transfer, config, model, factor)
@@ -134,7 +142,7 @@ class Collection:
         return rows
 
     def trace(
-        self, path: Path, plan: Callable[..., Sequence[ChainUnit]], *arguments: Any
+        self, path: Path, plan: Callable[..., Sequence[Unit]], *arguments: Any
     ) -> xr.Dataset | None:
         """Returns a trace if it was run and matches params.yaml; refuses one that does not match.
 

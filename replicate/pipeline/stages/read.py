@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from replicate.pipeline import parallel, processes
 from replicate.pipeline.config import Config
 from replicate.reporting import latex, values
+from replicate.reporting.figures.curve import curve
 from replicate.reporting.figures.diagnostics import diagnostics
 from replicate.reporting.figures.llc import llc
 from replicate.reporting.figures.original import original
@@ -53,6 +54,7 @@ def drawings(study: Study, figures: Figures, rules: Rules) -> dict[str, Callable
     """Returns a function that draws each figure, by the figure's name."""
     families = figures.families
     found = {
+        "curve": partial(curve, study.curve),
         "llc": partial(llc, study, families),
         "original": partial(original, study, next(iter(families.values()))),
         "quantisation": partial(quantisation, study.quantisation, rules.level),

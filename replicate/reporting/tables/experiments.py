@@ -1,4 +1,4 @@
-"""Makes the tables of the experiments: search, transfer, weight formats, protocol of 2023."""
+"""Makes the tables of the experiments: search, curve, transfer, formats, protocol of 2023."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def importances(study: Study) -> Table:
     """Tabulates how important each hyperparameter is for λ̂."""
     found = {(row.family, row.sampler, row.hyperparameter): row for row in study.importances}
     return tabulate("importances", found or [(study.plan.full.name,)], found, study=study)
+
+
+def curve(study: Study) -> Table:
+    """Tabulates λ̂ of the models that are followed along nβ and γ."""
+    planned = [key for family in study.plan.families for key in family.curve]
+    found = {(row.model, row.nbeta, row.localization): row for row in study.curve}
+    return tabulate("curve", planned, found, study=study)
 
 
 def transfer(study: Study) -> Table:

@@ -110,6 +110,7 @@ def cost(study: Study) -> Table:
     parts = {
         "search": study.search,
         "estimate": study.default.values(),
+        "curve": study.curve,
         "transfer": study.transfer,
         "protocol of 2023": study.original,
         "weight formats": study.quantisation,
@@ -121,11 +122,13 @@ def cost(study: Study) -> Table:
             chains[part, row.family] += row.chains
             gradients[part, row.family] += row.chains * row.steps
     compared = {study.plan.models[model].name for model, _, _ in study.plan.formats}
+    followed = {family.name for family in study.plan.families if family.curve}
+    some = {"weight formats": compared, "curve": followed}
     planned = [
         (part, family.name)
         for family in study.plan.families
         for part in parts
-        if part != "weight formats" or family.name in compared
+        if family.name in some.get(part, {family.name})
     ]
     total = gradients.total()
     return tabulate("cost", planned, chains, study=study, gradients=gradients, total=total)

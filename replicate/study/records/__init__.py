@@ -18,6 +18,7 @@ from replicate.data.mistakes import mistake
 from replicate.errors import UserError
 from replicate.study.records.base import Record
 from replicate.study.records.experiments import (
+    CurvePoint,
     Importance,
     OriginalProtocol,
     Quantised,
@@ -48,6 +49,7 @@ R = TypeVar("R", bound=Record)
 
 COLLECTED: dict[str, type[Record]] = {  # the files that `collect` writes for each study
     "baselines": Baseline,
+    "curve": CurvePoint,
     "estimates": Estimate,
     "importances": Importance,
     "original": OriginalProtocol,

@@ -76,6 +76,46 @@ class Importance(Record):
     """one value for each bootstrap resample of the trials"""
 
 
+class CurvePoint(ModelRecord):
+    """λ̂ by `controlled` of one model at one nβ and γ, with its error and 95 % interval. The chains
+    were warm from the next larger γ; step and burn-in follow from the Hessian at w*.
+    """
+
+    identity: ClassVar = ("model", "nbeta", "localization")
+    nbeta: float
+    localization: float
+    lr: float
+    llc: float | None
+    standard_error: float | None
+    """between chains"""
+    interval: tuple[float, float] | None
+    regime: str | None
+    """what λ̂ measures here"""
+    harmonic: float | None
+    """½·tr[H(H + γ/nβ)⁻¹]: λ̂ of the quadratic loss with the Hessian of w*; null where negative
+    curvature forbids it
+    """
+    gradient_part: tuple[float, float] | None
+    """what the gradient at w* adds to λ̂ of that quadratic, or the most it can, and its error"""
+    elasticity_nbeta: tuple[float, float] | None
+    """∂ln λ̂/∂ln nβ and its standard error"""
+    elasticity_gamma: tuple[float, float] | None
+    """∂ln λ̂/∂ln γ, by dilation, and its standard error"""
+    degree: tuple[float, float] | None
+    """E[V]/λ̂ and its standard error: the degree with which the loss grows; 2 is quadratic"""
+    temperature: tuple[float, float] | None
+    """(E[V] + γ·E‖Δ‖²)/d and its standard error: 1 in equilibrium with a small step"""
+    rise: float | None
+    """of the chains' loss, as a share of the rise to guessing"""
+    rhat: float | None
+    ess: float | None
+    """effective number of draws, all chains together"""
+    chains: int
+    diverged_chains: int
+    steps: int
+    """of each chain at this setting, burn-in included"""
+
+
 class Transferred(ModelRecord):
     """λ̂ by `controlled` of one model at the chosen step size times `factor`. Shuffles are paired
     across factors: same batches, same noise.
