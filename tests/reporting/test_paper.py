@@ -47,7 +47,7 @@ def test_every_number_is_one_that_a_stage_wrote(named: dict[str, str]) -> None:
 
 def test_every_table_and_figure_that_is_read_was_written(project: Path) -> None:
     rows = re.findall(r"\\rowsfrom\{([^#}]*)\}", TEXT)
-    figures = re.findall(r"\\includegraphics\[[^]]*\]\{\\generated\{([^}]*)\}\}", TEXT)
+    figures = re.findall(r"\\includegraphics\[[^]]*\]\{\\generated\{([^#}]*)\}\}", TEXT)
     files = [f"{name}.tex" for name in rows] + figures
     assert len(files) > 20
     lacking = [f for f in files if not (project / "paper" / "generated" / f).is_file()]

@@ -54,12 +54,13 @@ def drawings(study: Study, figures: Figures, rules: Rules) -> dict[str, Callable
     """Returns a function that draws each figure, by the figure's name."""
     families = figures.families
     found = {
-        "curve": partial(curve, study.curve),
         "llc": partial(llc, study, families),
         "original": partial(original, study, next(iter(families.values()))),
         "quantisation": partial(quantisation, study.quantisation, rules.level),
         "transfer": partial(transfer, study.transfer, rules.rhat),
     }
+    if any(family.curve for family in study.plan.families):
+        found["curve"] = partial(curve, study.curve)
     for family in (each.name for each in study.plan.families):
         trials = [row for row in study.search if row.family == family]
         importances = [row for row in study.importances if row.family == family]
