@@ -6,7 +6,8 @@ where the chains are, while the virial theorem does not hold, and while a pair o
 
 Free directions relax in 2/(ε·γ) steps. The burn-in is at least 2.5 of these relaxation times, and
 the first look at the estimate comes after `RELAXATIONS` of them; then the draws are doubled until
-the 95 % interval is narrow enough or the budget is used up.
+the 95 % interval is narrow enough or the budget is used up. Four chains would agree too often by
+chance to end the draws alone, so their halves count too (`estimators.summarise`).
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class Search(Choice):
         if needed > self.budget:
             problem = f"the first look at λ̂ needs {needed:,} gradients; raise it"
             raise ArgumentError(f"budget = {self.budget}: {problem}")
-        return self._kept(settings, burn_in, draws)
+        kept = self._kept(settings, burn_in, draws)
+        return kept.assign_attrs(relaxations=RELAXATIONS)
 
     def _smaller(self, trace: xr.Dataset, settings: Settings) -> tuple[float, str] | None:
         """Returns a smaller step and the reason; None if nothing is wrong with this one."""
@@ -117,7 +119,8 @@ class Search(Choice):
         return settings.lr if small else settings.lr / 2, told
 
     def _width(self, trace: xr.Dataset, settings: Settings) -> float:
-        result = estimators.summarise(estimators.controlled(trace, settings.nbeta, self.loss))
+        values = estimators.controlled(trace, settings.nbeta, self.loss)
+        result = estimators.summarise(values, halves=True)
         if result.diverged_chains == result.chains:
             raise ArgumentError("all chains diverged; lower lr, or raise localization")
         low, high = result.interval

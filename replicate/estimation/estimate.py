@@ -65,7 +65,7 @@ class Estimate:
     @cached_property
     def result(self) -> estimators.Result:
         """λ̂, its errors, and the diagnostics of the chains."""
-        return estimators.summarise(self.values)
+        return estimators.summarise(self.values, halves="relaxations" in self.trace.attrs)
 
     @cached_property
     def estimators(self) -> dict[str, estimators.Result]:

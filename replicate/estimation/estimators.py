@@ -157,7 +157,9 @@ def clipping(
     return (nbeta * change / llc).values
 
 
-def summarise(values: xr.DataArray, positive_only: bool = False, burn_in: int = 0) -> Result:
+def summarise(
+    values: xr.DataArray, positive_only: bool = False, burn_in: int = 0, halves: bool = False
+) -> Result:
     """Estimates λ̂ from the contribution of every draw (shuffle, chain, draw).
 
     The standard error is that of the mean of the shuffles, or of the chains if there is one
@@ -169,6 +171,9 @@ def summarise(values: xr.DataArray, positive_only: bool = False, burn_in: int = 
         values: what `controlled`, `devinterp` or `published` returns.
         positive_only: whether only shuffles with λ̂ > 0 are averaged.
         burn_in: steps of each chain that `evaluations` counts in addition to the draws.
+        halves: whether the halves of each chain are independent, as they are if it is at least ten
+            relaxation times long. Then the standard error is the larger of the one above and that
+            of the means of all halves, and Student's t has the latter's degrees of freedom.
     """
     chains_N = values.mean("draw").values.ravel()
     alive = np.isfinite(chains_N)
@@ -186,7 +191,10 @@ def summarise(values: xr.DataArray, positive_only: bool = False, burn_in: int = 
         llc = float(np.mean(shuffles_S[used]))
         monte_carlo = float(np.std(draws_CxD) / np.sqrt(ess))
         if len(replicates) > 1:
-            error = float(np.std(replicates, ddof=1) / np.sqrt(len(replicates)))
+            error = float(stats.sem(replicates))
+        if halves:
+            replicates = _halves(values.values[used], draws_CxD)
+            error = float(np.fmax(error, stats.sem(replicates)))
     half = float(stats.t.ppf(0.975, max(len(replicates) - 1, 1))) * error
     steps = len(chains_N) * (values.sizes["draw"] + burn_in)
     return Result(
@@ -203,6 +211,14 @@ def summarise(values: xr.DataArray, positive_only: bool = False, burn_in: int = 
         chains=len(chains_N),
         diverged_chains=int((~alive).sum()),
     )
+
+
+def _halves(values_SxCxD: Array, draws_CxD: Array) -> Array:
+    """Returns the means of the halves of each shuffle, or of each chain if there is one shuffle."""
+    draws_RxD = draws_CxD
+    if len(values_SxCxD) > 1:
+        draws_RxD = np.nanmean(values_SxCxD, axis=1)
+    return np.concatenate([half.mean(axis=1) for half in np.array_split(draws_RxD, 2, axis=1)])
 
 
 def variance(result: Result) -> float:

@@ -196,7 +196,7 @@ def mean(long: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
     return float(np.mean(llc_R)), float(stats.sem(llc_R))
 
 
-def interval(values_CxD: NDArray[np.float32]) -> Interval:
+def interval(values_CxD: NDArray[np.float32], setting: Setting) -> Interval:
     """Returns the 95 % interval of a run from the contributions of its draws."""
     values = xr.DataArray(values_CxD[None].astype(np.float64), dims=("shuffle", "chain", "draw"))
-    return estimators.summarise(values).interval
+    return estimators.summarise(values, halves=setting.precision is not None).interval

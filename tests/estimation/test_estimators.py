@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from devinterp.slt.llc import compute_llc
+from scipy import stats
 
 from replicate.estimation import diagnostics, estimators
 from tests.scenarios import BASELINE, trace
@@ -104,6 +105,36 @@ def test_the_interval_covers_as_promised() -> None:
     results = (controlled(trace(4, 2, 0, 50, seed=seed)) for seed in range(400))
     low, high = np.array([result.interval for result in results]).T
     assert 0.92 < np.mean((low < 3.0) & (high > 3.0)) < 0.98
+
+
+@pytest.mark.parametrize(("halves", "low", "high"), [(False, 0.0, 0.91), (True, 0.91, 0.97)])
+def test_the_halves_of_chains_keep_chance_from_ending_them_too_early(
+    halves: bool, low: float, high: float
+) -> None:
+    """Chains of independent draws end when their interval is within ± 5 %, at doubling lengths.
+
+    From four chains alone, some spread is small by chance: their intervals, which end the draws,
+    hold λ̂ too rarely.
+    """
+    generator, held = np.random.default_rng(3), []
+    for _ in range(300):
+        draws_CxD = generator.normal(1.0, 0.6, (1, 4, 640))
+        for length in (40, 80, 160, 320, 640):
+            values = xr.DataArray(draws_CxD[:, :, :length], dims=("shuffle", "chain", "draw"))
+            below, above = estimators.summarise(values, halves=halves).interval
+            if above - below <= 0.1 * values.mean():
+                break
+        held.append(below <= 1 <= above)
+    assert low < np.mean(held) < high
+
+
+def test_halves_change_no_estimate_and_are_of_shuffles_where_there_are_several() -> None:
+    values = estimators.controlled(trace(3, 2, 0, 50), NBETA, BASELINE)
+    plain, halved = (estimators.summarise(values, halves=halves) for halves in (False, True))
+    means = values.mean("chain").values
+    error = stats.sem([*means[:, :25].mean(1), *means[:, 25:].mean(1)])
+    assert halved.llc == plain.llc
+    assert halved.standard_error == pytest.approx(max(error, plain.standard_error))
 
 
 def test_drifting_chains_show_in_rhat_and_ess() -> None:

@@ -42,6 +42,6 @@ def test_a_run_is_its_seed_and_no_other(problem: Problem) -> None:
 def test_a_run_with_the_stopping_rule_ends_when_it_is_precise(problem: Problem) -> None:
     setting = Setting("last", 30, 5000, 1e-4, draws=40, precision=0.5)
     found = problem.run(setting, 3, silent)
-    low, high = coverage.interval(found)
+    low, high = coverage.interval(found, setting)
     assert (high - low) / 2 <= 0.5 * found.mean()
     assert found.shape[1] % 40 == 0

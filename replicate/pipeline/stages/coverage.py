@@ -76,7 +76,7 @@ def run(config: Config, study: str) -> None:
         reference = replace(setting, draws=given.reference.draws, precision=None)
         long = _runs(config, study, reference, True, given.reference.runs, 1)
         short = _runs(config, study, setting, False, runs, TOGETHER)
-        intervals = [coverage.interval(values_CxD) for values_CxD in short]
+        intervals = [coverage.interval(values_CxD, setting) for values_CxD in short]
         model = "language model", TARGET, str(setting)
         rows.append(coverage.covered(*model, coverage.mean(long), intervals))
     found = [records.Coverage(**asdict(row)) for row in rows]
