@@ -226,6 +226,16 @@ def test_a_finished_study_is_judged_from_its_records(tmp_path: Path) -> None:
     assert estimators == {"controlled", "devinterp", "published", ORIGINAL}
 
 
+def test_models_that_were_trained_on_fresh_text_are_said_to_have_text_of_their_own(
+    tmp_path: Path,
+) -> None:
+    rows = finished()
+    rows["training"] = [row.model_copy(update={"epochs": 0.0}) for row in rows["training"]]
+    why = verdicts(tmp_path, rows)["A2"].why
+    assert why.count("each on text of its own") == 2
+    assert "epochs" not in why
+
+
 def test_what_was_not_run_is_named(tmp_path: Path) -> None:
     rows = finished()
     for name in ("estimates", "traces", "provenance", "baselines", "transfer"):
