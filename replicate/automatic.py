@@ -4,10 +4,12 @@ The step ε is made smaller while a chain diverges, while it is more than a quar
 where the chains are, while the virial theorem does not hold, and while a pair of chains with ε and
 ε/2 on common noise shows a bias above `BIAS` by two standard errors.
 
-Free directions relax in 2/(ε·γ) steps. The burn-in is at least 2.5 of these relaxation times, and
-the first look at the estimate comes after `RELAXATIONS` of them; then the draws are doubled until
-the 95 % interval is narrow enough or the budget is used up. Four chains would agree too often by
-chance to end the draws alone, so their halves count too (`estimators.summarise`).
+A direction of curvature h relaxes in 2/(ε·(nβ·h + γ)) steps. For the slowest, h is taken as 0, or
+as the lowest eigenvalue of the Hessian where the products with it find that, as they do for few
+weights. The burn-in is at least 2.5 of these relaxation times, and the first look at the estimate
+comes after `RELAXATIONS` of them; then the draws are doubled until the 95 % interval is narrow
+enough or the budget is used up. Four chains would agree too often by chance to end the draws
+alone, so their halves count too (`estimators.summarise`).
 """
 
 from __future__ import annotations
@@ -60,14 +62,12 @@ class Search(Choice):
         start = self.walkers.saved()
         trace = self._first(settings)
         for _ in range(0 if fixed_step else HALVINGS):
-            if (smaller := self._smaller(trace, settings)) is None:
-                paired = self._pair(trace, settings)
-                notes.append(paired[1])
-                smaller = paired if paired[0] < settings.lr else None
-            if smaller is None:
+            smaller = self._smaller(trace, settings) or self._pair(trace, settings)
+            if smaller[0] == settings.lr:
+                notes.append(smaller[1])
                 break
             settings.lr = smaller[0]
-            notes.append(f"ε = {settings.lr:.3g}: lowered, {smaller[1]}")
+            notes.append(f"ε = {settings.lr:.3g}: lowered, because {smaller[1]}")
             self.walkers.restore(start)
             trace = self._first(settings)
         while (width := self._width(trace, settings)) > precision:
@@ -92,16 +92,17 @@ class Search(Choice):
         """Returns a smaller step and the reason; None if nothing is wrong with this one."""
         half = settings.lr / 2
         if bool(trace.diverged.any()):
-            return half, "because a chain diverged"
-        highest = step_bias.highest(self.walkers, self.hessian_N, self.batch_size)
-        stable = 1 / (settings.nbeta * highest + settings.localization)
-        if settings.lr > 1.25 * stable:  # less is not worth another look
-            where = f"nats where the chains are, {self.curvature.highest:.3g} at w*"
-            return stable, f"because the highest curvature is {highest:.3g} {where}"
+            return half, "a chain diverged"
+        if self.hessian_N is not None:
+            highest = step_bias.highest(self.walkers, self.hessian_N, self.batch_size)
+            stable = 1 / (settings.nbeta * highest + settings.localization)
+            if settings.lr > 1.25 * stable:  # less is not worth another look
+                where = f"nats where the chains are, {self.curvature.highest:.3g} at w*"
+                return stable, f"the highest curvature is {highest:.3g} {where}"
         size = sum(self.walkers.task.sizes)
         value, error = posterior.temperature(trace, settings.localization, size)
         if value - 1 > max(3 * error, regimes.Limits().equilibrium):
-            return half, f"because the temperature was {value:.3f}"
+            return half, f"the temperature was {value:.3f}"
         return None
 
     def _pair(self, trace: xr.Dataset, settings: Settings) -> tuple[float, str]:
@@ -113,7 +114,8 @@ class Search(Choice):
         values = step_bias.difference(self.walkers, config, sampling, self.advance)
         found = estimators.summarise(values)
         llc = estimators.summarise(estimators.controlled(trace, settings.nbeta, self.loss)).llc
-        value, error = 2 * found.llc / abs(llc), 2 * found.monte_carlo_error / abs(llc)
+        error = float(np.nanmax([found.standard_error, found.monte_carlo_error]))
+        value, error = 2 * found.llc / abs(llc), 2 * error / abs(llc)
         told = f"the bias of ε = {settings.lr:.3g} is {value:.1%} ± {error:.1%} of λ̂, by a pair"
         small = abs(value) - 2 * error <= BIAS  # false if a chain diverged
         return settings.lr if small else settings.lr / 2, told

@@ -42,17 +42,19 @@ class Settings:
         localization: γ.
         lr: the step size ε.
         reasons: how each one that was not given was chosen.
+        flattest: the lowest curvature (nats); 0 where it is not known or negative.
     """
 
     nbeta: float
     localization: float
     lr: float
     reasons: list[str] = field(default_factory=list)
+    flattest: float = 0.0
 
     @property
     def relaxation(self) -> int:
-        """The number of steps in which a direction without curvature relaxes, 2/(ε·γ)."""
-        return math.ceil(2 / (self.lr * self.localization))
+        """The number of steps in which the flattest direction relaxes, 2/(ε·(nβ·h + γ))."""
+        return math.ceil(2 / (self.lr * (self.nbeta * self.flattest + self.localization)))
 
     @property
     def burn_in(self) -> int:
@@ -74,7 +76,8 @@ class Choice:
         microbatch_size: examples in one backward pass; None for the whole minibatch.
         budget: the number of gradients of minibatches that may be computed.
         advance: is told how many more gradients were computed.
-        hessian_N: the indices of the examples of which the Hessian is measured.
+        hessian_N: the indices of the examples whose Hessian is measured along the chains; None to
+            trust that at w*.
         evaluated_E: the indices of the examples whose losses are kept; None for none.
     """
 
@@ -87,7 +90,7 @@ class Choice:
     microbatch_size: int | None
     budget: int
     advance: Advance
-    hessian_N: Tensor
+    hessian_N: Tensor | None = None
     evaluated_E: Tensor | None = None
 
     @property
@@ -132,16 +135,17 @@ class Choice:
         if lr is None:
             lr = self.step(nbeta, localization)
             reasons.append(f"ε = {lr:.3g}: a bias of {BIAS:.0%} of λ̂ at most")
-        return Settings(nbeta, localization, lr, reasons)
+        return Settings(nbeta, localization, lr, reasons, self.curvature.spectrum.flattest)
 
     def step(self, nbeta: float, gamma: float) -> float:
         """Returns the largest step with little bias, for the Hessian and the noise at w*."""
         spectrum, alpha = self.curvature.spectrum, gamma / nbeta
-        rate = max(sum(step_bias.rates(self.curvature, nbeta, gamma, self.batch_size)), 1e-12)
+        rate = sum(step_bias.rates(self.curvature, nbeta, gamma, self.batch_size))
         positive = spectrum.mean(lambda h: np.maximum(h, 0) / (np.maximum(h, 0) + alpha))
         harmonic = spectrum.size * float(positive.mean()) / 2
         stable = 1 / (nbeta * max(self.curvature.highest, 0.0) + gamma)
-        return min(BIAS * harmonic / rate, stable)
+        small = BIAS * harmonic / rate if rate > 0 and harmonic > 0 else 4 * BIAS / gamma
+        return min(small, stable)
 
     def _localization(self, nbeta: float, lr: float | None) -> tuple[float, str]:
         """Walks down the ladder of γ; returns the last, and why it is the last."""
@@ -170,7 +174,7 @@ class Choice:
         gamma = self._tightest()
         while True:
             start = self.walkers.saved()
-            tried = Settings(nbeta, gamma, lr or self.step(nbeta, gamma))
+            tried = self.settings(nbeta, gamma, lr)
             trace = self.walk(tried, tried.burn_in, draws)
             rise = float(estimators.controlled(trace, 1.0, self.loss, c=1.0).mean(skipna=False))
             if not rise <= self._allowed():  # NaN if a chain diverged
@@ -218,14 +222,23 @@ class Choice:
         )
 
     def at_minimum(self, nbeta: float, gamma: float) -> dict[str, list[float]]:
-        """Returns the harmonic and the gradient part of λ̂; NaN where H is too negative for them."""
-        found = {}
-        for name in ("harmonic", "gradient_part"):
-            try:
-                found[name] = list(getattr(self.curvature, name)(nbeta, gamma))
-            except ArgumentError:  # no Gaussian has this curvature
-                found[name] = [math.nan, math.nan]
-        return found
+        """Returns the harmonic and the gradient part of λ̂; NaN where H is too negative for them.
+
+        Chains sample the loss of the N examples that there are. So the noise of the gradient of n
+        of them counts in λ̂ in part, n/N of it, and not only the gradient of the expected loss.
+        """
+        found, unknown = self.curvature, [math.nan, math.nan]
+        try:
+            value, error = found.gradient_part(nbeta, gamma)
+        except ArgumentError:  # no Gaussian has this curvature
+            return {"harmonic": unknown, "gradient_part": unknown}
+        share = found.spectrum.examples / len(self.walkers.init_losses_N)
+        noise = found.gradient.sample_squared - found.gradient.squared
+        _, each = found.gradient.quadrature.mean(
+            lambda h: -(nbeta**2) * (nbeta * h / 2 + gamma) / (nbeta * h + gamma) ** 2
+        )
+        part = [value + share * noise * float(each), (1 - share) ** 0.5 * error]
+        return {"harmonic": list(found.harmonic(nbeta, gamma)), "gradient_part": part}
 
     def away(self, trace: xr.Dataset, settings: Settings) -> list[str]:
         """Says how far the posterior's centre is, if a gradient moves it by more than its error."""

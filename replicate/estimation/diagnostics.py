@@ -27,8 +27,11 @@ def ess(draws_CxD: Array) -> float:
 
 
 def rhat(draws_CxD: Array) -> float:
-    """Returns split R-hat. It is 1 if the halves of all chains agree, and NaN as in `ess`."""
-    return _measured(az.rhat, draws_CxD, method="split")
+    """Returns split R-hat. It is 1 if the halves of all chains agree, and NaN as in `ess`.
+
+    It is NaN for one chain, too.
+    """
+    return _measured(az.rhat, draws_CxD, "split") if len(draws_CxD) > 1 else float("nan")
 
 
 def drift(draws_CxD: Array) -> tuple[float, float]:

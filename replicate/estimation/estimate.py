@@ -162,14 +162,23 @@ class Estimate:
                 f"λ̂ = {self.llc:.3g} ± {self.standard_error:.2g} (95 %: {low:.3g} to {high:.3g})",
                 f"R-hat {self.rhat:.2f}, {self.ess:.0f} effective draws of {self.values.size},"
                 f" {result.diverged_chains} of {result.chains} chains diverged",
-                f"Regime: {self.diagnosis}.",
-                f"∂ln λ̂/∂ln γ = {self.diagnosis.elasticity_gamma}, ∂ln λ̂/∂ln nβ ="
-                f" {self.diagnosis.elasticity_nbeta}, E[V]/λ̂ = {self.diagnosis.degree}",
+                *self._measured(),
                 *self._quadratic(),
                 *(f"{choice}." for choice in self.trace.attrs.get("choices", [])),
                 *(advice or ["The chains agree; nothing is wrong with them."]),
             ]
         )
+
+    def _measured(self) -> list[str]:
+        """Says what λ̂ measures."""
+        if self.diverged == 1:
+            return ["No chain is left, so there is no λ̂ and no regime."]
+        found = self.diagnosis
+        return [
+            f"Regime: {found}.",
+            f"∂ln λ̂/∂ln γ = {found.elasticity_gamma}, ∂ln λ̂/∂ln nβ = {found.elasticity_nbeta},"
+            f" E[V]/λ̂ = {found.degree}",
+        ]
 
     def _quadratic(self) -> list[str]:
         """Says λ̂ of the quadratic that touches the loss at w*, where it is known."""

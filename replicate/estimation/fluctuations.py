@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import xarray as xr
 
+from replicate.estimation import posterior
+
 
 def variance(trace: xr.Dataset, nbeta: float) -> xr.DataArray:
     """Returns the contributions to (nβ)²·Var[L(w)] of the draws with halves (shuffle, chain, draw).
 
-    A contribution is the product of two independent halves of a minibatch, each less its mean, so
-    that the noise of minibatches cancels. The loss of a half at w* only takes noise away.
+    A contribution is the product of the two halves of a minibatch, each less its mean, so that the
+    noise of minibatches cancels; `posterior` says what is added because examples are drawn without
+    replacement. The loss of a half at w* only takes noise away.
 
     Args:
-        trace: what `sampling.sample` returned.
+        trace: what `sampling.sample` returned, with `sampling` and `task` as attributes.
         nbeta: nβ of the chains.
 
     Returns:
@@ -32,7 +35,8 @@ def variance(trace: xr.Dataset, nbeta: float) -> xr.DataArray:
     halves = nbeta * (draws.half_loss - draws.half_init_loss)
     away = (halves - halves.mean(("shuffle", "chain", "draw"))).dropna("draw", how="all")
     count = max(int(away.isel(half=0).count()), 2)
-    return away.prod("half", skipna=False) * count / (count - 1)
+    product, noise = away.prod("half", skipna=False), away.isel(half=0) - away.isel(half=1)
+    return (product + posterior.overlap(trace) * noise**2) * count / (count - 1)
 
 
 def singular(trace: xr.Dataset, nbeta: float, labels: float) -> xr.DataArray:
@@ -45,7 +49,7 @@ def singular(trace: xr.Dataset, nbeta: float, labels: float) -> xr.DataArray:
         labels: T, the number of labels in an example.
 
     Returns:
-        The contribution of each draw that was kept.
+        The contribution of each draw that was kept. Their error leaves out the choice of examples.
     """
     kept = trace.example_loss.where(~trace.diverged)
     away = kept - kept.mean(("shuffle", "chain", "kept"))

@@ -8,8 +8,13 @@ loss, integration by parts over the localised posterior gives
     ∂ln λ̂/∂ln γ  = −½·(E[V] − Cov(U, V))/λ̂              by dilation w* + (1 + s)·Δ
 
 `Var` and `Cov` are computed from the halves of minibatches, so that the minibatch's noise adds no
-bias. Standard errors come from the jackknife over blocks of the chains, each at least ten
-autocorrelation times long.
+bias. Halves of b₁ and b₂ examples, drawn from N without replacement, are not independent: their
+means have the covariance −σ²/(N − 1), and the square of their difference has the mean
+σ²·N/(N − 1)·(1/b₁ + 1/b₂). So U₁·V₂ + (U₁ − U₂)·(V₁ − V₂)/[N·(1/b₁ + 1/b₂)] has no bias; for all
+examples in one minibatch it is U·V.
+
+Standard errors come from the jackknife over blocks of the chains, each at least ten autocorrelation
+times long.
 """
 
 from __future__ import annotations
@@ -127,20 +132,30 @@ def coupled(trace: xr.Dataset, neighbour: xr.Dataset, baseline: float) -> Measur
     return _jackknife(chains_NxF, lambda m: math.log(m[1] / m[0]) / math.log(gammas[1] / gammas[0]))
 
 
+def overlap(trace: xr.Dataset) -> float:
+    """Returns 1/[N·(1/b₁ + 1/b₂)] for halves of b₁ and b₂ of N examples; 0 if N is not known."""
+    size, N = trace.attrs["sampling"].get("batch_size", 0), trace.attrs["task"].get("examples")
+    first = size // 2
+    return first * (size - first) / (size * N) if first and N else 0.0
+
+
 def alive(values: xr.DataArray) -> Array:
     draws_CxD = values.values.reshape(-1, values.sizes["draw"])
     return draws_CxD[np.isfinite(draws_CxD).all(axis=1)]
 
 
 def _blocks(trace: xr.Dataset, values: xr.DataArray, nbeta: float) -> Array:
-    """Returns the means (K, 8) over K blocks of draws of U, V, U₁, U₂, V₁, V₂, U₁·U₂ and of the
-    mean of U₁·V₂ and U₂·V₁, where 1 and 2 are the halves of a minibatch.
+    """Returns the means (K, 8) over K blocks of draws of U, V, U₁, U₂, V₁, V₂, and of
+    U² and U·V without the minibatch's noise, where 1 and 2 are the halves of a minibatch.
     """
     draws = trace.where(~trace.diverged).sel(draw=slice(0, None))
     halves = nbeta * (draws.half_loss - draws.half_init_loss)
     u1, u2 = (halves.isel(half=i) for i in (0, 1))
     v1, v2 = (draws.half_virial.isel(half=i) for i in (0, 1))
-    each = [values, draws.virial, u1, u2, v1, v2, u1 * u2, (u1 * v2 + u2 * v1) / 2]
+    share = overlap(trace)
+    squared = u1 * u2 + share * (u1 - u2) ** 2
+    mixed = (u1 * v2 + u2 * v1) / 2 + share * (u1 - u2) * (v1 - v2)
+    each = [values, draws.virial, u1, u2, v1, v2, squared, mixed]
     kept = alive(values)
     time = kept.size / max(diagnostics.ess(kept), 1.0) if kept.size else math.nan
     length = values.sizes["draw"]

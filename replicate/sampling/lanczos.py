@@ -60,6 +60,15 @@ class Quadrature:
         """The highest Ritz value, in nats; the highest eigenvalue of H is at least this."""
         return float(np.nanmax(self.values_PxK, initial=-np.inf))
 
+    @property
+    def flattest(self) -> float:
+        """The lowest eigenvalue of H, in nats, if it is known and positive, else 0.
+
+        It is known if fewer than K products were enough, for then the Ritz values are eigenvalues.
+        """
+        known = bool(np.isnan(self.values_PxK[:, -1]).all())
+        return max(self.lowest, 0.0) if known and math.isfinite(self.lowest) else 0.0
+
     def mean(self, function: Callable[[Array], Array]) -> Array:
         """Returns vᵀf(H)v/‖v‖² of each vector, (P,)."""
         return np.nansum(self.weights_PxK * function(self.values_PxK), axis=1)

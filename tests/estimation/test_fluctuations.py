@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from replicate.estimation import estimators, fluctuations
+from replicate.estimation import estimators, fluctuations, posterior
 from replicate.estimation.estimate import Estimate
 from tests.estimation.test_regimes import CHAINS, DRAWS, quadratic
 
@@ -31,6 +31,34 @@ def test_the_variance_of_the_loss_is_that_of_the_quadratic(gamma: float) -> None
         assert found.standard_error < 0.3 * truth
     llc = Estimate(data.assign_attrs(data.attrs | {"baseline": {"loss": 1.0}})).llc
     assert (abs(llc / truth - 1) < 0.1) == (gamma == 1.0)
+
+
+def test_halves_of_few_examples_add_no_bias() -> None:
+    """The loss of N = 20 examples is gᵢ·w: half-batches of 8 or 10 are not independent.
+
+    Then Var(U) = nβ²·ḡᵀA⁻¹ḡ, and the product of the halves alone would be negative.
+    """
+    rng, N, d = np.random.default_rng(6), 20, 5
+    g = rng.normal(size=(N, d)) + 0.1
+    draws, gamma = CHAINS * DRAWS, 500.0
+    away = rng.normal(size=(draws, d)) / np.sqrt(gamma)
+    truth = NBETA**2 * (g.mean(axis=0) ** 2).sum() / gamma
+    for size in (16, 20):
+        data = quadratic(np.zeros(d), np.zeros(d), NBETA, gamma)
+        batches = np.argsort(rng.random((draws, N)), axis=1)[:, :size]
+        losses = np.take_along_axis(away @ g.T, batches, axis=1)
+        halves = losses.reshape(draws, 2, size // 2).mean(axis=2)
+        data["half_loss"] = data.half_init_loss + halves.reshape(data.half_loss.shape)
+        data["half_virial"] = NBETA * (data.half_loss - data.half_init_loss)
+        data["loss"] = data.half_loss.mean("half")
+        data["init_loss"] = data.half_init_loss.mean("half")
+        alone = fluctuations.variance(data, NBETA)
+        data.attrs["sampling"]["batch_size"], data.attrs["task"]["examples"] = size, N
+        found = estimators.summarise(fluctuations.variance(data, NBETA))
+        assert abs(found.llc - truth) < 5 * found.standard_error
+        assert float(alone.mean()) < truth - 10 * found.standard_error
+        measured = posterior.measure(data, 1.0).variance
+        assert abs(measured.value - truth) < 5 * measured.error
 
 
 def kept(h: np.ndarray, noise: np.ndarray, gamma: float) -> xr.Dataset:

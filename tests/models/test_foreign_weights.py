@@ -159,7 +159,8 @@ def test_what_is_not_quantised_is_refused_unless_it_is_listed(
 def test_a_model_that_cannot_compute_with_packed_weights_is_refused(
     tmp_path: Path, weights: str
 ) -> None:
-    shape = {"hidden_size": 64, "num_hidden_layers": 1, "vocab_size": 60, "time_step_rank": 64}
+    shape: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 1, "vocab_size": 60}
+    shape["time_step_rank"] = 64
     AutoModelForCausalLM.from_config(CONFIG_MAPPING["mamba"](**shape)).save_pretrained(tmp_path)
     says = f"{tmp_path}: cannot compute with weights in {weights} ("
     told(lambda: loading.load(tmp_path, weights, CPU, left_unquantised=["*.A_log"]), says)
