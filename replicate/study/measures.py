@@ -79,7 +79,8 @@ def of_posterior(
     )
     found |= {name: getattr(diagnosis, name) for name in FIELDS}
     found["dilation"] = posterior.measure(trace, baseline).elasticity_gamma
-    found["harmonic"] = minimum.harmonic.value
+    # too few windows can make the harmonic part negative near a negative curvature
+    found["harmonic"] = minimum.harmonic.value if minimum.harmonic.value > 0 else None
     return {name: value if _known(value) else None for name, value in found.items()}
 
 

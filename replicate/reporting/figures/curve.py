@@ -40,14 +40,15 @@ def _draw(axes: Axes, rows: list[CurvePoint]) -> None:
             key=lambda row: row.localization,
         )
         colour, marker = LOOKS[i % len(LOOKS)]
-        look: dict[str, Any] = {"color": colour, "linestyle": STYLES[i % len(STYLES)]}
+        look: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 2.5}
         alphas, llc = [row.localization / nbeta for row in line], known([row.llc for row in line])
         ends = [row.interval or (row.llc, row.llc) for row in line]
         half = [[x - low for x, (low, _) in zip(llc, ends, strict=True)] for _ in range(2)]
-        axes.errorbar(alphas, llc, half, capsize=2.5, label=f"nβ = {nbeta:g}", **look)
+        stroke = STYLES[i % len(STYLES)]
+        axes.errorbar(alphas, llc, half, linestyle=stroke, label=f"nβ = {nbeta:g}", **look)
         for alpha, value, row in zip(alphas, llc, line, strict=True):
-            face = "white" if row.regime in UNSURE else colour
-            axes.plot(alpha, value, marker=marker, color=colour, markerfacecolor=face, zorder=3)
+            if row.regime in UNSURE:
+                axes.plot(alpha, value, marker, color=colour, markerfacecolor="white", zorder=3)
     harmonic = sorted(
         {row.localization / row.nbeta: row.harmonic for row in rows if row.harmonic}.items()
     )
