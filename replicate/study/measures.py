@@ -39,11 +39,9 @@ def at_minimum(trace: xr.Dataset, report: Mapping[str, Any]) -> AtMinimum:
 
 def noted(trace: xr.Dataset) -> AtMinimum:
     """Returns what a trace of a curve says of w*, which was measured before its chains ran."""
-    found: dict[str, Measured] = {
-        {"gradient_squared": "gradient"}.get(name, str(name)): Measured(*pair)
-        for name, pair in trace.attrs["minimum"].items()
-        if pair is not None
-    }
+    names = {"gradient_squared": "gradient"}
+    pairs = {name: pair for name, pair in trace.attrs["minimum"].items() if pair is not None}
+    found: dict[str, Any] = {names.get(name, name): Measured(*p) for name, p in pairs.items()}
     return AtMinimum(**found)
 
 

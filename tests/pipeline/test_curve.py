@@ -110,11 +110,11 @@ def test_a_family_without_a_curve_runs_none(project: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("nbeta", [], "nbeta: tuple should have at least 1 item"),
+        ("nbeta", [], "nbeta: needs at least 1, and has 0"),
         ("nbeta", [30.0, 30.0], "nbeta: each value may be listed only once"),
-        ("localization", [0.0], "localization.0: input should be greater than 0"),
-        ("chains", 1, "chains: input should be greater than or equal to 2"),
-        ("draws", 3, "draws: input should be greater than or equal to 4"),
+        ("localization", [0.0], "localization.0: must be above 0"),
+        ("chains", 1, "chains: must be at least 2"),
+        ("draws", 3, "draws: must be at least 4"),
     ],
 )
 def test_a_curve_that_cannot_be_run_is_told(key: str, value: Any, said: str) -> None:
