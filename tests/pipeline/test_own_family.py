@@ -49,6 +49,7 @@ def parameters() -> dict[str, Any]:
     """Returns the small study's parameters, with all sections turned to the own family."""
     given = small.parameters()
     family = given["families"]["mini"] | {"corpus": "own", "tokenizer": "own"}
+    family["curve"] = None
     family["search"] = family["search"] | {"model": "own-neox"}
     models = {
         name: {"source": "hub", "repository": f"me/{name}", "revision": REVISION}

@@ -31,6 +31,7 @@ def configured(**changes: Any) -> Config:
     given = small.parameters()
     family = given["families"]["mini"] | {"corpus": "own", "tokenizer": "own", "original": None}
     family |= {"length": LENGTH, "loss": "tokens"}
+    family["curve"] = None
     family["search"] = family["search"] | {"model": "own-gpt2"}
     family["models"] = {name: {"source": "local", "path": name} for name in ARCHITECTURES}
     given |= {

@@ -33,7 +33,7 @@ MODEL = {
 
 def changes(models: dict[str, Any]) -> dict[str, Any]:
     """Returns the changes that give the small study other models; `new-1` is among them."""
-    found = {"models": models, "search__model": "new-1"}
+    found = {"models": models, "search__model": "new-1", "curve": None}
     found |= {"transfer__models": ["new-1"], "original__models": ["new-1"]}
     return {f"families__mini__{key}": value for key, value in found.items()}
 

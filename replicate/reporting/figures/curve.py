@@ -55,5 +55,7 @@ def _draw(axes: Axes, rows: list[CurvePoint]) -> None:
     if harmonic:
         alphas, values = zip(*harmonic, strict=True)
         axes.plot(alphas, values, label="harmonic part", **DASHED)
-    axes.set(xscale="log", yscale="log", xlabel="α = γ/nβ (nats)", ylabel="λ̂")
+    above = bool(harmonic) or any((row.llc or 0) > 0 for row in rows)
+    axes.set(xscale="log", xlabel="α = γ/nβ (nats)", ylabel="λ̂")
+    axes.set_yscale("log" if above else "linear")
     axes.legend()
