@@ -104,7 +104,7 @@ def claims(rows: Sequence[JudgedClaim]) -> Values:
     """Returns the verdict, effect, interval and p of each claim, and how many have each verdict."""
     found = {
         f"claims/{verdict}": str(sum(row.verdict == verdict for row in rows))
-        for verdict in ("supported", "not supported", "inconclusive", NOT_RUN)
+        for verdict in ("supported", "not supported", "inconclusive", "not decided here", NOT_RUN)
     }
     for row in rows:
         found |= group("claim", f"{row.id}/", row=row)

@@ -22,6 +22,7 @@ KINDS = {  # verdict → class in style.css
     "supported": "supported",
     "not supported": "against",
     "inconclusive": "open",
+    "not decided here": "open",
     "not run": "unrun",
 }
 FIGURES = {  # claim → figure of each study; {} becomes the name of its full-precision family

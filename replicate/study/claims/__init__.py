@@ -9,7 +9,14 @@ published figures. A claim is
 *not supported*  if test and interval say so of the opposite direction, or if the whole interval
                  lies outside the margin;
 *inconclusive*   if neither holds; the sentence `why` says what would decide it;
+*not decided here* if evidence of this kind cannot decide it;
 *not run*        if the study has not obtained what the claim needs.
+
+Claims C1 to C11, A1 and A2 are those of the write-up. R1 to R5 ask what λ̂ is, and whether it tells
+sizes apart. Where a study trained every size several times, the unit of claims on sizes is a
+training; otherwise it is a shuffle, and the verdict is about these checkpoints. A verdict names its
+setting and what λ̂ is there. Chains that escaped or are not in equilibrium are counted and not
+judged. A claim about every size that fails for one has no correction for the number of sizes.
 
 A claim about every model is supported if it holds for all of them, and not supported if it fails
 for one. Verdicts over shuffles use Student's intervals, because percentile bootstrap intervals of
@@ -26,7 +33,10 @@ from replicate.study.claims.comparison import FamiliesCompare, QuantisationMoves
 from replicate.study.claims.evidence import Evidence
 from replicate.study.claims.growth import Diminishes, GrowsWithSize
 from replicate.study.claims.larger import LargerHasMore
+from replicate.study.claims.meaning import BelongsToTheFunction, IsCurvature
+from replicate.study.claims.order import SameOrder
 from replicate.study.claims.search import DiffusionLowers, LearningRateMatters, SteadierSampler
+from replicate.study.claims.spread import BeyondQuadraticGrows, TellsApart
 from replicate.study.claims.stability import (
     CarriesOver,
     ClippingChangesNothing,
@@ -49,6 +59,11 @@ CLAIMS: tuple[Claim, ...] = (
     LargerHasMore(),
     QuantisationMoves(),
     FamiliesCompare(),
+    IsCurvature(),
+    BelongsToTheFunction(),
+    SameOrder(),
+    BeyondQuadraticGrows(),
+    TellsApart(),
 )
 
 

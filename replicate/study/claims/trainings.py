@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from replicate.estimation.layouts import Layout
+from replicate.estimation.statistics import Effect
 from replicate.study.claims.evidence import Array
 from replicate.study.claims.verdicts import number
 from replicate.study.records import Setting
@@ -55,11 +57,8 @@ class Table:
     @property
     def name(self) -> str:
         """nβ and γ, and the loss if it is not that of all tokens."""
-        gamma = f"γ = {number(self.per_parameter)}·d"
-        if self.localization is not None:
-            gamma = f"{self.localization:g}"
-        labels = "" if self.loss == "tokens" else f", {LABELS[self.loss]}"
-        return f"({self.nbeta:g}, {gamma}){labels}"
+        ratio = f"γ = {number(self.per_parameter)}·d"
+        return named(self.loss, self.nbeta, self.localization or ratio)
 
     @property
     def measured(self) -> str:
@@ -103,6 +102,12 @@ class Table:
             measure: takes a row and returns value and error; ln λ̂ if it is not given.
         """
         return layout(self.sizes, self.rows, measure or log_llc)
+
+
+def named(loss: str, nbeta: float, localization: float | str) -> str:
+    """Writes a setting: nβ and γ, and the loss if it is not that of all tokens."""
+    gamma = localization if isinstance(localization, str) else f"{localization:g}"
+    return f"({nbeta:g}, {gamma})" + ("" if loss == "tokens" else f", {LABELS[loss]}")
 
 
 def layout(
@@ -209,3 +214,22 @@ def unjudged(row: Setting, limit: float = np.inf) -> str:
     if row.standard_error > limit * row.llc:
         return f"with a Monte-Carlo error above {limit:.0%}"
     return ""
+
+
+def paired_slope(
+    first: Table, second: Table, measure: Callable[[Setting], tuple[float, float]], rules: Rules
+) -> Effect | None:
+    """Returns the slope on ln d of what a measure differs by between two settings of the same
+    trainings; None if fewer than two sizes have both.
+    """
+    other = {row.model: row for row in second.rows}
+    rows = [row for row in first.rows if row.model in other]
+    if len({row.parameters for row in rows}) < 2:
+        return None
+
+    def difference(row: Setting) -> tuple[float, float]:
+        (a, error), (b, of_b) = measure(row), measure(other[row.model])
+        return a - b, math.hypot(error, of_b)
+
+    log_sizes_N = np.log([float(row.parameters) for row in rows])
+    return layout(first.sizes, rows, difference).slope(log_sizes_N, rules.level)

@@ -17,6 +17,7 @@ from replicate.study.claims.verdicts import number
 from replicate.study.records import Estimate
 from replicate.study.rules import Point, Rules
 
+CHECKPOINTS = "For these checkpoints: "
 TRAININGS = (("settings", "llc, standard_error, parameters, training, regime"),)
 
 
