@@ -14,7 +14,7 @@ from replicate.study.records import JudgedClaim, Setting
 from tests.study.known_truth import BY_ID, RULES
 from tests.study.small_results import make
 
-Law = Callable[[float], float]  # d → ln λ̂
+Law = Callable[[float], float]  # d → ln λ̂; a mapping has one for each (nβ, γ)
 Draw = Callable[[np.random.Generator], Evidence]
 
 SIZES = {"34k": 34_080, "110k": 109_720, "350k": 347_360, "1050k": 1_050_000}
@@ -40,7 +40,12 @@ def row(size: str = "34k", training: int = 1, log_llc: float = 3.0, **changes: A
     """λ̂ of one training."""
     llc = float(np.exp(log_llc))
     error = changes.pop("error", ERROR)
-    values = {"family": "sizes", "model": f"{size}-{training}", "size": size, "training": training}
+    values: dict[str, Any] = {
+        "family": "sizes",
+        "model": f"{size}-{training}",
+        "size": size,
+        "training": training,
+    }
     values |= {"parameters": SIZES[size], "loss": "tokens", "text": "corpus", "lr": 1e-5}
     values |= {"nbeta": COARSE[0], "localization": COARSE[1], "regime": "crossover"}
     values |= {"llc": llc, "standard_error": error * llc, "interval": (0.9 * llc, 1.1 * llc)}
@@ -49,7 +54,7 @@ def row(size: str = "34k", training: int = 1, log_llc: float = 3.0, **changes: A
 
 def trainings(
     generator: np.random.Generator,
-    laws: Mapping[tuple[float, float | None], Law],
+    laws: Mapping[Any, Law],
     counts: Sequence[int] = TRAININGS,
     sigma: float = SIGMA,
     **changes: Any,
@@ -64,7 +69,7 @@ def trainings(
                 given = 300.0 * d / SIZES["34k"] if gamma is None else gamma
                 if (size, gamma) == ("34k", None) and (nbeta, given) in laws:
                     continue  # the smallest size has this radius at the fixed γ
-                at = {"nbeta": nbeta, "localization": given}
+                at: dict[str, Any] = {"nbeta": nbeta, "localization": given}
                 rows.append(row(size, training, value, **(at | changes)))
     return rows
 
@@ -118,7 +123,10 @@ def curved(*ratios: float, degree: float = 2.0, error: float = 0.01) -> Draw:
                 noise = error * generator.normal(size=2)
                 llc = float(np.exp(3 + np.log(ratio) + noise[0]))
                 trace = 2 * COARSE[1] * float(np.exp(3)) / COARSE[0]
-                found = {"trace": (trace, 0.0), "degree": (degree + 2 * noise[1], 0.02)}
+                found: dict[str, Any] = {
+                    "trace": (trace, 0.0),
+                    "degree": (degree + 2 * noise[1], 0.02),
+                }
                 rows.append(row(size, training, float(np.log(llc)), regime="curvature", **found))
         return evidence(rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from replicate.data.json_io import write_json
 from replicate.errors import UserError
 from replicate.study import records
-from replicate.study.records import Baseline, Estimate, JudgedClaim, Quantised, Trial
+from replicate.study.records import Baseline, Estimate, JudgedClaim, Quantised, Setting, Trial
 from tests.conftest import ROOT
 from tests.pipeline.small import told
+from tests.study.known_trainings import row as setting
 from tests.study.small_results import baseline, claim, estimate, trial
 
 RESULTS = ROOT / "results"
@@ -144,3 +146,40 @@ def test_a_row_that_is_there_twice_is_told(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="the row of C1 is there twice"):
         records.read(tmp_path / "claims.json", JudgedClaim)
+
+
+SETTING = {"temperature": (1.0, 0.01), "degree": (2.0, 0.1), "trace": (97.0, 1.0)}
+UNLIKELY = [  # fields of a setting that no computation gives, and words of the line
+    ({"standard_error": 0.0}, "standard_error is 0, and it must be above 0"),
+    ({"standard_error": None}, "llc and standard_error must be both null or both numbers"),
+    ({"interval": (100.0, 200.0)}, "the interval 100 to 200 does not hold"),
+    ({"training": 0}, "training is 0, and it must be above 0"),
+    ({"lr": -1.0}, "lr is -1, and it cannot be below 0"),
+    ({"regime": "flat"}, "regime is 'flat', and it must be one of not in equilibrium, escaped"),
+    ({"trace": (97.0, -1.0)}, "the error of trace is -1, and it cannot be below 0"),
+]
+DISAGREEING = [  # a second row, and words of the line
+    ({}, "the row of 34k-1, tokens, corpus, None, None, 1910.0, 300.0 is there twice"),
+    ({"nbeta": 30.0, "training": 2}, "34k-1 has another family, size or training than a row"),
+    ({"model": "other", "nbeta": 30.0}, "a row of other has another name for one training"),
+    ({"model": "34k-2", "training": 2, "parameters": 7}, "34k-2 has another number of parameters"),
+]
+
+
+@pytest.mark.parametrize(("edit", "says"), UNLIKELY, ids=[says for _, says in UNLIKELY])
+def test_a_setting_that_no_computation_gives_is_told(
+    tmp_path: Path, edit: dict[str, Any], says: str
+) -> None:
+    file = tmp_path / "settings.json"
+    row = setting(**SETTING)
+    records.write(file, [row])
+    assert len(records.read(file, Setting)) == 1
+    records.write(file, [row.model_copy(update=edit)])
+    told(lambda: records.read(file, Setting), says)
+
+
+@pytest.mark.parametrize(("second", "says"), DISAGREEING, ids=[says for _, says in DISAGREEING])
+def test_settings_that_disagree_are_told(tmp_path: Path, second: dict[str, Any], says: str) -> None:
+    file = tmp_path / "settings.json"
+    records.write(file, [setting(), setting().model_copy(update=second)])
+    told(lambda: records.read(file, Setting), says)
