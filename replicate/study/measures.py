@@ -41,7 +41,7 @@ def noted(trace: xr.Dataset) -> AtMinimum:
     """Returns what a trace of a curve says of w*, which was measured before its chains ran."""
     names = {"gradient_squared": "gradient"}
     pairs = {name: pair for name, pair in trace.attrs["minimum"].items() if pair is not None}
-    found: dict[str, Any] = {names.get(name, name): Measured(*p) for name, p in pairs.items()}
+    found = {names.get(str(name), str(name)): Measured(*p) for name, p in pairs.items()}
     return AtMinimum(**found)
 
 
