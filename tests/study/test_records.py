@@ -148,7 +148,7 @@ def test_a_row_that_is_there_twice_is_told(tmp_path: Path) -> None:
         records.read(tmp_path / "claims.json", JudgedClaim)
 
 
-SETTING = {"temperature": (1.0, 0.01), "degree": (2.0, 0.1), "trace": (97.0, 1.0)}
+SETTING: dict[str, Any] = {"temperature": (1.0, 0.01), "degree": (2.0, 0.1), "trace": (97.0, 1.0)}
 UNLIKELY = [  # fields of a setting that no computation gives, and words of the line
     ({"standard_error": 0.0}, "standard_error is 0, and it must be above 0"),
     ({"standard_error": None}, "llc and standard_error must be both null or both numbers"),

@@ -90,7 +90,9 @@ def test_every_verdict_is_reached_where_it_is_right(claim: str, draw: Draw, expe
 def test_the_error_over_trainings_is_the_pooled_one() -> None:
     """Of two sizes, the exponent is Student's difference over the difference of ln d."""
     rows = known.trainings(np.random.default_rng(0), {COARSE: known.power(0.4)}, (5, 4))
-    logs = [[np.log(each.llc) for each in rows if each.size == size] for size in ("34k", "110k")]
+    logs = [
+        [np.log(each.llc or 0) for each in rows if each.size == size] for size in ("34k", "110k")
+    ]
     interval = stats.ttest_ind(logs[1], logs[0]).confidence_interval(0.95)
     apart = np.log(known.SIZES["110k"] / known.SIZES["34k"])
     found = judged("C1", known.evidence(rows))
@@ -162,10 +164,8 @@ def test_chains_that_left_are_counted_and_not_judged() -> None:
 
 def test_other_text_checkpoints_and_rescaled_weights_are_no_trainings() -> None:
     rows = known.trainings(np.random.default_rng(0), {COARSE: known.power(0.4)})
-    beside = [
-        row(log_llc=9.0, **each)
-        for each in ({"text": "sampled"}, {"step": 10}, {"rescaled": "gain"})
-    ]
+    others: list[dict[str, Any]] = [{"text": "sampled"}, {"step": 10}, {"rescaled": "gain"}]
+    beside = [row(log_llc=9.0, **each) for each in others]
     one_of_each = known.trainings(
         np.random.default_rng(1), {(30.0, 5000.0): known.power(0.4)}, (1, 1, 1, 1)
     )
