@@ -149,7 +149,8 @@ def test_chains_that_left_are_counted_and_not_judged() -> None:
         "interval": None,
     }
     noisy = {"standard_error": 2 * LIMITS.monte_carlo * (rows[5].llc or 0)}
-    bad = [row("34k", 6, **spoilt), row("34k", 7, **spoilt | {"regime": "not in equilibrium"})]
+    other: dict[str, Any] = {"regime": "not in equilibrium"}
+    bad = [row("34k", 6, **spoilt), row("34k", 7, **spoilt | other)]
     found = judged("C1", known.evidence([*rows, *bad]))
     clean = judged("C1", known.evidence(rows))
     assert (found.effect, found.interval) == (clean.effect, clean.interval)
