@@ -126,6 +126,27 @@ class Layout:
         return self.means_K + noise_RxK * deviation_R[:, None] / self.counts_K**0.5, deviation_R
 
 
+def nested(values_TxSxC: Array) -> tuple[float, float, float]:
+    """Splits the variance of one chain's λ̂ of one training by the method of moments.
+
+    Args:
+        values_TxSxC: λ̂ (training, shuffle, chain), at least two of each.
+
+    Returns:
+        The shares due to the training, to the shuffle within a training, and to the chain within a
+        shuffle; none is below 0.
+    """
+    shuffles, chains = values_TxSxC.shape[1:]
+    chain = float(values_TxSxC.var(2, ddof=1).mean())
+    of_shuffles = float(values_TxSxC.mean(2).var(1, ddof=1).mean())
+    of_trainings = float(values_TxSxC.mean((1, 2)).var(ddof=1))
+    shuffle = max(of_shuffles - chain / chains, 0.0)
+    training = max(of_trainings - of_shuffles / shuffles, 0.0)
+    total = training + shuffle + chain
+    parts = (training, shuffle, chain)
+    return parts if total == 0 else (training / total, shuffle / total, chain / total)
+
+
 def jonckheere(values_N: Array, group_N: NDArray[np.int_]) -> tuple[float, float]:
     """Returns the exact p values of the Jonckheere–Terpstra test for a rise and for a fall of the
     values from group to group (Terpstra 1952, Jonckheere 1954).

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from replicate.data.json_io import rounded
-from replicate.estimation import statistics
+from replicate.estimation import layouts, statistics
 from replicate.study.claims.base import part
 from replicate.study.claims.evidence import Array, Evidence, Family
 from replicate.study.plan import FamilyPlan, StudyPlan
@@ -17,6 +17,7 @@ from replicate.study.records import (
     Estimate,
     Extraction,
     OriginalProtocol,
+    Setting,
     ThinnedTrace,
     Training,
 )
@@ -56,7 +57,11 @@ def of_results(plan: StudyPlan, folder: Path) -> Evidence:
         quantised=found[quantised.name] if plan.quantised else None,
         baselines={row.model: row for row in read["baselines"]},
         estimates=default,
-        shares=[*_shares(default, read["traces"]), *_original_shares(read["original"])],
+        shares=[
+            *_training_shares(read["settings"], read["traces"], default),
+            *_shares(default, read["traces"]),
+            *_original_shares(read["original"]),
+        ],
         trials=[row for row in read["search"] if row.family == full.name],
         importances=[row for row in read["importances"] if row.family == full.name],
         transfer=read["transfer"],
@@ -176,6 +181,28 @@ def _trained_on(
         return {plan.name: f"The models of {plan.name} {text}"}
     same = f"The models of {plan.name} were trained here on the same {counts[0]:,} windows, "
     return {plan.name: f"{same}for {min(epochs):.1f} to {max(epochs):.1f} epochs."}
+
+
+def _training_shares(
+    settings: Sequence[Setting], traces: Sequence[ThinnedTrace], default: Mapping[str, Estimate]
+) -> Iterator[Part]:
+    """Yields for each size that was trained several times the shares of training, shuffle and
+    chain in the variance of λ̂ by the default estimator.
+    """
+    size_of = {row.model: (row.family, row.size) for row in settings}
+    found: dict[tuple[str, str], list[Array]] = {}
+    for row in traces:
+        if row.model in size_of and row.model in default:
+            llc_SxC = _numbers(row.chain_llc).reshape(len(default[row.model].shuffles), -1)
+            if np.isfinite(llc_SxC).all() and min(llc_SxC.shape) > 1:
+                found.setdefault(size_of[row.model], []).append(llc_SxC)
+    for (_, size), tables in found.items():
+        alike = [llc_SxC for llc_SxC in tables if llc_SxC.shape == tables[0].shape]
+        if len(alike) > 1:
+            training, shuffle, chain = layouts.nested(np.stack(alike))
+            others = f"shuffles {shuffle:.0%}, chains {chain:.0%}"
+            title = f"{size}: trainings' share of the variance of one chain's λ̂ ({others})"
+            yield part(title, None, training)
 
 
 def _shares(default: Mapping[str, Estimate], traces: Sequence[ThinnedTrace]) -> Iterator[Part]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from replicate.estimation.layouts import Layout, jonckheere
+from replicate.estimation.layouts import Layout, jonckheere, nested
 
 LEVEL = 0.05
 
@@ -95,3 +95,12 @@ def test_the_variance_between_trainings_is_net_of_their_monte_carlo_errors() -> 
     values_N = generator.normal(size=4000) * 0.3 + generator.normal(size=4000) * 0.4
     found = layout((2000, 2000), values_N, error=0.4)
     assert found.between == pytest.approx(0.09, rel=0.1)
+
+
+def test_nested_components_are_those_that_were_drawn() -> None:
+    generator = np.random.default_rng(7)
+    shapes = ((400, 1, 1), (400, 8, 1), (400, 8, 4))
+    parts = (generator.normal(size=shape) for shape in shapes)
+    values_TxSxC = sum(scale * part for scale, part in zip((3.0, 2.0, 1.0), parts, strict=True))
+    assert nested(np.asarray(values_TxSxC)) == pytest.approx((9 / 14, 4 / 14, 1 / 14), abs=0.05)
+    assert nested(np.ones((2, 2, 2))) == (0.0, 0.0, 0.0)

@@ -158,6 +158,7 @@ def plan(name: str, models: tuple[str, ...], *repositories: str) -> FamilyPlan:
 STUDY = StudyPlan("demo", plan("mini", ("a", "b", "c")), plan("mini-llama", ("d", "e")), ())
 EXPECTED = dict.fromkeys(("A1", "A2", "C1", "C3", "C4", "C6", "C8", "C9", "C10"), "supported")
 EXPECTED |= dict.fromkeys(("C2", "C7", "C11"), "not supported") | {"C5": "inconclusive"}
+EXPECTED |= dict.fromkeys(("R1", "R2", "R3", "R4"), "not run") | {"R5": "not decided here"}
 
 
 def finished() -> dict[str, list[Any]]:
@@ -218,7 +219,7 @@ def test_a_finished_study_is_judged_from_its_records(tmp_path: Path) -> None:
     assert {name: claim.verdict for name, claim in found.items()} == EXPECTED
     assert "2.0 to 4.0 epochs" in found["A2"].why
     for claim in found.values():
-        assert claim.evidence
+        assert bool(claim.evidence) == (claim.verdict != "not run")
         assert all(Path(source.file).exists() for source in claim.evidence)
     shares = [part for part in found["C7"].parts if "share of the variance" in part.name]
     assert len(shares) == 2 * len(STUDY.models)
@@ -273,6 +274,7 @@ def test_the_published_figures_support_what_they_can_and_no_more() -> None:
     claims = {claim.id: claim for claim in judge(evidence.of_figures(FIGURES, FILE), RULES)}
     expected = dict.fromkeys(claims, "inconclusive") | {"A2": "supported", "C10": "not run"}
     expected |= {"C7": "not supported", "C11": "not supported"}
+    expected |= dict.fromkeys(("R1", "R2", "R3", "R4", "R5"), "not decided here")
     assert {name: claim.verdict for name, claim in claims.items()} == expected
     assert "p = 0.0075" in claims["C1"].why
     assert "p = 0.096" in claims["C1"].why

@@ -149,8 +149,7 @@ def test_chains_that_left_are_counted_and_not_judged() -> None:
         "interval": None,
     }
     noisy = {"standard_error": 2 * LIMITS.monte_carlo * (rows[5].llc or 0)}
-    other: dict[str, Any] = {"regime": "not in equilibrium"}
-    bad = [row("34k", 6, **spoilt), row("34k", 7, **spoilt | other)]
+    bad = [row("34k", 6, **spoilt), row("34k", 7, **{**spoilt, "regime": "not in equilibrium"})]
     found = judged("C1", known.evidence([*rows, *bad]))
     clean = judged("C1", known.evidence(rows))
     assert (found.effect, found.interval) == (clean.effect, clean.interval)
@@ -165,8 +164,10 @@ def test_chains_that_left_are_counted_and_not_judged() -> None:
 
 def test_other_text_checkpoints_and_rescaled_weights_are_no_trainings() -> None:
     rows = known.trainings(np.random.default_rng(0), {COARSE: known.power(0.4)})
-    others: list[dict[str, Any]] = [{"text": "sampled"}, {"step": 10}, {"rescaled": "gain"}]
-    beside = [row(log_llc=9.0, **each) for each in others]
+    beside = [
+        row(log_llc=9.0, **each)
+        for each in ({"text": "sampled"}, {"step": 10}, {"rescaled": "gain"})
+    ]
     one_of_each = known.trainings(
         np.random.default_rng(1), {(30.0, 5000.0): known.power(0.4)}, (1, 1, 1, 1)
     )
@@ -211,3 +212,12 @@ def test_a_rescaled_model_is_paired_with_itself() -> None:
     assert "Pairs not judged: 6 (6 escaped)" in found.why
     alone = known.evidence([row(rescaled="gain")])
     assert "1 without the model itself" in judged("R2", alone).why
+
+
+def test_the_shares_of_trainings_are_reported_beside_c7() -> None:
+    study = known.orders(0.5, 0.4, 0.6)(np.random.default_rng(0))
+    shuffles = known_truth.family(np.ones((4, 1)), estimator=published.ORIGINAL)
+    found = judged("C7", replace(study, full=shuffles))
+    shares = [each.effect for each in found.parts if "trainings' share" in each.name]
+    expected = SIGMA**2 / (SIGMA**2 + known.ERROR**2)
+    assert shares == pytest.approx([expected] * 3, abs=0.05)

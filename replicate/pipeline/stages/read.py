@@ -97,6 +97,7 @@ def tables(study: Study, figures: Figures) -> dict[str, str]:
 def blocks(config: Config, study: Study) -> dict[str, dict[str, object]]:
     """Returns the blocks of params.yaml whose numbers the paper's text can cite."""
     found = {"rules": dict(config.claims.model_dump(), **config.diagnostics.healthy)}
+    found["rules"] |= config.claims.trainings.model_dump()
     for family in (each.name for each in study.plan.families):
         given = config.families[family]
         found[family] = given.model_dump()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from replicate.estimation import statistics
 from replicate.study.claims.base import Claim, Finding, inconclusive, part
 from replicate.study.claims.evidence import Evidence
+from replicate.study.claims.trainings import tables
 from replicate.study.claims.verdicts import (
     deciding,
     directed,
@@ -88,7 +91,7 @@ class StableOverShuffles(Claim):
     variation of λ̂ over shuffles is below `stable`. It speaks against the claim if they say that the
     coefficient is above. The claim is supported if all models support it, and not supported if one
     speaks against it. The write-up's estimator on its own protocol decides; the other estimators
-    and the components of variance are only reported.
+    and the components of variance (training, shuffle, chain, draw) are only reported.
     """
 
     id = "C7"
@@ -128,7 +131,19 @@ class StableOverShuffles(Claim):
             f"By the write-up's estimator the coefficient of variation of {model}'s λ̂ over "
             f"shuffles is {number(chief.effect)} ({span(chief.interval, rules)}), {ending}"
         )
-        return Finding(chief, why + not_run(evidence.missing), (*own, *beside, *evidence.shares))
+        shares = (*_of_trainings(evidence, rules), *evidence.shares)
+        return Finding(chief, why + not_run(evidence.missing), (*own, *beside, *shares))
+
+
+def _of_trainings(evidence: Evidence, rules: Rules) -> Iterator[Part]:
+    """Yields the share of trainings in the variance of ln λ̂ within a size, at each setting."""
+    for family in dict.fromkeys((evidence.full_name, evidence.quantised_name)):
+        for table in tables(evidence.settings, family, rules)[0]:
+            layout = table.layout()
+            if table.rows and np.isfinite(layout.freedom):
+                share = layout.between / float(layout.variances_N[0])
+                title = f"{family}, {table.name}: trainings' share of the variance of ln λ̂"
+                yield part(title, None, share)
 
 
 class CarriesOver(Claim):
