@@ -165,7 +165,7 @@ def test_chains_that_left_are_counted_and_not_judged() -> None:
 def test_other_text_checkpoints_and_rescaled_weights_are_no_trainings() -> None:
     rows = known.trainings(np.random.default_rng(0), {COARSE: known.power(0.4)})
     beside = [
-        row(log_llc=9.0, **each)
+        row("34k", 1, 9.0, **each)
         for each in ({"text": "sampled"}, {"step": 10}, {"rescaled": "gain"})
     ]
     one_of_each = known.trainings(
