@@ -143,6 +143,7 @@ def diagnose(
         square, error = minimum.gradient
         gradient_part = Measured(-(nbeta**2) * max(square, 0) / gamma, nbeta**2 * error / gamma)
     freedom = found.blocks - 1
+    paired = freedom if pair is None else trace.shuffle.size * trace.chain.size - 1
 
     def within(measured: Measured, low: float, high: float) -> Answer:
         return _within(measured, low, high, freedom)
@@ -167,7 +168,7 @@ def diagnose(
             localised, within(found.degree, 2 + limits.quadratic, math.inf)
         ),
         "plateau": _all(
-            within(elasticity_gamma, -limits.plateau, limits.plateau),
+            _within(elasticity_gamma, -limits.plateau, limits.plateau, paired),
             within(found.elasticity_nbeta, -limits.plateau, limits.plateau),
         ),
     }
