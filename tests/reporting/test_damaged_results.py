@@ -68,7 +68,7 @@ def test_no_stage_reads_a_study_whose_estimates_were_emptied(
         ("control/claims.json", STUDY["summary"]),
         ("control/claims.json", report.run),
         ("control/calibration.json", STUDY["summary"]),
-        ("control/coverage.json", STUDY["summary"]),
+        ("control/coverage.json", reference.run),
         ("control/controls.json", reference.run),
         ("published/claims.json", reference.run),
         ("published/anova.json", reference.run),
