@@ -9,7 +9,7 @@ published figures. A claim is
 *not supported*  if test and interval say so of the opposite direction, or if the whole interval
                  lies outside the margin;
 *inconclusive*   if neither holds; the sentence `why` says what would decide it;
-*not decided here* if evidence of this kind cannot decide it;
+*not decided here*  if evidence of this kind cannot decide it;
 *not run*        if the study has not obtained what the claim needs.
 
 Claims C1 to C11, A1 and A2 are those of the write-up. R1 to R5 ask what λ̂ is, and whether it tells
