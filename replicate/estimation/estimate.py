@@ -29,23 +29,28 @@ class Estimate:
             Its attributes must include `sampling`, with nβ, and `baseline`, with the mean loss at
             w* over all examples (nats). They may include `guess`, the loss of guessing (nats), and
             in `baseline` what `llc` measured at w*: `trace` of H, `gradient_squared` and
-            `gradient_part`, each with its error, and `largest_nbeta`.
+            `gradient_part` and `harmonic`, each with its error, and
+            `largest_nbeta`.
+        limits: the limits of the rules that say what λ̂ measures.
     """
 
     trace: xr.Dataset
+    limits: regimes.Limits | None = None
 
     @cached_property
     def diagnosis(self) -> regimes.Diagnosis:
         """What λ̂ measures at these settings, from the chain itself."""
         guess = self.trace.attrs.get("guess", float("nan"))
         known = self.trace.attrs["baseline"]
+        names = {"gradient_squared": "gradient"} | {
+            name: name for name in ("trace", "harmonic", "gradient_part")
+        }
         minimum = regimes.AtMinimum(
-            trace=regimes.Measured(*known.get("trace", regimes.UNKNOWN)),
-            harmonic=regimes.Measured(*known.get("harmonic", regimes.UNKNOWN)),
-            gradient=regimes.Measured(*known.get("gradient_squared", regimes.UNKNOWN)),
-            gradient_part=regimes.Measured(*known.get("gradient_part", regimes.UNKNOWN)),
+            **{name: regimes.Measured(*known[key]) for key, name in names.items() if key in known}
         )
-        return regimes.diagnose(self.trace, baseline=self.baseline, guess=guess, minimum=minimum)
+        return regimes.diagnose(
+            self.trace, baseline=self.baseline, guess=guess, minimum=minimum, limits=self.limits
+        )
 
     @property
     def nbeta(self) -> float:

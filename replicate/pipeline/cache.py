@@ -38,6 +38,7 @@ CHAINS = (  # the stages that sample
     "curve",
     "transfer",
     "original",
+    "settings",
     "quantisation",
 )
 UNITS = ("pretrain", "baseline", *CHAINS, "calibrate", "coverage")  # the stages that run units

@@ -27,6 +27,7 @@ STAGES = {  # the name of a stage → what its argument names (None: no argument
     "curve": ("family", "Follow λ̂ along the localisation and the temperature."),
     "transfer": ("family", "Try the chosen step size on every size."),
     "original": ("family", "Run the protocol of November 2023."),
+    "settings": ("family", "Sample at the settings that a family lists, to a precision."),
     "quantisation": ("study", "Compare weight formats on the same models."),
     "collect": ("study", "Gather a study's results as JSON."),
     "read": ("study", "Judge a study's claims; draw its figures, write its tables."),
@@ -39,7 +40,10 @@ STAGES = {  # the name of a stage → what its argument names (None: no argument
 }
 # the stages that compute models one by one, and so have the options --only and --scheduler
 BY_MODEL = ("pretrain", "baseline", "estimate", "neighbours", "curve", "transfer", "original")
-BY_MODEL += ("quantisation",)
+BY_MODEL += (
+    "settings",
+    "quantisation",
+)
 
 
 class Group(click.Group):

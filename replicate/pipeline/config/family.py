@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from replicate.models.config import TextLoss
 from replicate.pipeline.config.curve import Curve
+from replicate.pipeline.config.measured import Settings
 from replicate.pipeline.config.sources import Model, each_training
 from replicate.pipeline.config.values import (
     Boxes,
@@ -212,6 +213,19 @@ class Family(Strict):
     transfer: Transfer
     original: Original | None = None
     curve: Curve | None = None
+    settings: Settings | None = None
+
+    @field_validator("settings")
+    @classmethod
+    def of_the_family(cls, given: Settings | None, info: ValidationInfo) -> Settings | None:
+        """Refuses (`ValueError`) models of other families, and quantised weights."""
+        for setting in given.at if given else ():
+            for name in setting.models or ():
+                if name not in info.data.get("models", {name: None}):
+                    raise ValueError(f"{name} is no model of this family")
+        if given and info.data.get("weights") != "float32":
+            raise ValueError("a quantised family has none; write null")
+        return given
 
     @field_validator("curve", "transfer", "original", mode="before")
     @classmethod

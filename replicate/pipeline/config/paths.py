@@ -60,6 +60,10 @@ class Paths:
         """Returns the folder of a family's comparison of weight formats."""
         return self.data / family / "quantisation"
 
+    def settings(self, family: str) -> Path:
+        """Returns the folder of a family's traces at the settings that it lists."""
+        return self.data / family / "settings"
+
     def study(self, study: str) -> Path:
         """Returns the folder of a study's results."""
         return self.results / study

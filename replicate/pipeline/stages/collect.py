@@ -18,17 +18,18 @@ from replicate.errors import UserError
 from replicate.estimation.regimes import Limits
 from replicate.models.config import MANIFEST
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.sources import ControlModel
-from replicate.pipeline.stages import curve, neighbours
+from replicate.pipeline.config.sources import ControlModel, SingleEpochModel
+from replicate.pipeline.stages import curve, neighbours, settings
 from replicate.pipeline.work import plans, texts
 from replicate.pipeline.work.units import ChainUnit
 from replicate.study import collecting, protocol_2023, records
 from replicate.study.plan import FamilyPlan
 from replicate.study.records import Record, Refused
+from replicate.study.settings import setting
 
-Unit = ChainUnit | curve.CurveUnit
+Unit = ChainUnit | curve.CurveUnit | settings.SettingUnit
 # a family's blocks that are hashed alone
-PARTS = ("sampling", "search", "curve", "transfer", "original")
+PARTS = ("sampling", "search", "curve", "transfer", "original", "settings")
 
 
 class Collection:
@@ -89,10 +90,23 @@ class Collection:
             trace = self.trace(path, plans.transfer, config, model, factor)
             if trace is not None:
                 rows["transfer"].append(collecting.transferred(trace, factor))
+        if paths.settings(name).is_dir():
+            rows["settings"] += self.settings(family, limits)
         for model in family.original:
             trace = self.trace(paths.original(name) / model, plans.original, config, model)
             if trace is not None:
                 rows["original"].append(protocol_2023.original(trace, family.clip_quantile))
+
+    def settings(self, family: FamilyPlan, limits: Limits) -> Iterator[Record]:
+        """Yields the records of λ̂ at the settings that a family lists."""
+        for model in family.models:
+            given = self.config.families[family.name].models[model]
+            training = given.seeds[0] if isinstance(given, SingleEpochModel) else 1
+            size = model.removesuffix(f"-{training}")
+            for unit in settings.units(self.config, model):
+                trace = self.trace(settings.folder(self.config, unit), lambda one: [one], unit)
+                if trace is not None:
+                    yield setting(trace, size, training, limits)
 
     def collect_formats(self) -> None:
         """Fills in the comparison of weight formats."""

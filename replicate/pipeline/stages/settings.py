@@ -1,0 +1,238 @@
+"""Stage `settings`: measures λ̂ of a family's models at each setting that params.yaml lists.
+
+Steps and lengths of the chains are chosen as by `replicate.llc`, to the precision that is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from replicate.data import json_io, tensors, traces, windows
+from replicate.errors import UserError
+from replicate.estimation.estimate import Estimate
+from replicate.models.config import TaskConfig
+from replicate.pipeline import environment
+from replicate.pipeline.cache import code_hash
+from replicate.pipeline.config import Config
+from replicate.pipeline.config.measured import Setting
+from replicate.pipeline.parallel import run_units
+from replicate.pipeline.work import plans
+from replicate.pipeline.work.units import CachedUnit
+from replicate.progress import Advance
+from replicate.seeds import derive
+
+STAGE = "settings"
+
+
+@dataclass(frozen=True)
+class SettingUnit(CachedUnit):
+    """A unit that estimates λ̂ by `llc` with chains that choose their step and their length.
+
+    Attributes:
+        task: the model and its windows; its folder is that of the checkpoint, if one is measured.
+        nbeta: nβ.
+        localization: γ.
+        precision, budget, chains, batch_size: see `replicate.estimating.llc`.
+        text: *corpus* for the family's windows, or *sampled*.
+        rescaled: the symmetry by which the model gets other weights first; None for none.
+        step: of the checkpoint; None for w*.
+        seed: of params.yaml.
+    """
+
+    task: TaskConfig
+    nbeta: float
+    localization: float
+    precision: float
+    budget: int
+    chains: int
+    batch_size: int
+    text: str
+    rescaled: str | None
+    step: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.model}, {self.which}"
+
+    @property
+    def which(self) -> str:
+        """The setting's name, which is also that of its folder."""
+        parts = [f"{self.nbeta:g}", f"{self.localization:g}", self.task.loss, self.text]
+        parts += [self.rescaled] if self.rescaled else []
+        parts += [f"step-{self.step}"] if self.step is not None else []
+        return "_".join(parts)
+
+    @property
+    def steps(self) -> int:
+        return self.budget
+
+    def settings(self) -> dict[str, Any]:
+        found = asdict(self) | {"task": self.task.identity() | {"loss": self.task.loss}}
+        left_out = ("root", "stage")
+        found = {key: value for key, value in found.items() if key not in left_out}
+        return found | {"family": self.task.family, "model": self.task.model}
+
+    def done(self) -> bool:
+        return self.file.is_dir()
+
+    def run(self, advance: Advance) -> None:
+        import torch
+
+        from replicate import api, estimating
+        from replicate.models import loading, symmetries
+
+        device = loading.device(self.task.device, self.task.model)
+        model = loading.load(self.task.folder, self.task.weights, device)
+        if self.rescaled is not None:
+            model = symmetries.rescaled(model, self.rescaled)
+        assert self.task.windows is not None, "a family whose models sample their own text"
+        tokens_NxL = windows.load(self.task.windows).tokens_NxL
+        if self.text == "sampled":
+            seed = derive(self.seed, "text", self.task.model)
+            tokens_NxL = api.sample_text(model, *tokens_NxL.shape, seed=seed, show_progress=False)
+        estimate = estimating.llc(
+            model,
+            torch.from_numpy(tokens_NxL),
+            nbeta=self.nbeta,
+            localization=self.localization,
+            loss=self.task.loss,
+            precision=self.precision,
+            budget=self.budget,
+            chains=self.chains,
+            batch_size=min(self.batch_size, len(tokens_NxL)),
+            seed=derive(self.seed, "setting", self.task.family),
+            show_progress=False,
+        )
+        found = estimate.trace
+        partial = self.file.with_suffix(f".{os.getpid()}")
+        attributes = self.planned()
+        attributes |= {key: found.attrs[key] | attributes[key] for key in ("task", "sampler")}
+        attributes |= {"code": code_hash(self.stage), "machine": environment.sampling()}
+        traces.save(found.assign_attrs(attributes), partial)
+        shutil.rmtree(self.file, ignore_errors=True)
+        partial.rename(self.file)
+        advance(self.steps, self.name)
+
+    def planned(self) -> dict[str, Any]:
+        """Returns the attributes that a trace of this unit must have."""
+        setting = {
+            name: getattr(self, name)
+            for name in ("nbeta", "localization", "precision", "budget", "text", "rescaled", "step")
+        }
+        return {
+            "stage": self.stage,
+            "family": self.task.family,
+            "model": self.task.model,
+            "seed": self.seed,
+            "setting": setting,
+            "task": self.task.identity() | {"loss": self.task.loss},
+            "sampler": {"localization": self.localization},
+        }
+
+    def trace(self) -> xr.Dataset:
+        """Returns the trace of the finished unit."""
+        return traces.load(self.file)
+
+
+def units(config: Config, model: str) -> list[SettingUnit]:
+    """Returns the units of one model, in the order of params.yaml.
+
+    Raises:
+        UserError: the model's files or the windows cannot be read, or it has no checkpoints.
+    """
+    family = config.families[config.family_of(model)]
+    if family.settings is None:
+        return []
+    found = []
+    for setting in family.settings.at:
+        if setting.models is None or model in setting.models:
+            found += [
+                _unit(config, model, setting, step) for step in _steps(config, model, setting)
+            ]
+    return found
+
+
+def _steps(config: Config, model: str, setting: Setting) -> list[int | None]:
+    """Returns the steps of the checkpoints that a setting measures; [None] for w*."""
+    if not setting.checkpoints:
+        return [None]
+    folder = config.paths.models(config.family_of(model)) / model
+    steps = sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+    if not steps:
+        raise UserError(f"{folder}: has no checkpoints; give the model some in params.yaml")
+    return list(steps)
+
+
+def _unit(config: Config, model: str, setting: Setting, step: int | None) -> SettingUnit:
+    name = config.family_of(model)
+    given = config.families[name].settings
+    assert given is not None, "a family without settings"
+    task = replace(plans.task_config(config, model), loss=setting.loss, together=1)
+    if step is not None:
+        at = task.folder / f"step-{step}"
+        task = replace(task, folder=at, hashes=(task.hashes[0], tensors.file_hash(at)))
+    gamma = setting.localization
+    if setting.radius == "fixed":
+        gamma = float(f"{gamma * _size(config, name, model):.4g}")
+    return SettingUnit(
+        root=config.paths.cache,
+        stage=STAGE,
+        task=task,
+        nbeta=setting.nbeta,
+        localization=gamma,
+        precision=given.precision,
+        budget=given.budget,
+        chains=given.chains,
+        batch_size=given.batch_size,
+        text=setting.text,
+        rescaled=setting.rescaled,
+        step=step,
+        seed=config.seed,
+    )
+
+
+def _size(config: Config, family: str, model: str) -> float:
+    """Returns the number of a model's weights over that of the family's smallest model.
+
+    Raises:
+        UserError: a model's number is not known.
+    """
+    sizes = {}
+    for each in config.families[family].models:
+        file = config.paths.models(family) / each / "training.json"
+        sizes[each] = json_io.read_json(file).get("parameters") if file.is_file() else None
+        if not sizes[each]:
+            raise UserError(
+                f"families.{family}.settings: radius: fixed needs {file} with parameters"
+            )
+    return sizes[model] / min(sizes.values())
+
+
+def folder(config: Config, unit: SettingUnit) -> Path:
+    """Returns the folder of a unit's trace."""
+    return config.paths.settings(unit.task.family) / unit.task.model / unit.which
+
+
+def run(config: Config, family: str, only: str | None = None) -> None:
+    """Writes a trace for each model and setting, and prints λ̂ with its regime."""
+    config.paths.settings(family).mkdir(parents=True, exist_ok=True)
+    names = plans.only(config.families[family].models, only)
+    every = [unit for name in names for unit in units(config, name)]
+    if not every:
+        print(f"{family}: has no `settings` in params.yaml, so nothing is run")
+    run_units(every, config.machine, f"settings {family}")
+    for unit in every:
+        trace = unit.trace()
+        traces.save(trace, folder(config, unit))
+        found = Estimate(trace)
+        print(
+            f"{unit.name}: λ̂ = {found.llc:.4g} ± {found.standard_error:.2g}, "
+            f"{found.diagnosis.regime}"
+        )

@@ -1,0 +1,76 @@
+"""Stage `settings` measures λ̂ at every setting of a family, and collects what it measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicate.data import traces
+from replicate.pipeline.stages import settings as stage
+from replicate.study import records
+from tests.pipeline import small
+
+MODEL = small.DATA["families"]["sizes"]["models"]["34k"]
+TINY = MODEL | {
+    "layers": 1,
+    "width": 8,
+    "heads": 2,
+    "steps": 20,
+    "seeds": 2,
+    "checkpoints": [5, 10],
+}
+POINT = {"nbeta": 100.0, "localization": 500.0}
+AT = [
+    POINT,
+    POINT | {"loss": "last", "models": ["mini-8-2"]},
+    POINT | {"text": "sampled", "models": ["mini-8-2"]},
+    POINT | {"rescaled": "gain", "models": ["mini-8-2"]},
+    POINT | {"checkpoints": True, "models": ["mini-8-1"]},
+]
+
+
+def family(**changes: Any) -> dict[str, Any]:
+    """Returns parameters of two trainings of one tiny model, and five kinds of settings."""
+    settings = {"precision": 0.9, "budget": 40_000, "chains": 2, "batch_size": 16, "at": AT}
+    return {
+        "families__mini__models": {"mini-8": TINY},
+        "families__mini__search__model": "mini-8-1",
+        "families__mini__settings": settings | changes,
+        **{f"families__mini__{part}": None for part in ("curve", "original")},
+        "families__mini__transfer__models": ["mini-8-1"],
+    }
+
+
+def test_every_setting_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = small.configured(**family())
+    small.run(config, "extract", "pretrain", "settings")
+    small.run(config, "collect", name="demo")
+    rows = records.read(Path("results/demo/settings.json"), records.Setting)
+    assert {(row.model, row.loss, row.text, row.rescaled, row.step) for row in rows} == {
+        ("mini-8-1", "tokens", "corpus", None, None),
+        ("mini-8-2", "tokens", "corpus", None, None),
+        ("mini-8-2", "last", "corpus", None, None),
+        ("mini-8-2", "tokens", "sampled", None, None),
+        ("mini-8-2", "tokens", "corpus", "gain", None),
+        ("mini-8-1", "tokens", "corpus", None, 5),
+        ("mini-8-1", "tokens", "corpus", None, 10),
+    }
+    assert {(row.size, row.training) for row in rows} == {("mini-8", 1), ("mini-8", 2)}
+    assert len({row.llc for row in rows}) == len(rows)
+    file = stage.folder(config, stage.units(config, "mini-8-2")[0])
+    before = traces.load(file)
+    small.run(config, "settings")
+    assert traces.load(file).equals(before)
+
+
+def test_a_setting_of_another_familys_model_is_refused() -> None:
+    for at, says in (
+        ([POINT | {"models": ["mini-9"]}], "mini-9 is no model of this family"),
+        ([POINT | {"rescaled": "gain", "checkpoints": True}], "give one of them"),
+        ([], "at least 1 item"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            small.configured(**family(at=at))
