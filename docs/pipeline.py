@@ -14,25 +14,14 @@ from pathlib import Path
 
 import networkx as nx
 import yaml
-from grandalf.graphs import Edge, Graph, Vertex
-from grandalf.layouts import SugiyamaLayout
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT, GAP = 108, 30, 26  # of a box; between boxes
+SWEEPS = 10  # down and up the layers
 ARROW = (
     '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"'
     ' orient="auto"><path class="tip" d="M0 0L8 4L0 8z"/></marker></defs>'
 )
-
-
-class Box(Vertex):
-    """A vertex that is also the view that grandalf lays out."""
-
-    w, h, xy = WIDTH, HEIGHT, (0.0, 0.0)
-
-    @property
-    def view(self) -> Box:
-        return self
 
 
 def pipeline() -> nx.DiGraph:
@@ -63,19 +52,39 @@ def mermaid(graph: nx.DiGraph) -> str:
     return "\n".join(lines) + "\n"
 
 
-def svg(graph: nx.DiGraph) -> str:
-    """Returns the diagram in layers (Sugiyama et al. 1981), its unconnected parts side by side."""
-    boxes = {name: Box(name) for name in graph}
-    for part in Graph(list(boxes.values()), [Edge(boxes[a], boxes[b]) for a, b in graph.edges]).C:
-        layout = SugiyamaLayout(part)
-        layout.xspace, layout.yspace = GAP, GAP
-        layout.init_all(optimize=True)
-        layout.draw(10)
-    left, top = (min(box.xy[axis] for box in boxes.values()) for axis in (0, 1))
-    place = {
-        name: (round(box.xy[0] - left + WIDTH / 2 + 2), round(box.xy[1] - top + HEIGHT / 2 + 2))
-        for name, box in boxes.items()
+def places(graph: nx.DiGraph) -> dict[str, tuple[int, int]]:
+    """Returns the centre of each box. A stage is just above those that depend on it.
+
+    In a layer, boxes are ordered by the mean place of their neighbours in the layers beside it
+    (Sugiyama et al. 1981).
+    """
+    layers = [sorted(layer) for layer in nx.topological_generations(graph.reverse())][::-1]
+    widest = max(map(len, layers)) - 1
+    along: dict[str, float] = {}
+
+    def spread(layer: list[str]) -> None:
+        along.update((name, i + (widest - len(layer) + 1) / 2) for i, name in enumerate(layer))
+
+    def beside(name: str) -> tuple[float, str]:
+        near = [along[other] for other in nx.all_neighbors(graph, name)]
+        return sum(near) / max(len(near), 1), name
+
+    for layer in layers:
+        spread(layer)
+    for layer in SWEEPS * [*layers, *layers[::-1]]:
+        layer.sort(key=beside)
+        spread(layer)
+    across, down = WIDTH + GAP, HEIGHT + GAP
+    return {
+        name: (round(along[name] * across) + WIDTH // 2 + 2, depth * down + HEIGHT // 2 + 2)
+        for depth, layer in enumerate(layers)
+        for name in layer
     }
+
+
+def svg(graph: nx.DiGraph) -> str:
+    """Returns the diagram in layers."""
+    place = places(graph)
     wide = max(x for x, _ in place.values()) + WIDTH // 2 + 2
     high = max(y for _, y in place.values()) + HEIGHT // 2 + 2
     out = [
