@@ -87,7 +87,8 @@ def llc(
         trace, notes = search.precise(chosen, precision, fixed_step=lr is not None)
         attributes["baseline"] |= search.at_minimum(chosen.nbeta, chosen.localization)
         notes += search.away(trace, chosen)
-    return Estimate(trace.assign_attrs(attributes, choices=chosen.reasons + notes))
+        attributes |= {"choices": chosen.reasons + notes, "gradients": search.spent}
+    return Estimate(trace.assign_attrs(attributes))
 
 
 def curve(

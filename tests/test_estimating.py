@@ -246,3 +246,12 @@ def test_data_in_bfloat16_are_no_obstacle() -> None:
 def test_what_is_no_model_or_no_data_is_one_line(model: Any, data: Any, says: str) -> None:
     with pytest.raises(ArgumentError, match=says):
         llc(model, data, **LINE)
+
+
+def test_chains_that_are_not_in_equilibrium_are_not_called_well() -> None:
+    """The step is near the limit of stability, so the temperature is a third too high."""
+    settings: dict[str, Any] = {"nbeta": 30.0, "localization": 300.0, "burn_in": 40, "draws": 150}
+    told = str(llc(small_task.build(), TOKENS, lr=3e-3, show_progress=False, **settings))
+    assert "Regime: not in equilibrium" in told
+    assert "Lower lr" in told
+    assert "nothing is wrong" not in told

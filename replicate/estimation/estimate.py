@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 PARTS = {"harmonic": "curvature", "gradient_part": "gradient"}  # of λ̂ of a quadratic
 RHAT, DRIFT, LOCAL = 1.05, 0.01, 0.25  # the limits of healthy chains, as in params.yaml
 
+WELL = "The chains agree; nothing is wrong with them."
+SOUND = dict.fromkeys(regimes.REGIMES, WELL) | {  # the last line where no diagnostic gives advice
+    "not in equilibrium": "Lower lr, or start with a longer burn-in, and draw more.",
+    "escaped": "Raise localization, or nbeta.",
+}
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -170,7 +176,7 @@ class Estimate:
                 *self._measured(),
                 *self._quadratic(),
                 *(f"{choice}." for choice in self.trace.attrs.get("choices", [])),
-                *(advice or ["The chains agree; nothing is wrong with them."]),
+                *(advice or [SOUND.get(self.diagnosis.regime, "The chains agree.")]),
             ]
         )
 

@@ -40,9 +40,8 @@ def at_minimum(trace: xr.Dataset, report: Mapping[str, Any]) -> AtMinimum:
 def noted(trace: xr.Dataset) -> AtMinimum:
     """Returns what a trace of a curve says of w*, which was measured before its chains ran."""
     names = {"gradient_squared": "gradient"}
-    pairs = {name: pair for name, pair in trace.attrs["minimum"].items() if pair is not None}
-    found = {names.get(str(name), str(name)): Measured(*p) for name, p in pairs.items()}
-    return AtMinimum(**found)
+    known = trace.attrs["minimum"].items()
+    return AtMinimum(**{names.get(str(name), str(name)): Measured(*pair) for name, pair in known})
 
 
 def of_posterior(

@@ -24,7 +24,7 @@ def setting(trace: xr.Dataset, size: str, training: int, limits: Limits) -> Sett
         training: the number of the training.
         limits: the limits of the regimes' rules.
     """
-    estimate, asked = Estimate(trace, limits), trace.attrs["setting"]
+    estimate, wanted = Estimate(trace, limits), trace.attrs["setting"]
     found, known = estimate.diagnosis, trace.attrs["baseline"]
     values: dict[str, Any] = {name: _known(getattr(found, name)) for name in PAIRS}
     values |= {name: _known(known.get(name)) for name in ("harmonic", "trace")}
@@ -33,10 +33,10 @@ def setting(trace: xr.Dataset, size: str, training: int, limits: Limits) -> Sett
         "training": training,
         "parameters": trace.attrs["task"]["sampled_parameters"],
         "loss": trace.attrs["task"]["loss"],
-        "text": asked["text"],
-        "step": asked["step"],
-        "rescaled": asked["rescaled"],
-        "gradients": trace.loss.size,
+        "text": wanted["text"],
+        "step": wanted["step"],
+        "rescaled": wanted["rescaled"],
+        "gradients": trace.attrs["gradients"],
         "regime": found.regime,
         "rise": found.rise if math.isfinite(found.rise) else None,
     }

@@ -24,6 +24,7 @@ TINY = MODEL | {
 POINT = {"nbeta": 100.0, "localization": 500.0}
 AT = [
     POINT,
+    POINT | {"radius": "fixed"},  # both are the smallest model, so it is the same posterior
     POINT | {"loss": "last", "models": ["mini-8-2"]},
     POINT | {"text": "sampled", "models": ["mini-8-2"]},
     POINT | {"rescaled": "gain", "models": ["mini-8-2"]},

@@ -71,10 +71,11 @@ def test_a_harmonic_part_that_is_not_positive_is_unknown() -> None:
 
 
 def test_a_point_of_a_curve_takes_w_star_from_its_own_trace() -> None:
-    noted = {"trace": [1200.0, 3.0], "harmonic": None, "gradient_squared": [0.0, 0.0]}
+    noted = {"trace": [1200.0, 3.0], "harmonic": [math.nan, math.nan]}
+    noted |= {"gradient_squared": [0.0, 0.0]}
     row = curve_point(chains(9000.0, **noted, gradient_part=[-0.01, 0.002]), 50)
     assert row.llc == pytest.approx(SIZE / 2 * 90 / 9090, rel=0.02)
     assert row.gradient_part == pytest.approx((-0.01, 0.002))
     assert row.harmonic is None
     assert row.regime == "curvature"  # ½·nβ·tr(H)/γ = 2
-    assert measures.noted(chains(1.0, trace=None)).trace == UNKNOWN
+    assert measures.noted(chains(1.0)).trace == UNKNOWN

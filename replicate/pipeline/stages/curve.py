@@ -15,7 +15,6 @@ import numpy as np
 import xarray as xr
 
 from replicate.data import tensors, traces
-from replicate.errors import ArgumentError
 from replicate.models.config import TaskConfig, order
 from replicate.pipeline.config import Config
 from replicate.pipeline.config.curve import Curvature
@@ -132,9 +131,8 @@ class CurveUnit(CachedUnit):
             at_minimum = {
                 "trace": list(found.trace),
                 "gradient_squared": list(found.gradient_squared),
-                "harmonic": _known(found.harmonic, self.nbeta, gamma),
-                "gradient_part": _known(found.gradient_part, self.nbeta, gamma),
             }
+            at_minimum |= search.at_minimum(self.nbeta, gamma)
             dims = {name: each.dims for name, each in trace.variables.items()}
             notes.append({"dims": dims, "attributes": trace.attrs, "minimum": at_minimum})
         self.write(arrays, rungs=notes, task=task.identity())
@@ -153,14 +151,6 @@ class CurveUnit(CachedUnit):
             about["minimum"] = rung["minimum"]
             found.append(xr.Dataset(variables, attrs=about))
         return found
-
-
-def _known(function: Any, *at: float) -> list[float] | None:
-    """Returns a value and its error; None where negative curvature forbids them."""
-    try:
-        return list(function(*at))
-    except ArgumentError:
-        return None
 
 
 def plan(config: Config, model: str, nbeta: float) -> CurveUnit:

@@ -5,7 +5,6 @@ Steps and lengths of the chains are chosen as by `replicate.llc`, to the precisi
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -80,7 +79,11 @@ class SettingUnit(CachedUnit):
         return found | {"family": self.task.family, "model": self.task.model}
 
     def done(self) -> bool:
-        return self.file.is_dir()
+        try:
+            traces.load(self.file)
+        except UserError:  # it is missing or damaged
+            return False
+        return True
 
     def run(self, advance: Advance) -> None:
         import torch
@@ -111,7 +114,7 @@ class SettingUnit(CachedUnit):
             show_progress=False,
         )
         found = estimate.trace
-        partial = self.file.with_suffix(f".{os.getpid()}")
+        partial = self.file.with_suffix(".partial")
         attributes = self.planned()
         attributes |= {key: found.attrs[key] | attributes[key] for key in ("task", "sampler")}
         attributes |= {"code": code_hash(self.stage), "machine": environment.sampling()}
@@ -142,7 +145,9 @@ class SettingUnit(CachedUnit):
 
 
 def units(config: Config, model: str) -> list[SettingUnit]:
-    """Returns the units of one model, in the order of params.yaml.
+    """Returns the units of one model, in the order of params.yaml, each once.
+
+    Settings can be the same for a model: the smallest one has the same γ at a fixed radius.
 
     Raises:
         UserError: the model's files or the windows cannot be read, or it has no checkpoints.
@@ -153,10 +158,9 @@ def units(config: Config, model: str) -> list[SettingUnit]:
     found = []
     for setting in family.settings.at:
         if setting.models is None or model in setting.models:
-            found += [
-                _unit(config, model, setting, step) for step in _steps(config, model, setting)
-            ]
-    return found
+            steps = _steps(config, model, setting)
+            found += [_unit(config, model, setting, step) for step in steps]
+    return list(dict.fromkeys(found))
 
 
 def _steps(config: Config, model: str, setting: Setting) -> list[int | None]:
@@ -209,9 +213,8 @@ def _size(config: Config, family: str, model: str) -> float:
         file = config.paths.models(family) / each / "training.json"
         sizes[each] = json_io.read_json(file).get("parameters") if file.is_file() else None
         if not sizes[each]:
-            raise UserError(
-                f"families.{family}.settings: radius: fixed needs {file} with parameters"
-            )
+            said = f"radius: fixed needs the number of parameters in {file}; write free"
+            raise UserError(f"families.{family}.settings: {said}")
     return sizes[model] / min(sizes.values())
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from replicate.reporting.figures.style import DASHED, LOOKS, known, not_run, panels, style, title
 from replicate.study.records import CurvePoint
@@ -58,4 +59,8 @@ def _draw(axes: Axes, rows: list[CurvePoint]) -> None:
     above = bool(harmonic) or any((row.llc or 0) > 0 for row in rows)
     axes.set(xscale="log", xlabel="α = γ/nβ (nats)", ylabel="λ̂")
     axes.set_yscale("log" if above else "linear")
+    for axis in (axes.xaxis, axes.yaxis)[: 2 if above else 1]:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     axes.legend()
