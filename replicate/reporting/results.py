@@ -80,6 +80,7 @@ class Study:
         """The experiments of which not everything that is planned has run."""
         families = self.plan.families
         planned: dict[str, set[Any]] = {
+            "neighbours": {*self.default},
             "curve": {
                 (m, rounded(nbeta), rounded(gamma))
                 for family in families
@@ -89,7 +90,9 @@ class Study:
             "original": {model for family in families for model in family.original},
             "quantisation": {*self.plan.formats},
         }
+        paired = {name for name, row in self.default.items() if row.dilation is not None}
         run: dict[str, set[Any]] = {
+            "neighbours": paired,
             "curve": {(row.model, row.nbeta, row.localization) for row in self.curve},
             "transfer": {(row.model, row.factor) for row in self.transfer},
             "original": {row.model for row in self.original},

@@ -28,8 +28,7 @@ def missing(study: Study) -> str:
     """Returns a sentence on the planned models that have no λ̂, and on unfinished experiments."""
     lacking = [f"no λ̂ of {', '.join(study.missing)}"] if study.missing else []
     lacking += [f"not all of {', '.join(study.unfinished)}"] if study.unfinished else []
-    if not lacking:
-        return f"{study.name}: everything that it asks for has run."
+    run = "; ".join(lacking) or "everything that it asks for has run"
     claims = [claim.id for claim in study.claims if claim.verdict == "not run"]
-    without = f" Without them it has no verdict on {', '.join(claims)}." if claims else ""
-    return f"{study.name}: {'; '.join(lacking)}.{without}"
+    without = f" It has no verdict on {', '.join(claims)}." if claims else ""
+    return f"{study.name}: {run}.{without}"
