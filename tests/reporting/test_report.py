@@ -194,7 +194,7 @@ def test_a_browser_without_a_network_has_nothing_to_say(tab: Any) -> None:
     assert [line for line in tab.log if not line.startswith("data:")] == [tab.url]
 
 
-@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("opened", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_axe_finds_no_violation(tab: Any, opened: bool) -> None:
     import axe_playwright_python
 
