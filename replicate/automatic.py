@@ -35,13 +35,13 @@ LEG = 16  # the least number of steps between two draws at which examples are ev
 class Search(Choice):
     """Finds settings, and runs the chains until λ̂ is precise enough."""
 
-    def _kept(self, settings: Settings, burn_in: int, draws: int) -> xr.Dataset:
-        """Runs the chains, and computes the losses of the evaluated examples now and then."""
+    def _kept(self, settings: Settings, draws: int) -> xr.Dataset:
+        """Draws, and computes the losses of the evaluated examples now and then."""
         if self.evaluated_E is None:
-            return self.walk(settings, burn_in, draws)
+            return self.walk(settings, 0, draws)
         every, legs = max(LEG, settings.relaxation // 2), []
         for first in range(0, draws, every):
-            trace = self.walk(settings, 0 if first else burn_in, min(every, draws - first))
+            trace = self.walk(settings, 0, min(every, draws - first))
             losses = self.walkers.losses(self.evaluated_E, self.batch_size)[:, :, None]
             dims = ("shuffle", "chain", "kept", "example")
             legs.append(trace.assign(example_loss=(dims, losses)))
@@ -59,59 +59,78 @@ class Search(Choice):
             ArgumentError: the budget is too small, or all chains diverged.
         """
         notes: list[str] = []
-        start = self.walkers.saved()
-        trace = self._first(settings)
+        start, trace = self.walkers.saved(), self._burnt_in(settings)
         for _ in range(0 if fixed_step else HALVINGS):
-            smaller = self._smaller(trace, settings) or self._pair(trace, settings)
+            smaller = self._unstable(trace, settings)
+            if smaller is None:
+                trace = self._until_first_look(trace, settings)
+                smaller = self._hot(trace, settings) or self._pair(trace, settings)
             if smaller[0] == settings.lr:
                 notes.append(smaller[1])
                 break
             settings.lr = smaller[0]
             notes.append(f"ε = {settings.lr:.3g}: lowered, because {smaller[1]}")
             self.walkers.restore(start)
-            trace = self._first(settings)
+            trace = self._burnt_in(settings)
+        if "relaxations" not in trace.attrs:
+            trace = self._until_first_look(trace, settings)
         while (width := self._width(trace, settings)) > precision:
             more = trace.sizes["draw"] - int((trace.draw < 0).sum())
-            if self.spent + more * self.count > self.budget:
+            if self.spent + more * self._gradients(settings) > self.budget:
                 return trace, [*notes, f"the budget of {self.budget:,} gradients ended the draws"]
-            again = self._kept(settings, 0, more)
-            trace = _joined(trace, again)
+            trace = _joined(trace, self._kept(settings, more))
         return trace, [*notes, f"the interval is within ± {width:.1%}, as asked"]
 
-    def _first(self, settings: Settings) -> xr.Dataset:
-        """Runs the chains until the first look."""
-        draws, burn_in = RELAXATIONS * settings.relaxation, settings.burn_in
-        needed = self.spent + (draws + burn_in) * self.count
+    def _gradients(self, settings: Settings) -> int:
+        """Returns the number of gradients in one step of all chains."""
+        return self.count * (1 + settings.controlled)
+
+    def _burnt_in(self, settings: Settings) -> xr.Dataset:
+        """Runs the burn-in and one draw."""
+        steps = settings.burn_in + RELAXATIONS * settings.relaxation
+        needed = self.spent + steps * self._gradients(settings)
         if needed > self.budget:
             problem = f"the first look at λ̂ needs {needed:,} gradients; raise it"
             raise ArgumentError(f"budget = {self.budget}: {problem}")
-        kept = self._kept(settings, burn_in, draws)
-        return kept.assign_attrs(relaxations=RELAXATIONS)
+        return self.walk(settings, settings.burn_in, 1)
 
-    def _smaller(self, trace: xr.Dataset, settings: Settings) -> tuple[float, str] | None:
-        """Returns a smaller step and the reason; None if nothing is wrong with this one."""
-        half = settings.lr / 2
+    def _until_first_look(self, trace: xr.Dataset, settings: Settings) -> xr.Dataset:
+        """Runs the chains on until the first look, after `RELAXATIONS` relaxation times of draws."""
+        more = self._kept(settings, RELAXATIONS * settings.relaxation - 1)
+        return _joined(trace, more).assign_attrs(relaxations=RELAXATIONS)
+
+    def _unstable(self, trace: xr.Dataset, settings: Settings) -> tuple[float, str] | None:
+        """Returns a smaller step and the reason if this one is not stable where the chains are."""
         if bool(trace.diverged.any()):
-            return half, "a chain diverged"
+            return settings.lr / 2, "a chain diverged"
         if self.hessian_N is not None:
             highest = step_bias.highest(self.walkers, self.hessian_N, self.batch_size)
             stable = 1 / (settings.nbeta * highest + settings.localization)
             if settings.lr > 1.25 * stable:  # less is not worth another look
                 where = f"nats where the chains are, {self.curvature.highest:.3g} at w*"
                 return stable, f"the highest curvature is {highest:.3g} {where}"
+        return None
+
+    def _hot(self, trace: xr.Dataset, settings: Settings) -> tuple[float, str] | None:
+        """Returns half the step and the reason if chains diverged or their temperature is high."""
+        if bool(trace.diverged.any()):
+            return settings.lr / 2, "a chain diverged"
         size = sum(self.walkers.task.sizes)
         value, error = posterior.temperature(trace, settings.localization, size)
         if value - 1 > max(3 * error, regimes.Limits().equilibrium):
-            return half, f"the temperature was {value:.3f}"
+            return settings.lr / 2, f"the temperature was {value:.3f}"
         return None
 
     def _pair(self, trace: xr.Dataset, settings: Settings) -> tuple[float, str]:
         """Compares ε with ε/2 on common noise; returns half the step if its bias is too large."""
         burn_in, draws = (times * settings.relaxation for times in PAIR)
-        if self.spent + 3 * (burn_in + draws) * self.count > self.budget:
+        needed = 3 * (burn_in + draws) * self._gradients(settings)
+        if self.spent + needed > self.budget:
             return settings.lr, f"the budget left no room to check ε = {settings.lr:.3g} by a pair"
         config, sampling = self.configured(settings, burn_in, draws)
-        values = step_bias.difference(self.walkers, config, sampling, self.advance)
+        values = step_bias.difference(
+            self.walkers, config, sampling, self.advance, controlled=settings.controlled
+        )
         found = estimators.summarise(values)
         llc = estimators.summarise(estimators.controlled(trace, settings.nbeta, self.loss)).llc
         error = float(np.nanmax([found.standard_error, found.monte_carlo_error]))
@@ -139,8 +158,8 @@ def _joined(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
         each.drop_vars(["diverged", "example_loss"], errors="ignore") for each in (first, moved)
     ]
     found = xr.concat(parts, "draw").assign(diverged=diverged)
-    if "example_loss" in first:
-        both = [first.example_loss, second.example_loss]
-        found = found.assign(example_loss=xr.concat(both, "kept"))
+    kept = [each.example_loss for each in (first, second) if "example_loss" in each]
+    if kept:
+        found = found.assign(example_loss=xr.concat(kept, "kept"))
     sampling = dict(first.attrs["sampling"]) | {"draws": end + second.sizes["draw"]}
     return found.assign_attrs(first.attrs | {"sampling": sampling})

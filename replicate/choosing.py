@@ -3,9 +3,13 @@
 nβ   n/ln n (Watanabe 2013, arXiv 1208.6338), n the number of labels; or, where that is smaller,
      the largest at which the gradient at w* takes less than a tenth off λ̂
 γ    the smallest on a ladder at which the loss rises by at most `NEAR` of the rise to guessing
-ε    the largest whose bias of λ̂, by its discretisation and its minibatches, is at most `BIAS`
-     for the quadratic loss with the Hessian of w* (`replicate.sampling.step_bias`), and a
-     quarter of what is stable
+ε    the largest whose bias of λ̂ by the noise of minibatches is at most `BIAS` for the quadratic
+     loss with the Hessian of w* (`replicate.sampling.step_bias`), and at most a quarter of what is
+     stable; where the noise allows less than `PAYS` of that quarter, it is reduced by its value at
+     w* (`replicate.sampling.control`), and ε is the quarter
+
+The sampler is Leimkuhler–Matthews, which needs fewer gradients than SGLD for the same error
+(benchmarks/efficiency.json).
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ RUNG = 10**0.5  # ratio of γ between two rungs of the ladder
 BIAS = 0.01  # of λ̂, relative, that the step may make
 BURN_IN = 2.5  # relaxation times before the first draw
 RELAXATIONS = 10  # relaxation times before the first look at an estimate
+PAYS = 0.25  # share of the stable step below which a step of two gradients and less noise pays
 PROBE = 100  # draws at a rung of the ladder
 
 
@@ -43,6 +48,8 @@ class Settings:
         lr: the step size ε.
         reasons: how each one that was not given was chosen.
         flattest: the lowest curvature (nats); 0 where it is not known or negative.
+        sampler: the sampler's name.
+        controlled: whether the noise of minibatches is reduced by its value at w*.
     """
 
     nbeta: float
@@ -50,6 +57,8 @@ class Settings:
     lr: float
     reasons: list[str] = field(default_factory=list)
     flattest: float = 0.0
+    sampler: str = "leimkuhler"
+    controlled: bool = False
 
     @property
     def relaxation(self) -> int:
@@ -109,9 +118,13 @@ class Choice:
         return self.labels / math.log(self.labels)
 
     def settings(
-        self, nbeta: float | None, localization: float | None, lr: float | None
+        self,
+        nbeta: float | None,
+        localization: float | None,
+        lr: float | None,
+        controlled: bool = False,
     ) -> Settings:
-        """Chooses what is None.
+        """Chooses what is None. With `lr`, `controlled` says whether the noise is reduced.
 
         Raises:
             ArgumentError: γ cannot be chosen.
@@ -133,19 +146,34 @@ class Choice:
             localization, reason = self._localization(nbeta, lr)
             reasons.append(f"γ = {localization:.4g}: the smallest of the ladder {reason}")
         if lr is None:
-            lr = self.step(nbeta, localization)
-            reasons.append(f"ε = {lr:.3g}: a bias of {BIAS:.0%} of λ̂ at most")
-        return Settings(nbeta, localization, lr, reasons, self.curvature.spectrum.flattest)
+            lr, stable = self.step(nbeta, localization)
+            controlled = lr < PAYS * stable and self._passes < self.budget / 10
+            if controlled:
+                lr = stable
+                reasons.append(
+                    f"ε = {lr:.3g}: stable, with the noise of minibatches less that at w*"
+                )
+            else:
+                reasons.append(f"ε = {lr:.3g}: a bias of {BIAS:.0%} of λ̂ at most")
+        flattest = self.curvature.spectrum.flattest
+        return Settings(nbeta, localization, lr, reasons, flattest, controlled=controlled)
 
-    def step(self, nbeta: float, gamma: float) -> float:
-        """Returns the largest step with little bias, for the Hessian and the noise at w*."""
+    def step(self, nbeta: float, gamma: float) -> tuple[float, float]:
+        """Returns the largest step with little bias, for the Hessian and the noise at w*, and a
+        quarter of the largest stable step.
+        """
         spectrum, alpha = self.curvature.spectrum, gamma / nbeta
-        rate = sum(step_bias.rates(self.curvature, nbeta, gamma, self.batch_size))
+        rate = step_bias.rate(self.curvature, nbeta, gamma, self.batch_size)
         positive = spectrum.mean(lambda h: np.maximum(h, 0) / (np.maximum(h, 0) + alpha))
         harmonic = spectrum.size * float(positive.mean()) / 2
         stable = 1 / (nbeta * max(self.curvature.highest, 0.0) + gamma)
-        small = BIAS * harmonic / rate if rate > 0 and harmonic > 0 else 4 * BIAS / gamma
-        return min(small, stable)
+        small = BIAS * harmonic / rate if rate > 0 and harmonic > 0 else math.inf
+        return min(small, stable), stable
+
+    @property
+    def _passes(self) -> int:
+        """The number of minibatches' gradients in that of all examples."""
+        return math.ceil(len(self.walkers.init_losses_N) / self.batch_size)
 
     def _localization(self, nbeta: float, lr: float | None) -> tuple[float, str]:
         """Walks down the ladder of γ; returns the last, and why it is the last."""
@@ -200,14 +228,21 @@ class Choice:
 
     def _fits(self, settings: Settings, times: float) -> bool:
         """Tells whether the first look at a γ that is `times` smaller is within half the budget."""
-        steps = times * (RELAXATIONS + BURN_IN) * settings.relaxation * self.count
+        steps = (
+            times
+            * (RELAXATIONS + BURN_IN)
+            * settings.relaxation
+            * self.count
+            * (1 + settings.controlled)
+        )
         return self.spent + steps <= self.budget / 2
 
     def walk(self, settings: Settings, burn_in: int, draws: int) -> xr.Dataset:
         """Runs the chains from where they are; returns their trace."""
         config, sampling = self.configured(settings, burn_in, draws)
-        trace = self.walkers.run(config, sampling, self.advance)
-        return trace.assign_attrs(sampler=asdict(config), sampling=asdict(sampling))
+        trace = self.walkers.run(config, sampling, self.advance, controlled=settings.controlled)
+        described = {"sampler": asdict(config), "sampling": asdict(sampling)}
+        return trace.assign_attrs(described, controlled=settings.controlled)
 
     def configured(
         self, settings: Settings, burn_in: int, draws: int
@@ -215,7 +250,7 @@ class Choice:
         """Returns what the chains are run with."""
         shape = self.walkers.shuffles, self.walkers.chains, burn_in, draws
         return (
-            SamplerConfig("sgld", settings.lr, localization=settings.localization),
+            SamplerConfig(settings.sampler, settings.lr, localization=settings.localization),
             SamplingConfig(
                 settings.nbeta, self.batch_size, *shape, microbatch_size=self.microbatch_size
             ),

@@ -82,8 +82,33 @@ def llc(
     given = {"nbeta": nbeta, "localization": localization, "lr": lr, "evaluated": evaluated}
     arguments.require(**{name: value for name, value in given.items() if value is not None})
     arguments.require(precision=precision, budget=budget)
+    return to_precision(
+        model, data, nbeta, localization, lr, False, precision, budget, evaluated, **settings
+    )
+
+
+def to_precision(
+    model: nn.Module,
+    data: Examples,
+    nbeta: float | None,
+    localization: float | None,
+    lr: float | None,
+    controlled: bool,
+    precision: float,
+    budget: int,
+    evaluated: int | None = None,
+    **settings: Any,
+) -> Estimate:
+    """Estimates λ̂ with automatic chains, whatever is given.
+
+    Args:
+        controlled: whether a given `lr` is that of chains whose minibatches have less noise
+            (`replicate.sampling.control`); where `lr` is None, this is chosen with it.
+
+    The other arguments, the result and the errors are those of `llc`.
+    """
     with _searching(model, data, budget, evaluated=evaluated, **settings) as (search, attributes):
-        chosen = search.settings(nbeta, localization, lr)
+        chosen = search.settings(nbeta, localization, lr, controlled)
         trace, notes = search.precise(chosen, precision, fixed_step=lr is not None)
         attributes["baseline"] |= search.at_minimum(chosen.nbeta, chosen.localization)
         notes += search.away(trace, chosen)

@@ -7,7 +7,7 @@ settings. They also serve to draw until an estimate is precise enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from replicate.progress import Advance
 from replicate.sampling.chains import assemble
 from replicate.sampling.config import SamplerConfig, SamplingConfig
+from replicate.sampling.control import Control
 from replicate.sampling.engine import Noise, Order, place, returning
 from replicate.sampling.samplers import sampler as make_sampler
 from replicate.sampling.samplers.base import Sampler
@@ -30,6 +31,8 @@ from replicate.sampling.steps import Record, run_chains
 from replicate.sampling.storage import Anchor
 from replicate.sampling.task import Task
 from replicate.seeds import derive
+
+MakeSampler = Callable[[int, Sequence[nn.Parameter]], Sampler]
 
 
 class Walkers:
@@ -69,6 +72,8 @@ class Walkers:
         self.starts = [c * N // chains for _, c in self.keys]  # chains read different examples
         self.stack = Stack(self.anchor, len(self.keys)) if task.stacked else None
         self.states: Sequence[Sequence[Anchor]] = [self.anchor] * len(self.keys)
+        self.memories: Sequence[Sequence[Tensor]] | None = None  # the noise of the last step
+        self.control: Control | None = None
 
     def branch(self) -> Walkers:
         """Returns other walkers at the same weights, with the noise and the minibatches to come."""
@@ -119,6 +124,7 @@ class Walkers:
         advance: Advance,
         *,
         coarse: bool = False,
+        controlled: bool = False,
     ) -> xr.Dataset:
         """Runs all chains for `sampling.steps` steps from where they are.
 
@@ -127,8 +133,9 @@ class Walkers:
             sampling: nβ, the batch size, the burn-in and the draws; its numbers of shuffles and
                 chains are replaced by those of the walkers.
             advance: is told how many more steps are done.
-            coarse: whether a step of SGLD has the noise of two steps of half its size, and the
-                minibatch of the first. Then only losses are recorded truly.
+            coarse: whether a step of Leimkuhler–Matthews has the noise of two steps of half its
+                size, and the minibatch of the first. Then only losses are recorded truly.
+            controlled: whether minibatches have less noise for twice the gradients (`control`).
 
         Returns:
             The dataset that `sampling.sample` describes.
@@ -139,10 +146,19 @@ class Walkers:
             [o[(at + position_TxB) % N] for o, at in zip(self.orders, self.starts, strict=True)],
             axis=1,
         )
+        control, each = self._controlled(B, advance) if controlled else None, 1 + controlled
         run = self._in_turn if self.stack is None else self._side_by_side
-        found = run(sampler, sampling, batches_TxCxB, advance, coarse)
+        found, samplers = run(
+            control,
+            lambda c, share: self._sampler(sampler, sampling, share, c, coarse),
+            sampling,
+            batches_TxCxB,
+            lambda steps=1, note="": advance(each * steps, note),
+        )
+        memories = [[m for m in moved.memory if m is not None] for moved in samplers]
+        self.memories = memories if samplers[0].keeps_noise and not coarse else None
         self.rounds, self.steps = self.rounds + 1, self.steps + stride * sampling.steps
-        self.gradients += sampling.steps * len(self.keys)
+        self.gradients += each * sampling.steps * len(self.keys)
         init_TxCxB = self.init_losses_N[batches_TxCxB]
         chains = [
             chain
@@ -152,50 +168,55 @@ class Walkers:
         shape = replace(sampling, shuffles=self.shuffles, chains=self.chains)
         return assemble(shape, dict(zip(self.keys, chains, strict=True)))
 
+    def _controlled(self, batch_size: int, advance: Advance) -> Control:
+        """Returns the control variate, which is made once, when the parameters are at w*."""
+        if self.control is None:
+            chains, examples = len(self.keys), len(self.init_losses_N)
+            self.control = Control(self.task, self.anchor, chains, examples, batch_size, advance)
+            self.gradients += self.control.passes
+        return self.control
+
     def _side_by_side(
         self,
-        sampler: SamplerConfig,
+        control: Control | None,
+        make: MakeSampler,
         sampling: SamplingConfig,
         batches_TxCxB: NDArray[np.int64],
         advance: Advance,
-        coarse: bool,
-    ) -> list[Record]:
-        stack, loss = self.stack, self.task.stacked
+    ) -> tuple[list[Record], list[Sampler]]:
+        stack, loss = self.stack, self.task.stacked if control is None else control.side_by_side
         assert stack is not None and loss is not None
-        samplers = [
-            self._sampler(sampler, sampling, share, c, coarse)
-            for c, share in enumerate(stack.shares)
-        ]
+        samplers = [make(c, share) for c, share in enumerate(stack.shares)]
         with stack.attached(samplers):
-            return [
-                run_chains(
-                    lambda index_CxB: loss(stack.weights, index_CxB),
-                    stack.slopes,
-                    samplers,
-                    batches_TxCxB,
-                    sampling.microbatch_size,
-                    self.task.parameters[0].device,
-                    advance,
-                )
-            ]
+            record = run_chains(
+                lambda index_CxB: loss(stack.weights, index_CxB),
+                stack.slopes,
+                samplers,
+                batches_TxCxB,
+                sampling.microbatch_size,
+                self.task.parameters[0].device,
+                advance,
+            )
+        return [record], samplers
 
     def _in_turn(
         self,
-        sampler: SamplerConfig,
+        control: Control | None,
+        make: MakeSampler,
         sampling: SamplingConfig,
         batches_TxCxB: NDArray[np.int64],
         advance: Advance,
-        coarse: bool,
-    ) -> list[Record]:
-        parameters, found, states = self.task.parameters, [], []
+    ) -> tuple[list[Record], list[Sampler]]:
+        parameters, found, states, samplers = self.task.parameters, [], [], []
+        loss = self.task.loss if control is None else control.alone
         with returning(self.task, self.anchor):
             for c in range(len(self.keys)):
                 place(parameters, self.states[c])
-                moving = self._sampler(sampler, sampling, parameters, c, coarse)
+                moving = make(c, parameters)
                 with moving.attached():
                     found.append(
                         run_chains(
-                            lambda index_CxB: self.task.loss(index_CxB[0])[None],
+                            lambda index_CxB: loss(index_CxB[0])[None],
                             moving.slope,
                             [moving],
                             batches_TxCxB[:, c : c + 1],
@@ -205,8 +226,9 @@ class Walkers:
                         )
                     )
                 states.append([parameter.detach().clone() for parameter in parameters])
+                samplers.append(moving)
         self.states = states
-        return found
+        return found, samplers
 
     def _sampler(
         self,
@@ -216,7 +238,7 @@ class Walkers:
         chain: int,
         coarse: bool,
     ) -> Sampler:
-        return (Coarse if coarse else make_sampler)(
+        made = (Coarse if coarse else make_sampler)(
             parameters,
             self.anchor,
             sampler,
@@ -225,3 +247,6 @@ class Walkers:
             burn_in=sampling.burn_in,
             masks=self.task.masks,
         )
+        if made.keeps_noise and self.memories is not None and not coarse:
+            made.memory = [noise.clone() for noise in self.memories[chain]]
+        return made

@@ -64,7 +64,7 @@ class Setting:
     @property
     def chosen(self) -> Settings:
         """What `Search` takes."""
-        return Settings(self.nbeta, self.localization, self.lr)
+        return Settings(self.nbeta, self.localization, self.lr, sampler="sgld")
 
     @property
     def burn_in(self) -> int:

@@ -52,10 +52,11 @@ def test_the_chains_pass_warm_from_the_largest_localisation_to_the_smallest(proj
     for gamma in GAMMAS:
         trace = stored(gamma)
         sampler = SamplerConfig(**trace.attrs["sampler"])
-        assert (sampler.sampler, sampler.localization) == ("sgld", gamma)
+        assert (sampler.sampler, sampler.localization) == ("leimkuhler", gamma)
         burn_in = trace.attrs["sampling"]["burn_in"]
         assert burn_in >= 5 / (sampler.lr * gamma)  # 2.5 relaxation times
-        again = walkers.run(sampler, SamplingConfig(**trace.attrs["sampling"]), silent)
+        sampling, controlled = SamplingConfig(**trace.attrs["sampling"]), trace.attrs["controlled"]
+        again = walkers.run(sampler, sampling, silent, controlled=controlled)
         np.testing.assert_allclose(trace.loss, again.loss, rtol=1e-5)
         assert trace.sizes["draw"] == burn_in + 4
 

@@ -46,43 +46,41 @@ def walkers(made: Task, chains: int = 6) -> Walkers:
 
 
 def exact(lr: float, noise: np.ndarray) -> float:
-    """λ̂ of SGLD on the quadratic, with minibatches of `SIZE` independent examples."""
+    """λ̂ of the chain on the quadratic, with minibatches of `SIZE` independent examples."""
     a = NBETA * H + GAMMA
-    heated = 1 + lr * NBETA**2 * noise**2 / (4 * SIZE)
-    return float(0.5 * (NBETA * H * heated / (a * (1 - lr * a / 4))).sum())
+    heated = 1 + lr * NBETA**2 * noise**2 / (4 * SIZE * (1 - lr * a / 4))
+    return float(0.5 * (NBETA * H * heated / a).sum())
 
 
-def test_the_rates_are_the_slopes_of_the_closed_form() -> None:
+def test_the_rate_is_the_slope_of_the_closed_form() -> None:
     found = []
     for seed in range(12):
         index_N = torch.arange(seed * 256, (seed + 1) * 256)
         settings = {"batch_size": 256, "probes": 2, "products": 6, "seed": 1}
         measured = measure(task(NOISE), index_N, **settings, advance=scenarios.silent)
-        found.append(step_bias.rates(measured, NBETA, GAMMA, SIZE))
-    drift, noise = np.transpose(found)
-    both = (exact(1e-6, NOISE) - exact(0, NOISE)) / 1e-6
-    alone = (exact(1e-6, 0 * NOISE) - exact(0, NOISE)) / 1e-6
-    assert drift == pytest.approx(alone, rel=1e-4)
-    assert abs(noise.mean() - (both - alone)) < 4 * noise.std(ddof=1) / 12**0.5
-    assert noise.std(ddof=1) < noise.mean()
+        found.append(step_bias.rate(measured, NBETA, GAMMA, SIZE))
+    slope = (exact(1e-6, NOISE) - exact(0, NOISE)) / 1e-6
+    assert abs(np.mean(found) - slope) < 4 * np.std(found, ddof=1) / 12**0.5
+    assert np.std(found, ddof=1) < np.mean(found)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0], ids=["exact gradients", "minibatches"])
 def test_a_pair_finds_the_bias_of_the_step_and_not_its_own_scatter(share: float) -> None:
     lr, noise = 4e-3, share * NOISE
-    config, made = SamplerConfig("sgld", lr, localization=GAMMA), walkers(task(noise))
+    config, made = SamplerConfig("leimkuhler", lr, localization=GAMMA), walkers(task(noise))
     sampling = SamplingConfig(NBETA, SIZE, 1, 6, 400, 8000)
     found = step_bias.difference(made, config, sampling, scenarios.silent)
     chains = found.mean("draw").values.ravel()
     error = chains.std(ddof=1) / len(chains) ** 0.5
     truth = exact(lr, noise) - exact(lr / 2, noise)
     assert abs(chains.mean() - truth) < 5 * error
-    assert error < truth / 4
+    assert error < max(truth / 4, 0.001 * exact(0, noise))
     assert made.gradients == 3 * 8400 * 6
 
 
 @pytest.mark.parametrize("stack", [True, False])
-def test_without_a_loss_both_chains_of_a_pair_meet(stack: bool) -> None:
+def test_without_a_loss_both_chains_of_a_pair_stay_together(stack: bool) -> None:
+    """They differ by the noises at both ends alone, of which there are at most six of √(ε/2)/2."""
     w = nn.Parameter(torch.zeros(5000))
     made = Task(
         lambda index_B: 0 * w.sum() * index_B,
@@ -90,16 +88,17 @@ def test_without_a_loss_both_chains_of_a_pair_meet(stack: bool) -> None:
         stacked=(lambda ws, i: 0 * ws[0].sum(1)[:, None] * i) if stack else None,
     )
     coarse = walkers(made, 2)
-    fine, config = coarse.branch(), SamplerConfig("sgld", 0.04)
-    coarse.run(config, SamplingConfig(1.0, SIZE, 1, 2, 0, 7), scenarios.silent, coarse=True)
-    halved = SamplerConfig("sgld", 0.02)
-    fine.run(halved, SamplingConfig(1.0, SIZE, 1, 2, 0, 14), scenarios.silent)
+    fine, config = coarse.branch(), SamplerConfig("leimkuhler", 0.04)
+    coarse.run(config, SamplingConfig(1.0, SIZE, 1, 2, 0, 200), scenarios.silent, coarse=True)
+    halved = SamplerConfig("leimkuhler", 0.02)
+    fine.run(halved, SamplingConfig(1.0, SIZE, 1, 2, 0, 400), scenarios.silent)
     for chain in range(2):
         with coarse.at(chain) as here:
             one = here.parameters[0].detach().clone()
         with fine.at(chain) as there:
-            torch.testing.assert_close(one, there.parameters[0].detach(), rtol=0, atol=1e-6)
-        assert one.std().item() == pytest.approx((7 * 0.04) ** 0.5, rel=0.1)
+            apart = one - there.parameters[0].detach()
+        assert apart.std().item() < 6**0.5 * 0.02**0.5 / 2
+        assert one.std().item() == pytest.approx((200 * 0.04) ** 0.5, rel=0.1)
     assert not w.any()
 
 

@@ -63,3 +63,22 @@ def test_the_chains_of_two_rounds_have_different_noise() -> None:
     first, second = run(True, [1, 1]), run(True, [2])
     assert not np.allclose(first[1][:, :, 0], 0)
     assert np.isfinite(second[0]).all()
+
+
+def test_averaged_noise_goes_on_between_two_runs() -> None:
+    """Without a loss w is a random walk, whose variance one lost noise would make smaller."""
+    w, steps = nn.Parameter(torch.zeros(20_000)), 3
+    made = Walkers(
+        Task(lambda index_B: 0 * w.sum() * index_B, [w]),
+        np.zeros(40, np.float32),
+        1,
+        1,
+        order=lambda s: np.arange(40),
+        noise=scenarios.seed,
+    )
+    for _ in range(steps):
+        shape = SamplingConfig(1.0, 4, 1, 1, 0, 1)
+        made.run(SamplerConfig("leimkuhler", 1.0), shape, scenarios.silent)
+    with made.at(0) as here:
+        variance = float(here.parameters[0].detach().var())
+    assert variance == pytest.approx(steps - 0.5, rel=0.05)  # steps/2 if every run began anew

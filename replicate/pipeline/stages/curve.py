@@ -70,7 +70,7 @@ class CurveUnit(CachedUnit):
             "model": self.task.model,
             "seed": self.seed,
             "ladder": list(self.localization),
-            "sampler": {"sampler": "sgld", "localization": self.localization[-1]},
+            "sampler": {"sampler": "leimkuhler", "localization": self.localization[-1]},
             "sampling": {
                 "nbeta": self.nbeta,
                 "batch_size": self.batch_size,

@@ -1,6 +1,8 @@
 """Stage `settings`: measures λ̂ of a family's models at each setting that params.yaml lists.
 
 Steps and lengths of the chains are chosen as by `replicate.llc`, to the precision that is asked.
+The step is chosen, and checked by a pair of chains, for the first training of a size; the other
+trainings of this size take it over.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from replicate.pipeline import environment
 from replicate.pipeline.cache import code_hash
 from replicate.pipeline.config import Config
 from replicate.pipeline.config.measured import Setting
+from replicate.pipeline.config.sources import SingleEpochModel
 from replicate.pipeline.parallel import run_units
 from replicate.pipeline.work import plans
 from replicate.pipeline.work.units import CachedUnit
@@ -37,11 +40,13 @@ class SettingUnit(CachedUnit):
         task: the model and its windows; its folder is that of the checkpoint, if one is measured.
         nbeta: nβ.
         localization: γ.
-        precision, budget, chains, batch_size: see `replicate.estimating.llc`.
+        precision, budget, chains, batch_size: see `replicate.llc`.
         text: *corpus* for the family's windows, or *sampled*.
         rescaled: the symmetry by which the model gets other weights first; None for none.
         step: of the checkpoint; None for w*.
         seed: of params.yaml.
+        lr, controlled: the step of another training's chains, and whether their minibatches have
+            less noise (`replicate.sampling.control`); None to choose.
     """
 
     task: TaskConfig
@@ -55,6 +60,8 @@ class SettingUnit(CachedUnit):
     rescaled: str | None
     step: int | None
     seed: int
+    lr: float | None = None
+    controlled: bool = False
 
     @property
     def name(self) -> str:
@@ -100,14 +107,16 @@ class SettingUnit(CachedUnit):
         if self.text == "sampled":
             seed = derive(self.seed, "text", self.task.model)
             tokens_NxL = api.sample_text(model, *tokens_NxL.shape, seed=seed, show_progress=False)
-        estimate = estimating.llc(
+        estimate = estimating.to_precision(
             model,
             torch.from_numpy(tokens_NxL),
-            nbeta=self.nbeta,
-            localization=self.localization,
+            self.nbeta,
+            self.localization,
+            self.lr,
+            self.controlled,
+            self.precision,
+            self.budget,
             loss=self.task.loss,
-            precision=self.precision,
-            budget=self.budget,
             chains=self.chains,
             batch_size=min(self.batch_size, len(tokens_NxL)),
             seed=derive(self.seed, "setting", self.task.family),
@@ -160,7 +169,35 @@ def units(config: Config, model: str) -> list[SettingUnit]:
         if setting.models is None or model in setting.models:
             steps = _steps(config, model, setting)
             found += [_unit(config, model, setting, step) for step in steps]
+    first = first_training(config, model)
+    if first != model:
+        found = [_with_step_of(config, first, unit) for unit in found]
     return list(dict.fromkeys(found))
+
+
+def first_training(config: Config, model: str) -> str:
+    """Returns the name of the first training of a model's size; of any other model, its own."""
+    models = config.families[config.family_of(model)].models
+    given = models[model]
+    if not isinstance(given, SingleEpochModel):
+        return model
+    size = model.removesuffix(f"-{given.seeds[0]}")
+    return next(
+        name
+        for name, each in models.items()
+        if isinstance(each, SingleEpochModel) and name == f"{size}-{each.seeds[0]}"
+    )
+
+
+def _with_step_of(config: Config, first: str, unit: SettingUnit) -> SettingUnit:
+    """Returns the unit with the step of the first training's chains, if they are finished."""
+    if unit.rescaled is not None or unit.step is not None:
+        return unit
+    path = config.paths.settings(unit.task.family) / first / unit.which
+    if not path.exists():
+        return unit
+    known = traces.load(path).attrs
+    return replace(unit, lr=known["sampler"]["lr"], controlled=known["controlled"])
 
 
 def _steps(config: Config, model: str, setting: Setting) -> list[int | None]:
@@ -227,15 +264,17 @@ def run(config: Config, family: str, only: str | None = None) -> None:
     """Writes a trace for each model and setting, and prints λ̂ with its regime."""
     config.paths.settings(family).mkdir(parents=True, exist_ok=True)
     names = plans.only(config.families[family].models, only)
-    every = [unit for name in names for unit in units(config, name)]
-    if not every:
+    firsts = [name for name in names if first_training(config, name) == name]
+    for some in (firsts, [name for name in names if name not in firsts]):
+        every = [unit for name in some for unit in units(config, name)]
+        run_units(every, config.machine, f"settings {family}")
+        for unit in every:
+            trace = unit.trace()
+            traces.save(trace, folder(config, unit))
+            found = Estimate(trace)
+            print(
+                f"{unit.name}: λ̂ = {found.llc:.4g} ± {found.standard_error:.2g}, "
+                f"{found.diagnosis.regime}"
+            )
+    if config.families[family].settings is None:
         print(f"{family}: has no `settings` in params.yaml, so nothing is run")
-    run_units(every, config.machine, f"settings {family}")
-    for unit in every:
-        trace = unit.trace()
-        traces.save(trace, folder(config, unit))
-        found = Estimate(trace)
-        print(
-            f"{unit.name}: λ̂ = {found.llc:.4g} ± {found.standard_error:.2g}, "
-            f"{found.diagnosis.regime}"
-        )
