@@ -15,7 +15,7 @@ alone, so their halves count too (`estimators.summarise`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -68,6 +68,10 @@ class Search(Choice):
             if smaller[0] == settings.lr:
                 notes.append(smaller[1])
                 break
+            known = "relaxations" in trace.attrs
+            if known and self._needed(replace(settings, lr=smaller[0])) > self.budget:
+                notes.append(f"the budget left no room for a smaller ε, although {smaller[1]}")
+                break
             settings.lr = smaller[0]
             notes.append(f"ε = {settings.lr:.3g}: lowered, because {smaller[1]}")
             self.walkers.restore(start)
@@ -85,11 +89,14 @@ class Search(Choice):
         """Returns the number of gradients in one step of all chains."""
         return self.count * (1 + settings.controlled)
 
+    def _needed(self, settings: Settings) -> int:
+        """Returns the number of gradients at the first look, if the chains begin anew."""
+        steps = settings.burn_in + RELAXATIONS * settings.relaxation
+        return self.spent + steps * self._gradients(settings)
+
     def _burnt_in(self, settings: Settings) -> xr.Dataset:
         """Runs the burn-in and one draw."""
-        steps = settings.burn_in + RELAXATIONS * settings.relaxation
-        needed = self.spent + steps * self._gradients(settings)
-        if needed > self.budget:
+        if (needed := self._needed(settings)) > self.budget:
             problem = f"the first look at λ̂ needs {needed:,} gradients; raise it"
             raise ArgumentError(f"budget = {self.budget}: {problem}")
         return self.walk(settings, settings.burn_in, 1)
