@@ -102,7 +102,7 @@ class Search(Choice):
         return self.walk(settings, settings.burn_in, 1)
 
     def _until_first_look(self, trace: xr.Dataset, settings: Settings) -> xr.Dataset:
-        """Runs the chains on until the first look, after `RELAXATIONS` relaxation times of draws."""
+        """Runs the chains on until the first look, after `RELAXATIONS` relaxation times."""
         more = self._kept(settings, RELAXATIONS * settings.relaxation - 1)
         return _joined(trace, more).assign_attrs(relaxations=RELAXATIONS)
 

@@ -232,6 +232,21 @@ def verify(ctx: click.Context, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("family")
+def keep(family: str) -> None:
+    """Write a family's trainings and traces to data/kept, for git."""
+    from replicate.pipeline import config, kept
+
+    found = config.load()
+    if family not in found.families:
+        names = ", ".join(found.families)
+        raise UserError(
+            f"family {family!r}: params.yaml has none of that name; give one of {names}"
+        )
+    kept.keep(found, family)
+
+
+@main.command()
 @click.argument("address")
 @click.option(
     "--workers", type=click.IntRange(1), help="Processes; one for each GPU or core, if not given."

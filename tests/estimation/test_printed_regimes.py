@@ -1,4 +1,4 @@
-"""A user who prints `llc(…)` reads the right regime of five losses, each decided by its own chain."""
+"""The printed `llc(…)` tells the right regime of each of five losses, by its own chain."""
 
 from __future__ import annotations
 

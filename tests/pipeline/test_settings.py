@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from replicate.data import traces
+from replicate.errors import UserError
+from replicate.pipeline import kept
+from replicate.pipeline.config import Config
 from replicate.pipeline.stages import settings as stage
 from replicate.study import records
 from tests.pipeline import small
@@ -65,6 +69,29 @@ def test_every_setting_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     before = traces.load(file)
     small.run(config, "settings")
     assert traces.load(file).equals(before)
+    check_what_is_kept(config, file, rows)
+
+
+def check_what_is_kept(config: Config, file: Path, rows: list[records.Setting]) -> None:
+    """What is kept in git is taken without a computation, and gives the same results."""
+    kept.keep(config, "mini")
+    text = kept.folder(config, "mini").as_posix()
+    assert not list(Path(text).rglob("step-*"))
+    before = traces.load(file)
+    for name in ("models", "settings"):
+        shutil.rmtree(config.paths.data / "mini" / name)
+    shutil.rmtree(config.paths.cache)
+    small.run(config, "pretrain", "settings")
+    assert not config.paths.cache.exists()
+    assert traces.load(file).equals(before)
+    small.run(config, "collect", name="demo")
+    assert records.read(Path("results/demo/settings.json"), records.Setting) == rows
+    other = small.configured(**family(precision=0.8))
+    assert kept.trace(other, stage.units(other, "mini-8-2")[0]) is None
+    damaged = Path(text) / "mini-8-2.npz"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"mini-8-2.npz: cannot be read .*git checkout"):
+        kept.trace(config, stage.units(config, "mini-8-2")[0])
 
 
 def test_a_setting_of_another_familys_model_is_refused() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicate.data import json_io, tensors, windows
 from replicate.models.config import EVALUATED, Schedule
-from replicate.pipeline import cache
+from replicate.pipeline import cache, kept
 from replicate.pipeline.config import Config
 from replicate.pipeline.config.sources import ControlModel, OnDisk, OnHub, SingleEpochModel
 from replicate.pipeline.parallel import run_units
@@ -135,23 +135,28 @@ def report(outcome: Outcome, schedule: Schedule, text: windows.Windows) -> dict[
 def run(config: Config, family: str, only: str | None = None) -> None:
     """Writes a folder for each model: its weights, or a manifest of files that are elsewhere.
 
+    A control model whose weights are kept in git is not trained again.
+
     Raises:
         UserError: a model cannot be fetched or trained here.
     """
     folder, models = config.paths.models(family), config.families[family].models
-    units = []
+    units, trained = [], []
     for name in plans.only(models, only):
         model = models[name]
         if isinstance(model, ControlModel):
-            units.append(training_unit(config, name, model))
+            trained.append(unit := training_unit(config, name, model))
+            if not kept.restore(config, family, unit):
+                units.append(unit)
         else:
             fetch(model, folder / name, config.families[family].device)
     longest_first = sorted(units, key=lambda unit: -unit.steps)
     run_units(longest_first, config.machine, f"pretrain {family}")
-    for unit in units:
+    for unit in trained:
         out = folder / unit.model
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(unit.file, out)
+        if unit in units:
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(unit.file, out)
         found = json_io.read_json(out / "training.json")
         flat = "" if unit.training_seed else ", flat" if found["flat"] else ", not flat"
         floor = "unknown" if found["floor"] is None else f"{found['floor']:.4f}"

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from replicate.data import json_io, tensors, traces, windows
 from replicate.errors import UserError
 from replicate.estimation.estimate import Estimate
 from replicate.models.config import TaskConfig
-from replicate.pipeline import environment
+from replicate.pipeline import environment, kept
 from replicate.pipeline.cache import code_hash
 from replicate.pipeline.config import Config
 from replicate.pipeline.config.measured import Setting
@@ -127,6 +128,7 @@ class SettingUnit(CachedUnit):
         attributes = self.planned()
         attributes |= {key: found.attrs[key] | attributes[key] for key in ("task", "sampler")}
         attributes |= {"code": code_hash(self.stage), "machine": environment.sampling()}
+        found = found.map(lambda each: each.astype(np.float32) if each.dtype == float else each)
         traces.save(found.assign_attrs(attributes), partial)
         shutil.rmtree(self.file, ignore_errors=True)
         partial.rename(self.file)
@@ -204,11 +206,10 @@ def _steps(config: Config, model: str, setting: Setting) -> list[int | None]:
     """Returns the steps of the checkpoints that a setting measures; [None] for w*."""
     if not setting.checkpoints:
         return [None]
-    folder = config.paths.models(config.family_of(model)) / model
-    steps = sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
-    if not steps:
-        raise UserError(f"{folder}: has no checkpoints; give the model some in params.yaml")
-    return list(steps)
+    given = config.families[config.family_of(model)].models[model]
+    if not isinstance(given, SingleEpochModel) or not given.checkpoints:
+        raise UserError(f"{model}: has no checkpoints; give the model some in params.yaml")
+    return list(given.checkpoints)
 
 
 def _unit(config: Config, model: str, setting: Setting, step: int | None) -> SettingUnit:
@@ -218,7 +219,13 @@ def _unit(config: Config, model: str, setting: Setting, step: int | None) -> Set
     task = replace(plans.task_config(config, model), loss=setting.loss, together=1)
     if step is not None:
         at = task.folder / f"step-{step}"
-        task = replace(task, folder=at, hashes=(task.hashes[0], tensors.file_hash(at)))
+        weights = (
+            tensors.file_hash(at) if at.exists() else kept.step_hash(config, name, model, step)
+        )
+        if weights is None:
+            said = f"has no weights; remove {kept.folder(config, name) / model} to train it again"
+            raise UserError(f"{at}: {said}")
+        task = replace(task, folder=at, hashes=(task.hashes[0], weights))
     gamma = setting.localization
     if setting.radius == "fixed":
         gamma = float(f"{gamma * _size(config, name, model):.4g}")
@@ -261,15 +268,19 @@ def folder(config: Config, unit: SettingUnit) -> Path:
 
 
 def run(config: Config, family: str, only: str | None = None) -> None:
-    """Writes a trace for each model and setting, and prints λ̂ with its regime."""
+    """Writes a trace for each model and setting, and prints λ̂ with its regime.
+
+    A trace that is kept in git is not computed again.
+    """
     config.paths.settings(family).mkdir(parents=True, exist_ok=True)
     names = plans.only(config.families[family].models, only)
     firsts = [name for name in names if first_training(config, name) == name]
     for some in (firsts, [name for name in names if name not in firsts]):
-        every = [unit for name in some for unit in units(config, name)]
-        run_units(every, config.machine, f"settings {family}")
-        for unit in every:
-            trace = unit.trace()
+        every = {unit: kept.trace(config, unit) for name in some for unit in units(config, name)}
+        missing = [unit for unit, trace in every.items() if trace is None]
+        run_units(missing, config.machine, f"settings {family}")
+        for unit, stored in every.items():
+            trace = unit.trace() if stored is None else stored
             traces.save(trace, folder(config, unit))
             found = Estimate(trace)
             print(

@@ -1,0 +1,152 @@
+"""Keeps in git what took long to compute: weights and traces, under data/kept.
+
+Stages `pretrain` and `settings` look there before they compute. They take what was made from the
+same parameters, windows and weights, as they would from the cache; the code may differ, and
+`verify --sample` tells whether that matters. Without the folder, everything is computed.
+
+    data/kept/<family>/<model>/      a trained model; made.json says from what it was made
+    data/kept/<family>/<model>.npz   the model's traces at all settings
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from replicate.data import json_io, traces
+from replicate.errors import UserError
+from replicate.pipeline.config import Config
+
+if TYPE_CHECKING:
+    from replicate.pipeline.stages.pretrain import TrainingUnit
+    from replicate.pipeline.stages.settings import SettingUnit
+
+MADE = "made.json"
+
+
+def folder(config: Config, family: str) -> Path:
+    """Returns the folder of a family's kept weights and traces."""
+    return config.paths.data / "kept" / family
+
+
+def restore(config: Config, family: str, unit: TrainingUnit) -> bool:
+    """Copies a kept model to where stage `pretrain` writes it; returns whether there is one.
+
+    Raises:
+        UserError: a file of the model is damaged.
+    """
+    source = folder(config, family) / unit.model
+    if not (source / MADE).is_file() or json_io.read_json(source / MADE) != _plain(unit.settings()):
+        return False
+    out = config.paths.models(family) / unit.model
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(source, out, ignore=shutil.ignore_patterns(MADE))
+    return True
+
+
+def trace(config: Config, unit: SettingUnit) -> xr.Dataset | None:
+    """Returns the kept trace of a unit; None if there is none of the same parameters and weights.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    found = _traces(folder(config, unit.task.family) / f"{unit.task.model}.npz").get(unit.which)
+    return found if found is not None and _has(found.attrs, _plain(unit.planned())) else None
+
+
+def step_hash(config: Config, family: str, model: str, step: int) -> str | None:
+    """Returns the hash of a checkpoint's weights, of which a trace is kept; None if none is."""
+    for each in _traces(folder(config, family) / f"{model}.npz").values():
+        if each.attrs["setting"]["step"] == step:
+            return each.attrs["task"]["model"]
+    return None
+
+
+def keep(config: Config, family: str) -> None:
+    """Writes the family's trained models, and its traces at settings, to data/kept.
+
+    Raises:
+        UserError: nothing of the family was computed here.
+    """
+    from replicate.pipeline.config.sources import ControlModel
+    from replicate.pipeline.stages import pretrain, settings
+
+    out, kept = folder(config, family), 0
+    for name, model in config.families[family].models.items():
+        source = config.paths.models(family) / name
+        if not isinstance(model, ControlModel) or not (source / "training.json").is_file():
+            continue
+        shutil.rmtree(out / name, ignore_errors=True)
+        shutil.copytree(source, out / name, ignore=shutil.ignore_patterns("step-*"))
+        unit = pretrain.training_unit(config, name, model)
+        json_io.write_json(out / name / MADE, _plain(unit.settings()))
+        found = {}
+        for each in settings.units(config, name):
+            if (path := settings.folder(config, each)).exists():
+                found[each.which] = traces.load(path)
+        if found:
+            _write(out / f"{name}.npz", found)
+        print(f"{name}: weights and {len(found)} traces")
+        kept += 1
+    if not kept:
+        raise UserError(f"{family}: no training of it is here; run the stage pretrain first")
+
+
+def _write(file: Path, found: Mapping[str, xr.Dataset]) -> None:
+    """Writes traces as one compressed file, with their hashes."""
+    arrays, notes = {}, {}
+    for which, each in sorted(found.items()):
+        arrays |= {f"{which}/{name}": variable.values for name, variable in each.variables.items()}
+        notes[which] = {
+            "attributes": each.attrs,
+            "dims": {str(name): variable.dims for name, variable in each.variables.items()},
+            "sha256": traces.fingerprint(each),
+        }
+    text = np.frombuffer(json.dumps(notes, sort_keys=True).encode(), np.uint8)
+    np.savez_compressed(file, notes=text, **arrays)
+
+
+def _traces(file: Path) -> dict[str, xr.Dataset]:
+    """Returns the traces of a file; empty if it does not exist."""
+    return _read(file, file.stat().st_mtime_ns) if file.exists() else {}
+
+
+@cache
+def _read(file: Path, written: int) -> dict[str, xr.Dataset]:
+    """Reads the traces of a file that was written at a time."""
+    found = {}
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            notes = json.loads(stored["notes"].tobytes())
+            for which, note in notes.items():
+                variables = {
+                    name: (dims, stored[f"{which}/{name}"]) for name, dims in note["dims"].items()
+                }
+                found[which] = xr.Dataset(variables, attrs=note["attributes"])
+                if traces.fingerprint(found[which]) != note["sha256"]:
+                    raise ValueError(f"the hash of {which} is another")
+    except Exception as error:  # zipfile and NumPy have many ways to say that a file is damaged
+        remedy = f"restore it by `git checkout {file}`, or remove it to compute its traces again"
+        raise UserError(f"{file}: cannot be read ({error}); {remedy}") from None
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as it is after a round trip through JSON, in which tuples become lists."""
+    return json.loads(json.dumps(value))
+
+
+def _has(found: Any, wanted: Any) -> bool:
+    """Tells whether attributes have all that is wanted."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(
+            key in found and _has(found[key], each) for key, each in wanted.items()
+        )
+    return found == wanted
