@@ -73,7 +73,8 @@ class Study:
     @property
     def missing(self) -> list[str]:
         """The planned models that have no λ̂."""
-        return [model for model in self.plan.models if model not in self.default]
+        known = {*self.default, *(row.model for row in self.settings)}
+        return [model for model in self.plan.models if model not in known]
 
     @property
     def unfinished(self) -> list[str]:

@@ -37,6 +37,7 @@ def setting(trace: xr.Dataset, size: str, training: int, limits: Limits) -> Sett
         "step": wanted["step"],
         "rescaled": wanted["rescaled"],
         "gradients": trace.attrs["gradients"],
+        "baseline_loss": known.get("loss"),
         "regime": found.regime,
         "rise": found.rise if math.isfinite(found.rise) else None,
     }

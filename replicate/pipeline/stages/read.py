@@ -19,6 +19,7 @@ from replicate.reporting.figures.llc import llc
 from replicate.reporting.figures.original import original
 from replicate.reporting.figures.quantisation import quantisation
 from replicate.reporting.figures.search import search
+from replicate.reporting.figures.sizes import checkpoints, sizes
 from replicate.reporting.figures.style import save
 from replicate.reporting.figures.transfer import transfer
 from replicate.reporting.results import Study
@@ -61,6 +62,10 @@ def drawings(study: Study, figures: Figures, rules: Rules) -> dict[str, Callable
     }
     if any(family.curve for family in study.plan.families):
         found["curve"] = partial(curve, study.curve)
+    if study.settings:
+        family = study.plan.full.name
+        found["sizes"] = partial(sizes, study.settings, family, rules)
+        found["checkpoints"] = partial(checkpoints, study.settings, family)
     for family in (each.name for each in study.plan.families):
         trials = [row for row in study.search if row.family == family]
         importances = [row for row in study.importances if row.family == family]

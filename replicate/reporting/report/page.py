@@ -14,7 +14,7 @@ from markupsafe import Markup
 from replicate.reporting.expressions import FILTERS
 from replicate.reporting.report import brief
 from replicate.reporting.results import Reference, Study
-from replicate.reporting.tables import experiments, models, reference
+from replicate.reporting.tables import experiments, models, reference, sizes
 from replicate.study.claims import CLAIMS, Rules
 
 PUBLISHED = "published"
@@ -59,6 +59,7 @@ def render(studies: Sequence[Study], known: Reference, figures: Figures, rules: 
     )
     environment.filters |= FILTERS | {"cited": brief.cited, "kind": KINDS.__getitem__}
     environment.globals |= {"models": models, "experiments": experiments, "tables": reference}
+    environment.globals["sizes"] = sizes
     judged = {PUBLISHED: known.claims} | {study.name: study.claims for study in studies}
     return environment.get_template("page.html.j2").render(
         studies=studies,
@@ -68,11 +69,20 @@ def render(studies: Sequence[Study], known: Reference, figures: Figures, rules: 
         judged={name: {claim.id: claim for claim in claims} for name, claims in judged.items()},
         tests={claim.id: claim.rule for claim in CLAIMS},
         shown={
-            study.name: {key: name.format(study.plan.full.name) for key, name in FIGURES.items()}
+            study.name: {key: _figure(study, name) for key, name in FIGURES.items()}
             for study in studies
         },
         drawing=lambda study, name: inlined(figures[study][name], f"figure-{study}-{name}"),
     )
+
+
+def _figure(study: Study, name: str) -> str:
+    """Returns the name of a claim's figure; that of trainings where sizes were trained several
+    times.
+    """
+    if name == "llc" and study.settings:
+        return "sizes"
+    return name.format(study.plan.full.name)
 
 
 def inlined(svg: str, name: str) -> Markup:

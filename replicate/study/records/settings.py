@@ -33,6 +33,8 @@ class Setting(ModelRecord):
     """of the checkpoint; null for the end of the training"""
     rescaled: str | None
     """the symmetry by which the weights were changed; null where they were not"""
+    baseline_loss: float | None = None
+    """the mean loss at w* over all windows (nats)"""
     nbeta: float
     localization: float
     lr: float
