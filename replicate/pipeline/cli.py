@@ -224,11 +224,21 @@ def compare(a: str | None, b: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--sample", type=click.IntRange(1), help="Run so many kept estimates again instead.")
 @as_json
 @click.pass_context
-def verify(ctx: click.Context, as_json: bool) -> None:
-    """Compare the results here with those of HEAD: `compare` without arguments."""
-    ctx.invoke(compare, as_json=as_json)
+def verify(ctx: click.Context, sample: int | None, as_json: bool) -> None:
+    """Compare the results here with those of HEAD: `compare` without arguments.
+
+    With --sample, estimates drawn by the seed are computed again from the weights in data/kept, and
+    compared with their traces there. Exit code 1 if anything differs.
+    """
+    if sample is None:
+        ctx.invoke(compare, as_json=as_json)
+        return
+    from replicate.pipeline import config, kept_again
+
+    sys.exit(0 if kept_again.run(config.load(), sample, as_json) else 1)
 
 
 @main.command()

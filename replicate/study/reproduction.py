@@ -40,6 +40,7 @@ LLC, LOSS = "λ̂", "loss at w*"
 KINDS = {  # kind of comparison → the file of records that it reads
     "sampler setting": "search",
     LLC: "estimates",
+    "λ̂ at a setting": "settings",
     LOSS: "baselines",
     "verdict": "claims",
     "calibration": "calibration",
@@ -210,6 +211,12 @@ def _outcome(row: records.Record) -> tuple[tuple[str, str], Outcome | None]:
             return (row.family, row.model), Outcome(", ".join([row.sampler, *knobs]))
         case records.Estimate():
             return (row.model, row.estimator), _with_interval(row)
+        case records.Setting():
+            loss = "all tokens" if row.loss == "tokens" else "last token"
+            special = [row.text == "sampled" and "its own text", row.rescaled]
+            special += [row.step is not None and f"step {row.step}"]
+            words = [f"nβ {row.nbeta:g}", f"γ {row.localization:g}", loss, *filter(None, special)]
+            return (row.model, ", ".join(map(str, words))), _with_interval(row)
         case records.Calibrated():
             return (row.target, f"λ {row.true_llc:.4g}"), _with_interval(row)
         case records.Baseline():
@@ -227,7 +234,7 @@ def _outcome(row: records.Record) -> tuple[tuple[str, str], Outcome | None]:
     raise TypeError(type(row))
 
 
-def _with_interval(row: records.Estimate | records.Calibrated) -> Outcome:
+def _with_interval(row: records.Estimate | records.Setting | records.Calibrated) -> Outcome:
     """Returns λ̂ and its error, with the degrees of freedom that its 95 % t interval implies."""
     value, error, interval = row.llc, row.standard_error, row.interval
     if interval is None or error is None:

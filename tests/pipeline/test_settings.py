@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from replicate.data import traces
 from replicate.errors import UserError
-from replicate.pipeline import kept
+from replicate.pipeline import kept, kept_again
 from replicate.pipeline.config import Config
 from replicate.pipeline.stages import settings as stage
 from replicate.study import records
@@ -48,7 +49,9 @@ def family(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_every_setting_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_has_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     config = small.configured(**family())
     small.run(config, "extract", "pretrain", "settings")
@@ -69,10 +72,12 @@ def test_every_setting_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     before = traces.load(file)
     small.run(config, "settings")
     assert traces.load(file).equals(before)
-    check_what_is_kept(config, file, rows)
+    check_what_is_kept(config, file, rows, capsys)
 
 
-def check_what_is_kept(config: Config, file: Path, rows: list[records.Setting]) -> None:
+def check_what_is_kept(
+    config: Config, file: Path, rows: list[records.Setting], capsys: pytest.CaptureFixture[str]
+) -> None:
     """What is kept in git is taken without a computation, and gives the same results."""
     kept.keep(config, "mini")
     text = kept.folder(config, "mini").as_posix()
@@ -86,6 +91,9 @@ def check_what_is_kept(config: Config, file: Path, rows: list[records.Setting]) 
     assert traces.load(file).equals(before)
     small.run(config, "collect", name="demo")
     assert records.read(Path("results/demo/settings.json"), records.Setting) == rows
+    capsys.readouterr()
+    assert kept_again.run(config, 2, as_json=True)
+    assert {row["result"] for row in json.loads(capsys.readouterr().out)} == {"the same bytes"}
     other = small.configured(**family(precision=0.8))
     assert kept.trace(other, stage.units(other, "mini-8-2")[0]) is None
     damaged = Path(text) / "mini-8-2.npz"
