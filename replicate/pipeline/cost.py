@@ -35,7 +35,13 @@ from replicate.reporting.table import Column, Table
 CONFIGURATIONS, DEVICES, BYTES = yaml.safe_load(
     Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
 ).values()
-STATES = {"sgld": 0, "sgnht": 1, "rmsprop": 1, "adam": 2}  # numbers kept per sampled weight
+STATES = {
+    "sgld": 0,
+    "sgnht": 1,
+    "rmsprop": 1,
+    "leimkuhler": 1,
+    "adam": 2,
+}  # numbers kept per sampled weight
 ACTIVATIONS = 24  # numbers that a block stores for backward, per token and unit of width
 WORKER = 0.5e9  # bytes of memory of a worker process before it loads a model
 SHARE = 0.4  # share of a named device's peak speed that a step reaches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,7 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
             for model in curve.models:  # without burn-in, which follows from the model
                 steps = settings * curve.chains * curve.draws
                 yield Work(f"curve@{name}", model, _changed(family, sampler="sgld"), steps)
+        yield from _measured(name, family)
         if (original := family.original) is not None:
             changed = {"sampler": "sgld", "batch_size": original.batch_size}
             settings = _changed(family, loss="last", **changed)
@@ -68,6 +70,24 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
         name = config.family_of(model)
         family = _changed(config.families[name], weights, restriction=MOVED[moved])
         yield Work(f"quantisation@{study}", model, family, steps, passes[name])
+
+
+def _measured(name: str, family: Family) -> Iterator[Work]:
+    """Yields the work of stage `settings` by model and loss: at most each setting's budget."""
+    if (given := family.settings) is None:
+        return
+    counts: Counter[tuple[str, str]] = Counter()
+    for setting in given.at:
+        for model in setting.models or family.models:
+            steps = (
+                getattr(family.models[model], "checkpoints", ()) if setting.checkpoints else (0,)
+            )
+            counts[model, setting.loss] += len(steps)
+    for (model, loss), count in counts.items():
+        changed = {"sampler": "leimkuhler", "batch_size": given.batch_size}
+        yield Work(
+            f"settings@{name}", model, _changed(family, loss=loss, **changed), count * given.budget
+        )
 
 
 def _changed(family: Family, weights: str = "", loss: str = "", **sampling: Any) -> Family:

@@ -34,6 +34,7 @@ AT = [
     POINT | {"text": "sampled", "models": ["mini-8-2"]},
     POINT | {"rescaled": "gain", "models": ["mini-8-2"]},
     POINT | {"checkpoints": True, "models": ["mini-8-1"]},
+    {"nbeta": 30.0, "models": ["mini-8-2"]},  # γ is chosen
 ]
 
 
@@ -106,6 +107,7 @@ def test_a_setting_of_another_familys_model_is_refused() -> None:
     for at, says in (
         ([POINT | {"models": ["mini-9"]}], "mini-9 is no model of this family"),
         ([POINT | {"rescaled": "gain", "checkpoints": True}], "give one of them"),
+        ([{"nbeta": 30.0, "radius": "fixed"}], "radius: fixed multiplies localization"),
         ([], "at least 1 item"),
     ):
         with pytest.raises(ValueError, match=says):

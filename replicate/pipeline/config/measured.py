@@ -15,8 +15,8 @@ class Setting(Strict):
 
     Attributes:
         models: their names; None for all models of the family.
-        nbeta: nβ.
-        localization: γ.
+        nbeta: nβ; None for n/ln n, or less where the gradient at w* asks for it.
+        localization: γ; None for the smallest at which the posterior is local.
         loss: the mean loss of all tokens but the first (*tokens*), or that of the last (*last*).
         text: the family's windows, or as many that each model samples itself.
         rescaled: the symmetry by which a copy of the model gets other weights and computes the same
@@ -27,8 +27,8 @@ class Setting(Strict):
     """
 
     models: Names | None = None
-    nbeta: Positive
-    localization: Positive
+    nbeta: Positive | None = None
+    localization: Positive | None = None
     loss: TextLoss = "tokens"
     text: Literal["corpus", "sampled"] = "corpus"
     rescaled: Literal["gain", "query-key", "value-output", "units", "heads"] | None = None
@@ -36,10 +36,12 @@ class Setting(Strict):
     radius: Literal["free", "fixed"] = "free"
 
     @model_validator(mode="after")
-    def alone(self) -> Self:
-        """Refuses (`ValueError`) a checkpoint that is rescaled, too."""
+    def possible(self) -> Self:
+        """Refuses (`ValueError`) a checkpoint that is rescaled, and a radius without γ."""
         if self.checkpoints and self.rescaled is not None:
             raise ValueError("checkpoints and rescaled: give one of them")
+        if self.radius == "fixed" and self.localization is None:
+            raise ValueError("radius: fixed multiplies localization; give it")
         return self
 
 

@@ -39,9 +39,8 @@ class SettingUnit(CachedUnit):
 
     Attributes:
         task: the model and its windows; its folder is that of the checkpoint, if one is measured.
-        nbeta: nβ.
-        localization: γ.
-        precision, budget, chains, batch_size: see `replicate.llc`.
+        nbeta, localization: nβ and γ; None to choose them from the model.
+        precision, budget, chains, batch_size, microbatch_size: see `replicate.llc`.
         text: *corpus* for the family's windows, or *sampled*.
         rescaled: the symmetry by which the model gets other weights first; None for none.
         step: of the checkpoint; None for w*.
@@ -51,12 +50,13 @@ class SettingUnit(CachedUnit):
     """
 
     task: TaskConfig
-    nbeta: float
-    localization: float
+    nbeta: float | None
+    localization: float | None
     precision: float
     budget: int
     chains: int
     batch_size: int
+    microbatch_size: int | None
     text: str
     rescaled: str | None
     step: int | None
@@ -71,7 +71,9 @@ class SettingUnit(CachedUnit):
     @property
     def which(self) -> str:
         """The setting's name, which is also that of its folder."""
-        parts = [f"{self.nbeta:g}", f"{self.localization:g}", self.task.loss, self.text]
+        numbers = self.nbeta, self.localization
+        parts = ["chosen" if number is None else f"{number:g}" for number in numbers]
+        parts += [self.task.loss, self.text]
         parts += [self.rescaled] if self.rescaled else []
         parts += [f"step-{self.step}"] if self.step is not None else []
         return "_".join(parts)
@@ -101,6 +103,10 @@ class SettingUnit(CachedUnit):
 
         device = loading.device(self.task.device, self.task.model)
         model = loading.load(self.task.folder, self.task.weights, device)
+        if self.task.compute_dtype == "bfloat16":
+            model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
+        if self.task.gradient_checkpointing:
+            loading.checkpoint_gradients(model)
         if self.rescaled is not None:
             model = symmetries.rescaled(model, self.rescaled)
         assert self.task.windows is not None, "a family whose models sample their own text"
@@ -120,6 +126,7 @@ class SettingUnit(CachedUnit):
             loss=self.task.loss,
             chains=self.chains,
             batch_size=min(self.batch_size, len(tokens_NxL)),
+            microbatch_size=self.microbatch_size,
             seed=derive(self.seed, "setting", self.task.family),
             show_progress=False,
         )
@@ -147,7 +154,7 @@ class SettingUnit(CachedUnit):
             "seed": self.seed,
             "setting": setting,
             "task": self.task.identity() | {"loss": self.task.loss},
-            "sampler": {"localization": self.localization},
+            "sampler": {} if self.localization is None else {"localization": self.localization},
         }
 
     def trace(self) -> xr.Dataset:
@@ -193,7 +200,8 @@ def first_training(config: Config, model: str) -> str:
 
 def _with_step_of(config: Config, first: str, unit: SettingUnit) -> SettingUnit:
     """Returns the unit with the step of the first training's chains, if they are finished."""
-    if unit.rescaled is not None or unit.step is not None:
+    chosen = None in (unit.nbeta, unit.localization)
+    if chosen or unit.rescaled is not None or unit.step is not None:
         return unit
     path = config.paths.settings(unit.task.family) / first / unit.which
     if not path.exists():
@@ -227,7 +235,7 @@ def _unit(config: Config, model: str, setting: Setting, step: int | None) -> Set
             raise UserError(f"{at}: {said}")
         task = replace(task, folder=at, hashes=(task.hashes[0], weights))
     gamma = setting.localization
-    if setting.radius == "fixed":
+    if setting.radius == "fixed" and gamma is not None:
         gamma = float(f"{gamma * _size(config, name, model):.4g}")
     return SettingUnit(
         root=config.paths.cache,
@@ -239,6 +247,7 @@ def _unit(config: Config, model: str, setting: Setting, step: int | None) -> Set
         budget=given.budget,
         chains=given.chains,
         batch_size=given.batch_size,
+        microbatch_size=config.families[name].microbatch_size,
         text=setting.text,
         rescaled=setting.rescaled,
         step=step,
