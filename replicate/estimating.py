@@ -10,9 +10,9 @@ Example:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -35,8 +35,12 @@ from replicate.seeds import derive, whole
 HESSIAN = {"examples": 256, "probes": 2, "products": 12}  # of the curvature that settings need
 
 
+@overload
+def llc(model: nn.Module, data: Examples, **settings: Any) -> Estimate: ...
+@overload
+def llc(model: Iterable[nn.Module], data: Examples, **settings: Any) -> list[Estimate]: ...
 def llc(
-    model: nn.Module,
+    model: nn.Module | Iterable[nn.Module],
     data: Examples,
     *,
     nbeta: float | None = None,
@@ -46,7 +50,7 @@ def llc(
     budget: int = 20_000,
     evaluated: int | None = None,
     **settings: Any,
-) -> Estimate:
+) -> Estimate | list[Estimate]:
     """Estimates the local learning coefficient λ̂ of a model at its present weights.
 
     λ̂ is nβ·(E[L(w)] − L(w*)), where the mean is over the posterior around w* (Lau et al. 2023,
@@ -55,7 +59,8 @@ def llc(
     model (`replicate.automatic` says how), and the chains are as long as `precision` needs.
 
     Args:
-        model: as for `sample`.
+        model: as for `sample`; or several, such as checkpoints of one training, one after the
+            other.
         data: as for `sample`.
         nbeta: nβ; None for n/ln n, or less where the gradient at w* asks for it.
         localization: γ; None for the smallest at which the posterior is local.
@@ -69,12 +74,16 @@ def llc(
 
     Returns:
         An `Estimate`, which has λ̂, its error, diagnostics of the chains, what it measures, advice,
-        the trace and a plot.
+        the trace and a plot; a list of them if `model` is several.
 
     Raises:
         ArgumentError: an argument is not valid, the loss at w* is not finite, or the budget is too
             small for ten relaxation times.
     """
+    if not isinstance(model, nn.Module) and isinstance(model, Iterable):
+        given = {"nbeta": nbeta, "localization": localization, "lr": lr, "evaluated": evaluated}
+        given |= {"precision": precision, "budget": budget}
+        return [llc(each, data, **given, **settings) for each in model]
     if not (nbeta is None or localization is None or lr is None or evaluated is not None):
         return Estimate(
             api.sample(model, data, nbeta=nbeta, localization=localization, lr=lr, **settings)

@@ -49,6 +49,17 @@ def test_the_step_is_chosen_so_that_its_bias_is_small(nbeta: float, gamma: float
     assert any("as asked" in choice for choice in found.trace.attrs["choices"])
 
 
+def test_several_models_are_estimated_one_after_the_other() -> None:
+    given: dict[str, Any] = {"nbeta": 1.0, "localization": 1000.0, "precision": 0.5, **BOWL}
+    models = [Bowl(H), Bowl(tuple(2 * h for h in H))]
+    found = llc((model for model in models), DATA, **given)
+    assert [each.llc for each in found] == [llc(model, DATA, **given).llc for model in models]
+    assert found[0].llc < found[1].llc
+    for nothing in (3, None):
+        with pytest.raises(ArgumentError, match="model"):
+            llc(nothing, DATA, **given)  # pyright: ignore
+
+
 def test_the_answer_says_that_the_budget_ended_the_draws() -> None:
     given = {"nbeta": 1.0, "localization": 1000.0, "precision": 1e-6, "budget": 9000}
     found = llc(Bowl(H), DATA, **given, **BOWL)

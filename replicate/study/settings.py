@@ -15,7 +15,9 @@ from replicate.study.records import Setting
 PAIRS = ("temperature", "degree", "elasticity_gamma", "elasticity_nbeta", "gradient_part")
 
 
-def setting(trace: xr.Dataset, size: str, training: int, limits: Limits) -> Setting:
+def setting(
+    trace: xr.Dataset, size: str, training: int, limits: Limits, step: int | None = None
+) -> Setting:
     """Estimates λ̂ of a model at a setting, and says what it measures.
 
     Args:
@@ -23,6 +25,7 @@ def setting(trace: xr.Dataset, size: str, training: int, limits: Limits) -> Sett
         size: the name of the model without that of its training.
         training: the number of the training.
         limits: the limits of the regimes' rules.
+        step: of the training, if the model is a checkpoint.
     """
     estimate, wanted = Estimate(trace, limits), trace.attrs["setting"]
     found, known = estimate.diagnosis, trace.attrs["baseline"]
@@ -34,7 +37,7 @@ def setting(trace: xr.Dataset, size: str, training: int, limits: Limits) -> Sett
         "parameters": trace.attrs["task"]["sampled_parameters"],
         "loss": trace.attrs["task"]["loss"],
         "text": wanted["text"],
-        "step": wanted["step"],
+        "step": wanted["step"] if step is None else step,
         "rescaled": wanted["rescaled"],
         "gradients": trace.attrs["gradients"],
         "baseline_loss": known.get("loss"),

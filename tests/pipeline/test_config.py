@@ -11,12 +11,13 @@ from dvc.utils.hydra import apply_overrides
 from pydantic import ValidationError
 
 from replicate.pipeline import config
-from replicate.pipeline.config import reading
+from replicate.pipeline.config import reading, sources
 from tests.conftest import ROOT
 from tests.pipeline.small import DATA, MISSING, TEXT, changed, configured, told, write
 
 MINI = "families.mini"
 GPT2 = DATA["families"]["gpt2"]["models"]["gpt2"]
+STEPS = {"source": "checkpoints", "at": {10: "step-10"}}
 SETTINGS: list[tuple[Mapping[str, Any], str]] = [  # of a key, and words of the line
     ({"seeed": 2023}, "seeed: unknown key; remove it or write seed"),
     ({f"{MINI}.sampling.groups": 4}, f"{MINI}.sampling.groups: unknown key"),
@@ -44,6 +45,9 @@ SETTINGS: list[tuple[Mapping[str, Any], str]] = [  # of a key, and words of the 
     ({f"{MINI}.corpus": "flims"}, f"{MINI}.corpus: 'flims' is not one of corpora; write one of fi"),
     ({f"{MINI}.models.mini-34k": GPT2 | {"revision": "main"}}, f"{MINI}.models.mini-34k.revision"),
     ({f"{MINI}.models.mini-34k": GPT2 | {"source": "git"}}, f"{MINI}.models.mini-34k.source: "),
+    ({f"{MINI}.models": {"a": STEPS | {"at": {"ten": "b"}}}}, f"{MINI}.models.a.checkpoints.at"),
+    ({f"{MINI}.models": {"a": STEPS | {"at": {}}}}, "a.checkpoints.at: needs at least 1"),
+    ({f"{MINI}.models": {"a": STEPS | {"repository": "a/b"}}}, "a.at.10: 'step-10' is no commit"),
     ({"studies.demo.full": "maxi"}, "studies.demo.full: 'maxi' is not one of families"),
     ({"studies.demo.quantised": None}, "studies.demo.quantised: "),
     ({f"{MINI}.search.model": "gpt2"}, f"{MINI}.search.model: 'gpt2' is not of family mini; write"),
@@ -121,7 +125,7 @@ def test_what_two_versions_of_yaml_read_differently_is_told(tmp_path: Path, plai
     told(lambda: config.load(path), f"{plain} is one value to YAML 1.1 and another to YAML 1.2")
     head, tail = TEXT.split("    note: ", 1)
     path.write_text(f"{head}    note: '{plain}'\n{tail.partition(chr(10))[2]}")
-    assert config.load(path).studies["demo"].note == plain
+    assert config.load(path).studies["sizes"].note == plain
 
 
 @pytest.mark.fault("C10")
@@ -189,3 +193,18 @@ def test_an_experiment_changes_the_family_that_it_names_and_no_other(
     path.write_text(TEXT)
     apply_overrides(str(path), [f"{name}={value}"])
     assert config.load(path) == reading.build(changed(DATA, {name: value}))
+
+
+def test_checkpoints_are_models_in_the_order_of_their_steps() -> None:
+    commits = {2000: "b" * 40, 512: "a" * 40}
+    hub = {"source": "checkpoints", "repository": "a/pythia", "at": commits}
+    disk = {"source": "checkpoints", "at": {8: "steps/8", 1: "steps/1"}}
+    found = sources.each_training(
+        {"hub": sources.Checkpoints(**hub), "disk": sources.Checkpoints(**disk)}
+    )
+    assert list(found) == ["hub-step512", "hub-step2000", "disk-step1", "disk-step8"]
+    first, _, folder, _ = found.values()
+    assert isinstance(first, sources.HubCheckpoint)
+    assert (first.repository, first.revision, first.of) == ("a/pythia", "a" * 40, "hub")
+    assert isinstance(folder, sources.DiskCheckpoint)
+    assert (folder.path, folder.step) == ("steps/1", 1)

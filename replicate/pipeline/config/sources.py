@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from replicate.pipeline.config.values import (
+    REVISION,
     Count,
     Distinct,
     File,
@@ -109,22 +111,71 @@ class SingleEpochModel(ControlModel):
     checkpoints: Annotated[tuple[Count, ...], AfterValidator(ordered)] = ()
 
 
+class Checkpoints(Strict):
+    """One model at several steps of its training. The model at step 512 is called NAME-step512.
+
+    Attributes:
+        repository: the model's on the hub; None if the checkpoints are in folders.
+        at: step → commit of the repository, or folder.
+    """
+
+    source: Literal["checkpoints"]
+    repository: Repository | None = None
+    at: Annotated[dict[Count, Printable], Field(min_length=1)]
+
+    def models(self, name: str) -> dict[str, Model]:
+        """Returns the models by name.
+
+        Raises:
+            ValueError: a revision is no commit.
+        """
+        found: dict[str, Model] = {}
+        for step, place in sorted(self.at.items()):
+            known = {"of": name, "step": step}
+            if self.repository is None:
+                each = DiskCheckpoint(source="local", path=place, **known)
+            else:
+                if not re.fullmatch(REVISION, place):
+                    raise ValueError(f"{name}.at.{step}: {place!r} is no commit of 40 digits")
+                given = {"repository": self.repository, "revision": place}
+                each = HubCheckpoint(source="hub", **given, **known)
+            found[f"{name}-step{step}"] = each
+        return found
+
+
+class HubCheckpoint(OnHub):
+    """The model `of` at a step of its training, on the hub."""
+
+    of: Printable
+    step: Count
+
+
+class DiskCheckpoint(OnDisk):
+    """The model `of` at a step of its training, in a folder."""
+
+    of: Printable
+    step: Count
+
+
 Corpus = Annotated[
     GeneratedCorpus | HubFile | LocalTexts | SampledCorpus, Field(discriminator="source")
 ]
 Tokenizer = Annotated[TrainedTokenizer | OnHub | OnDisk, Field(discriminator="source")]
-Model = Annotated[TrainedModel | SingleEpochModel | OnHub | OnDisk, Field(discriminator="source")]
+Model = Annotated[
+    TrainedModel | SingleEpochModel | OnHub | OnDisk | Checkpoints, Field(discriminator="source")
+]
 
 
 def each_training(models: dict[str, Model]) -> dict[str, Model]:
-    """Returns the models with each training of a `SingleEpochModel` under a name of its own.
+    """Returns the models with each training of a `SingleEpochModel`, and each of `Checkpoints`,
+    under a name of its own.
 
     Raises:
         ValueError: two models have the same name.
     """
     found: dict[str, Model] = {}
     for name, model in models.items():
-        several = {name: model}
+        several = model.models(name) if isinstance(model, Checkpoints) else {name: model}
         if isinstance(model, SingleEpochModel):
             first, *others = model.seeds
             several = {f"{name}-{first}": model.model_copy(update={"seeds": (first,)})}

@@ -18,7 +18,12 @@ from replicate.errors import UserError
 from replicate.estimation.regimes import Limits
 from replicate.models.config import MANIFEST
 from replicate.pipeline.config import Config
-from replicate.pipeline.config.sources import ControlModel, SingleEpochModel
+from replicate.pipeline.config.sources import (
+    ControlModel,
+    DiskCheckpoint,
+    HubCheckpoint,
+    SingleEpochModel,
+)
 from replicate.pipeline.stages import curve, neighbours, settings
 from replicate.pipeline.work import plans, texts
 from replicate.pipeline.work.units import ChainUnit
@@ -102,11 +107,13 @@ class Collection:
         for model in family.models:
             given = self.config.families[family.name].models[model]
             training = given.seeds[0] if isinstance(given, SingleEpochModel) else 1
-            size = model.removesuffix(f"-{training}")
+            size, step = model.removesuffix(f"-{training}"), None
+            if isinstance(given, HubCheckpoint | DiskCheckpoint):
+                size, step = given.of, given.step
             for unit in settings.units(self.config, model):
                 trace = self.trace(settings.folder(self.config, unit), lambda one: [one], unit)
                 if trace is not None:
-                    yield setting(trace, size, training, limits)
+                    yield setting(trace, size, training, limits, step)
 
     def collect_formats(self) -> None:
         """Fills in the comparison of weight formats."""
