@@ -25,7 +25,7 @@ from replicate.errors import UserError
 from replicate.models import loading, restrictions
 from replicate.pipeline import parallel
 from replicate.pipeline.config import Config, Family
-from replicate.pipeline.config.sources import ControlModel, OnDisk
+from replicate.pipeline.config.sources import ControlModel, OnDisk, OnHub
 from replicate.pipeline.doctor import free_memory
 from replicate.pipeline.workload import Work, list_work
 from replicate.reporting import terminal
@@ -194,9 +194,11 @@ def shape(config: Config, name: str) -> Shape | None:
         return None if vocabulary is None else Shape(loading.configuration(**given))
     if isinstance(model, OnDisk):
         cached, noted = f"{model.path}/config.json", None
-    else:
+    elif isinstance(model, OnHub):
         cached = hf.try_to_load_from_cache(model.repository, "config.json", revision=model.revision)
         noted = CONFIGURATIONS.get(model.repository)
+    else:
+        raise TypeError(type(model))
     try:
         if isinstance(cached, str):
             return Shape(AutoConfig.from_pretrained(Path(cached).parent, trust_remote_code=False))

@@ -148,7 +148,7 @@ def run(config: Config, family: str, only: str | None = None) -> None:
             trained.append(unit := training_unit(config, name, model))
             if not kept.restore(config, family, unit):
                 units.append(unit)
-        else:
+        elif isinstance(model, OnHub | OnDisk):
             fetch(model, folder / name, config.families[family].device)
     longest_first = sorted(units, key=lambda unit: -unit.steps)
     run_units(longest_first, config.machine, f"pretrain {family}")

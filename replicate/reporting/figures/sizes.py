@@ -83,7 +83,7 @@ def checkpoints(rows: Sequence[Setting], family: str) -> Figure:
         ends = [row.interval or (row.llc, row.llc) for row in above]
         half = [[x - low for x, (low, _) in zip(values, ends, strict=True)] for _ in range(2)]
         left.errorbar([r.step or 0 for r in above], values, half, capsize=2, label=model, **look)
-        right.plot([r.step for r in line], known([r.baseline_loss for r in line]), **look)
+        right.plot([r.step or 0 for r in line], known([r.baseline_loss for r in line]), **look)
     setting = f"(nβ, γ) = ({saved[0].nbeta:g}, {saved[0].localization:g})"
     for axes, letter, name, text in ((left, "a", "λ̂", setting), (right, "b", "nats", "loss at w")):
         axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel=name)
