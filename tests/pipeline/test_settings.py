@@ -95,7 +95,9 @@ def check_what_is_kept(
     capsys.readouterr()
     assert kept_again.run(config, 2, as_json=True)
     assert {row["result"] for row in json.loads(capsys.readouterr().out)} == {"the same bytes"}
-    other = small.configured(**family(precision=0.8))
+    longer = small.configured(**family(precision=0.8))
+    assert kept.trace(longer, stage.units(longer, "mini-8-2")[0]) is not None
+    other = small.configured(**family(at=[POINT | {"nbeta": 101.0}]))
     assert kept.trace(other, stage.units(other, "mini-8-2")[0]) is None
     damaged = Path(text) / "mini-8-2.npz"
     damaged.write_bytes(damaged.read_bytes()[:-100])

@@ -84,8 +84,7 @@ class SettingUnit(CachedUnit):
 
     def settings(self) -> dict[str, Any]:
         found = asdict(self) | {"task": self.task.identity() | {"loss": self.task.loss}}
-        left_out = ("root", "stage")
-        found = {key: value for key, value in found.items() if key not in left_out}
+        del found["root"], found["stage"]
         return found | {"family": self.task.family, "model": self.task.model}
 
     def done(self) -> bool:
@@ -133,6 +132,7 @@ class SettingUnit(CachedUnit):
         found = estimate.trace
         partial = self.file.with_suffix(".partial")
         attributes = self.planned()
+        attributes["setting"] |= {"precision": self.precision, "budget": self.budget}
         attributes |= {key: found.attrs[key] | attributes[key] for key in ("task", "sampler")}
         attributes |= {"code": code_hash(self.stage), "machine": environment.sampling()}
         found = found.map(lambda each: each.astype(np.float32) if each.dtype == float else each)
@@ -142,17 +142,17 @@ class SettingUnit(CachedUnit):
         advance(self.steps, self.name)
 
     def planned(self) -> dict[str, Any]:
-        """Returns the attributes that a trace of this unit must have."""
-        setting = {
-            name: getattr(self, name)
-            for name in ("nbeta", "localization", "precision", "budget", "text", "rescaled", "step")
-        }
+        """Returns the attributes that a trace of this unit must have.
+
+        How precise λ̂ is, and after how many gradients it ends, are not among them.
+        """
+        given = ("nbeta", "localization", "text", "rescaled", "step")
         return {
             "stage": self.stage,
             "family": self.task.family,
             "model": self.task.model,
             "seed": self.seed,
-            "setting": setting,
+            "setting": {name: getattr(self, name) for name in given},
             "task": self.task.identity() | {"loss": self.task.loss},
             "sampler": {} if self.localization is None else {"localization": self.localization},
         }
