@@ -5,6 +5,7 @@ r"""Collects the numbers of the paper's text by key. LaTeX reads them as `\resul
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from replicate.study.records import JudgedClaim
 
 Values = dict[str, str]
 DECLARED = expressions.read("values.yaml")
+CITED = ("30/300", "1910/300", "19100/3000", "1910/radius")  # settings, by the paper's text
 COSTLY = ("pretrain", "calibrate", "search", "estimate", "transfer", "quantisation", "original")
 
 
@@ -37,7 +39,7 @@ def group(name: str, prefix: str = "", run: Any = True, **context: Any) -> Value
 
 def of_study(study: Study) -> Values:
     """Returns every number of a study that the paper's text may use."""
-    found = models(study) | health(study) | claims(study.claims)
+    found = models(study) | health(study) | claims(study.claims) | exponents(study.claims)
     for family in study.plan.families:
         found |= text(study, family.name) | search(study, family.name)
         found |= original(study, family.name)
@@ -108,6 +110,18 @@ def claims(rows: Sequence[JudgedClaim]) -> Values:
     }
     for row in rows:
         found |= group("claim", f"{row.id}/", row=row)
+    return found
+
+
+def exponents(rows: Sequence[JudgedClaim]) -> Values:
+    """Returns a of λ̂ ∝ dᵃ, with its interval, at the settings that the paper's text cites."""
+    found = dict.fromkeys((f"exponent/{setting}" for setting in CITED), NOT_RUN)
+    for part in next((row.parts for row in rows if row.id == "R3"), ()):
+        if numbers := re.fullmatch(r"\((\S+), (\S+)( = .*)?\): exponent a of λ̂ ∝ dᵃ", part.name):
+            gamma = "radius" if numbers[3] else numbers[2]
+            found[f"exponent/{numbers[1]}/{gamma}"] = expressions.text(
+                "(part.effect|effect) ~ ' (' ~ (part.interval|effects) ~ ')'", part=part
+            )
     return found
 
 
