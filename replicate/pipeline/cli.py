@@ -40,10 +40,7 @@ STAGES = {  # the name of a stage → what its argument names (None: no argument
 }
 # the stages that compute models one by one, and so have the options --only and --scheduler
 BY_MODEL = ("pretrain", "baseline", "estimate", "neighbours", "curve", "transfer", "original")
-BY_MODEL += (
-    "settings",
-    "quantisation",
-)
+BY_MODEL += ("settings", "quantisation")
 
 
 class Group(click.Group):
@@ -224,15 +221,11 @@ def compare(a: str | None, b: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--sample", type=click.IntRange(1), help="Run so many kept estimates again instead.")
+@click.option("--sample", type=click.IntRange(1), help="Compute so many kept estimates again.")
 @as_json
 @click.pass_context
 def verify(ctx: click.Context, sample: int | None, as_json: bool) -> None:
-    """Compare the results here with those of HEAD: `compare` without arguments.
-
-    With --sample, estimates drawn by the seed are computed again from the weights in data/kept, and
-    compared with their traces there. Exit code 1 if anything differs.
-    """
+    """Compare the results here with those of HEAD: `compare` without arguments."""
     if sample is None:
         ctx.invoke(compare, as_json=as_json)
         return
@@ -258,9 +251,7 @@ def keep(family: str) -> None:
 
 @main.command()
 @click.argument("address")
-@click.option(
-    "--workers", type=click.IntRange(1), help="Processes; one for each GPU or core, if not given."
-)
+@click.option("--workers", type=click.IntRange(1), help="Processes; else one a GPU or a core.")
 @click.option(
     "--gpus-per-model", type=click.IntRange(1), default=1, help="GPUs that each process sees."
 )

@@ -73,8 +73,13 @@ def keep(config: Config, family: str) -> None:
     """Writes the family's trained models, and its traces at settings, to data/kept.
 
     Raises:
-        UserError: nothing of the family was computed here.
+        UserError: there is no such family, or nothing of it was computed here.
     """
+    if family not in config.families:
+        names = ", ".join(config.families)
+        raise UserError(
+            f"family {family!r}: params.yaml has none of that name; give one of {names}"
+        )
     from replicate.pipeline.config.sources import ControlModel
     from replicate.pipeline.stages import pretrain, settings
 

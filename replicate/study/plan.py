@@ -26,6 +26,7 @@ class FamilyPlan:
         clip_quantile: the quantile at which the 2023 protocol clips each chain's losses.
         curve: (model, nβ, γ), at which λ̂ is followed.
         loss: the labels of a window: its last token (*last*), or all but the first (*tokens*).
+        measured: whether λ̂ is measured at settings that the family lists.
     """
 
     name: str
@@ -39,6 +40,7 @@ class FamilyPlan:
     clip_quantile: float
     curve: tuple[tuple[str, float, float], ...] = ()
     loss: TextLoss = "last"
+    measured: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from tests.conftest import ROOT, inherited
 pytestmark = pytest.mark.slow
 MODELS = ("demo-15k", "demo-llama-60k")
 COMPUTED = ("calibrate", "coverage")
+RESULTS = tuple(f"results/{study}/" for study in ("sizes", "demo", "control", "paper"))
 ALREADY = tuple(f"results/control/{name}.json" for name in ("calibration", "controls", "coverage"))
 
 
@@ -59,8 +60,7 @@ def clone(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> N
     command = ["git", "ls-files", "-co", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
-        of_study = name.startswith(("results/demo", "results/control", "results/paper"))
-        left_out = name == "dvc.lock" or of_study
+        left_out = name.startswith(("dvc.lock", "data/kept/", *RESULTS))
         if (not left_out or name in ALREADY) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
@@ -123,9 +123,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(project: Path) -> Path:
     run(project, "dvc", "repro", "demo")
     # by hand: DVC wants the data of these studies, which were not run
-    for study in ("control", "paper"):
+    for study in ("sizes", "control", "paper"):
         run(project, "python", "-m", "replicate", "collect", study)
-    reading = ("published", "reference", "read@control", "read@paper", "report")
+    reading = ("published", "reference", "read@sizes", "read@control", "read@paper")
+    reading += ("report",)
     run(project, "dvc", "repro", "--single-item", *reading)
     commit(project, "results")
     return project

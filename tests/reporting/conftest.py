@@ -1,4 +1,4 @@
-"""A project in which the control study has run and the paper study has not, read to its end."""
+"""A project in which the control study has run and no other, read to its end."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def project(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, root / file)
     put(root / "results" / "control", of_study(config.plan("control")))
-    for name in ("demo", "paper"):
-        put(root / "results" / name, {})
+    for name in config.studies:
+        if name != "control":
+            put(root / "results" / name, {})
     put_calibration(root / "results" / "control")
     with contextlib.chdir(root):
         published.run(config)

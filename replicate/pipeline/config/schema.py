@@ -209,6 +209,7 @@ class Config(Strict):
             original=family.original.models if family.original else (),
             clip_quantile=family.original.clip_quantile if family.original else CLIPPED,
             curve=tuple(product(curve.models, curve.nbeta, curve.localization)) if curve else (),
+            measured=family.settings is not None,
         )
 
     @model_validator(mode="after")

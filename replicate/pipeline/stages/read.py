@@ -62,7 +62,7 @@ def drawings(study: Study, figures: Figures, rules: Rules) -> dict[str, Callable
     }
     if any(family.curve for family in study.plan.families):
         found["curve"] = partial(curve, study.curve)
-    if study.settings:
+    if study.plan.full.measured:
         family = study.plan.full.name
         found["sizes"] = partial(sizes, study.settings, family, rules)
         found["checkpoints"] = partial(checkpoints, study.settings, family)
