@@ -100,6 +100,9 @@ class SettingUnit(CachedUnit):
         from replicate import api, estimating
         from replicate.models import loading, symmetries
 
+        if self.step is not None and not self.task.folder.exists():
+            said = f"has no weights; remove data/kept/{self.task.family} to train the model again"
+            raise UserError(f"{self.task.folder}: {said}")
         device = loading.device(self.task.device, self.task.model)
         model = loading.load(self.task.folder, self.task.weights, device)
         if self.task.compute_dtype == "bfloat16":
@@ -227,12 +230,8 @@ def _unit(config: Config, model: str, setting: Setting, step: int | None) -> Set
     task = replace(plans.task_config(config, model), loss=setting.loss, together=1)
     if step is not None:
         at = task.folder / f"step-{step}"
-        weights = (
-            tensors.file_hash(at) if at.exists() else kept.step_hash(config, name, model, step)
-        )
-        if weights is None:
-            said = f"has no weights; remove {kept.folder(config, name) / model} to train it again"
-            raise UserError(f"{at}: {said}")
+        known = kept.step_hash(config, name, model, step)
+        weights = tensors.file_hash(at) if at.exists() else known or "not here"
         task = replace(task, folder=at, hashes=(task.hashes[0], weights))
     gamma = setting.localization
     if setting.radius == "fixed" and gamma is not None:
