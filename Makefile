@@ -57,7 +57,7 @@ lint: setup ## run what is checked before the tests: ruff, pyright and hadolint
 paper: runtime ## build paper/main.pdf from results/ (needs LaTeX, and says what to install)
 	@$(WITH) python -m replicate paper --check
 	@$(WITH) dvc repro --single-item $(READING) paper
-	@cp paper/generated/control/figures/llc.svg docs/findings.svg
+	@cp paper/generated/sizes/figures/sizes.svg docs/findings.svg
 	@echo "paper/main.pdf"
 
 docs: setup ## build docs/_build/html; a warning or a link that leads nowhere is an error

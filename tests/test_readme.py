@@ -59,6 +59,9 @@ def test_its_estimates_are_those_of_the_control_study(results: Path) -> None:
 def test_its_bullets_are_what_was_found(results: Path) -> None:
     claims = {row.id: row for row in read(results / "control" / "claims.json", JudgedClaim)}
     growth, share = claims["C1"], read(results / "published" / "anova.json", Analysis)[0]
+    trainings = {row.id: row for row in read(results / "sizes" / "claims.json", JudgedClaim)}["R3"]
+    a = [trainings.effect or 0.0, *(trainings.interval or ())]
+    exponent = "a = {:.2f} (95% interval {:.2f} to {:.2f} over trainings)".format(*a)
     coverage, *_ = read(results / "control" / "coverage.json", Coverage)
     count = Counter(
         row.verdict for row in read(results / "control" / "calibration.json", Calibrated)
@@ -66,6 +69,7 @@ def test_its_bullets_are_what_was_found(results: Path) -> None:
     low, high = growth.interval or (0, 0)
     assert count["outside"] == 0
     for told in (
+        exponent.replace("-", "−"),
         f"explains {share.shuffle:.0%} of their variance, the model {share.model:.0%}.",
         f"by {growth.effect:.2f} per doubling (95% interval {low:.2f} to {high:.2f} over",
         f"of {count.total()} models {count['within 1 %']} come out within 1%,"
