@@ -80,7 +80,7 @@ def llc(
         ArgumentError: an argument is not valid, the loss at w* is not finite, or the budget is too
             small for ten relaxation times.
     """
-    if not isinstance(model, nn.Module) and isinstance(model, Iterable):
+    if isinstance(model, Iterable) and not isinstance(model, nn.Module | str):
         given = {"nbeta": nbeta, "localization": localization, "lr": lr, "evaluated": evaluated}
         given |= {"precision": precision, "budget": budget}
         return [llc(each, data, **given, **settings) for each in model]

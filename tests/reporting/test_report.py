@@ -23,7 +23,7 @@ from replicate.reporting.report.page import inlined
 from replicate.study.records import Estimate, JudgedClaim, Refused, read, write
 from tests.reporting.records import made
 
-NAMES = ("published", "demo", "control", "paper")
+NAMES = ("published", "sizes", "demo", "control", "paper")
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -109,7 +109,7 @@ def test_every_estimate_is_there_or_said_to_be_not_run(
         assert with_error((row.llc, row.standard_error)) in page
     models = ", ".join(config.plan("paper").models)
     assert f"λ̂ ± s.e. by estimator, paper study</b> <em>not run</em>: {models}" in page
-    assert f"paper: no λ̂ of {models}; not all of transfer, original, quantisation." in page
+    assert f"paper: no λ̂ of {models}; not all of curve, transfer, original, quantisation." in page
 
 
 def test_a_replicated_figure_stands_beside_the_published_one_with_its_tolerance(
