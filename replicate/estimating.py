@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -80,10 +80,11 @@ def llc(
         ArgumentError: an argument is not valid, the loss at w* is not finite, or the budget is too
             small for ten relaxation times.
     """
-    if isinstance(model, Iterable) and not isinstance(model, nn.Module | str):
+    if not isinstance(model, nn.Module | str) and isinstance(model, Iterable):
         given = {"nbeta": nbeta, "localization": localization, "lr": lr, "evaluated": evaluated}
         given |= {"precision": precision, "budget": budget}
         return [llc(each, data, **given, **settings) for each in model]
+    model = cast(nn.Module, model)
     if not (nbeta is None or localization is None or lr is None or evaluated is not None):
         return Estimate(
             api.sample(model, data, nbeta=nbeta, localization=localization, lr=lr, **settings)
