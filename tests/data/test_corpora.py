@@ -87,7 +87,11 @@ WHOLE = parquet_of(TEXTS)
         ("a.csv", "text\na".encode("utf-16"), "UTF-16"),
         ("a.csv", "text\na".encode("utf-16-le"), "UTF-16"),
         ("a.jsonl", '{"text": "x"}'.encode("utf-16"), "UTF-16"),
-        ("a.csv.gz", gzip.compress(b"text\n" + bytes(range(48, 91)) * 99, mtime=0)[:-20], "cannot be read"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"text\n" + bytes(range(48, 91)) * 99, mtime=0)[:-20],
+            "cannot be read",
+        ),
         ("a.parquet", b"PAR1 and no more", "cannot be read"),
         ("a.parquet", WHOLE[:-100], "cannot be read"),
         ("a.parquet", WHOLE[:200] + b"\xff" * 20 + WHOLE[220:], "cannot be read"),
