@@ -4,9 +4,9 @@ nβ   n/ln n (Watanabe 2013, arXiv 1208.6338), n the number of labels; or, where
      the largest at which the gradient at w* takes less than a tenth off λ̂
 γ    the smallest on a ladder at which the loss rises by at most `NEAR` of the rise to guessing
 ε    the largest whose bias of λ̂ by the noise of minibatches is at most `BIAS` for the quadratic
-     loss with the Hessian of w* (`replicate.sampling.step_bias`), and at most a quarter of what is
-     stable; where the noise allows less than `PAYS` of that quarter, it is reduced by its value at
-     w* (`replicate.sampling.control`), and ε is the quarter
+     loss with the Hessian of w* (`replicate.sampling.step_bias`); at most a quarter of the largest
+     stable step. If the noise allows less than `PAYS` of that quarter, the noise at w* is taken off
+     (`replicate.sampling.control`), and ε is that quarter
 
 The sampler is Leimkuhler–Matthews, which needs fewer gradients than SGLD for the same error
 (benchmarks/efficiency.json).
@@ -34,7 +34,7 @@ RUNG = 10**0.5  # ratio of γ between two rungs of the ladder
 BIAS = 0.01  # of λ̂, relative, that the step may make
 BURN_IN = 2.5  # relaxation times before the first draw
 RELAXATIONS = 10  # relaxation times before the first look at an estimate
-PAYS = 0.25  # share of the stable step below which a step of two gradients and less noise pays
+PAYS = 0.25  # share of the stable step below which less noise is worth a second gradient
 PROBE = 100  # draws at a rung of the ladder
 
 
@@ -150,9 +150,7 @@ class Choice:
             controlled = lr < PAYS * stable and self._passes < self.budget / 10
             if controlled:
                 lr = stable
-                reasons.append(
-                    f"ε = {lr:.3g}: stable, with the noise of minibatches less that at w*"
-                )
+                reasons.append(f"ε = {lr:.3g}: stable; the noise of minibatches at w* is taken off")
             else:
                 reasons.append(f"ε = {lr:.3g}: a bias of {BIAS:.0%} of λ̂ at most")
         flattest = self.curvature.spectrum.flattest
@@ -228,14 +226,9 @@ class Choice:
 
     def _fits(self, settings: Settings, times: float) -> bool:
         """Tells whether the first look at a γ that is `times` smaller is within half the budget."""
-        steps = (
-            times
-            * (RELAXATIONS + BURN_IN)
-            * settings.relaxation
-            * self.count
-            * (1 + settings.controlled)
-        )
-        return self.spent + steps <= self.budget / 2
+        steps = times * (RELAXATIONS + BURN_IN) * settings.relaxation
+        gradients = steps * self.count * (1 + settings.controlled)
+        return self.spent + gradients <= self.budget / 2
 
     def walk(self, settings: Settings, burn_in: int, draws: int) -> xr.Dataset:
         """Runs the chains from where they are; returns their trace."""

@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from replicate.reporting.figures.style import DASHED, LOOKS, known, not_run, panels, style, title
+from replicate.reporting.figures.style import (
+    DASHED,
+    LOOKS,
+    known,
+    not_run,
+    panels,
+    style,
+    ticks,
+    title,
+)
 from replicate.study.claims.trainings import Table, tables
 from replicate.study.records import Setting
 from replicate.study.rules import Rules
@@ -59,7 +66,7 @@ def _against_size(axes: Axes, table: Table) -> None:
     axes.plot(d, means, color=colour, label="mean")
     axes.plot(d, harmonic, label="harmonic part", **DASHED)
     axes.set(xscale="log", yscale="log", xlabel="parameters d")
-    _ticks(axes.yaxis)
+    ticks(axes.yaxis)
     axes.legend()
 
 
@@ -87,14 +94,7 @@ def checkpoints(rows: Sequence[Setting], family: str) -> Figure:
     setting = f"(nβ, γ) = ({saved[0].nbeta:g}, {saved[0].localization:g})"
     for axes, letter, name, text in ((left, "a", "λ̂", setting), (right, "b", "nats", "loss at w")):
         axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel=name)
-        _ticks(axes.yaxis)
+        ticks(axes.yaxis)
         title(axes, letter, text)
     left.legend()
     return figure
-
-
-def _ticks(axis: Axis) -> None:
-    """Labels 1, 2 and 5 times each power of ten."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())

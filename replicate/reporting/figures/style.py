@@ -14,7 +14,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from replicate.reporting.formatting import NOT_RUN
@@ -83,6 +85,13 @@ def panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
 def title(axes: Axes, letter: str, text: str) -> None:
     """Sets the title of a panel. The caption refers to the panel by its letter."""
     axes.set_title(rf"$\bf{{{letter}}}$   {text}")
+
+
+def ticks(axis: Axis) -> None:
+    """Labels 1, 2 and 5 times each power of ten on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def known(values: Sequence[float | None]) -> NDArray[np.float64]:
