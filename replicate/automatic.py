@@ -6,10 +6,13 @@ where the chains are, while the virial theorem does not hold, and while a pair o
 
 A direction of curvature h relaxes in 2/(ε·(nβ·h + γ)) steps. For the slowest, h is taken as 0, or
 as the lowest eigenvalue of the Hessian where the products with it find that, as they do for few
-weights. The burn-in is at least 2.5 of these relaxation times, and the first look at the estimate
-comes after `RELAXATIONS` of them; then the draws are doubled until the 95 % interval is narrow
-enough or the budget is used up. Four chains would agree too often by chance to end the draws
-alone, so their halves count too (`estimators.summarise`).
+weights. The burn-in is 2.5 of these relaxation times, since all directions have to be in
+equilibrium. λ̂ itself relaxes faster, because directions with h far below γ/nβ add little to it. Its
+relaxation time is measured from the chains: half the number of draws that count as one independent
+draw (Sokal 1997, doi 10.1007/978-1-4899-0319-8_6). The first look at the estimate comes after
+`RELAXATIONS` of these; then the draws are doubled until the 95 % interval is narrow enough or the
+budget is used up. Four chains would agree too often by chance to end the draws alone, so their
+halves count too (`estimators.summarise`).
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ import xarray as xr
 
 from replicate.choosing import BIAS, RELAXATIONS, Choice, Settings
 from replicate.errors import ArgumentError
-from replicate.estimation import estimators, posterior, regimes
+from replicate.estimation import diagnostics, estimators, posterior, regimes
 from replicate.sampling import step_bias
 
 HALVINGS = 5  # of the step, at most
-PAIR = 1, 4  # relaxation times of burn-in and of draws of a pair of chains with ε and ε/2
+FEWEST = 40  # draws of a chain, from which the relaxation time of λ̂ is measured
+PAIR = 0.5  # relaxation times of the burn-in of a pair of chains with ε and ε/2, and of its draws
 LEG = 16  # the least number of steps between two draws at which examples are evaluated
 
 
@@ -79,7 +83,7 @@ class Search(Choice):
         if "relaxations" not in trace.attrs:
             trace = self._until_first_look(trace, settings)
         while (width := self._width(trace, settings)) > precision:
-            more = trace.sizes["draw"] - int((trace.draw < 0).sum())
+            more = _draws(trace)
             if self.spent + more * self._gradients(settings) > self.budget:
                 return trace, [*notes, f"the budget of {self.budget:,} gradients ended the draws"]
             trace = _joined(trace, self._kept(settings, more))
@@ -90,8 +94,8 @@ class Search(Choice):
         return self.count * (1 + settings.controlled)
 
     def _needed(self, settings: Settings) -> int:
-        """Returns the number of gradients at the first look, if the chains begin anew."""
-        steps = settings.burn_in + RELAXATIONS * settings.relaxation
+        """Returns the least number of gradients at the first look, if the chains begin anew."""
+        steps = settings.burn_in + first_look(settings)
         return self.spent + steps * self._gradients(settings)
 
     def _burnt_in(self, settings: Settings) -> xr.Dataset:
@@ -102,9 +106,21 @@ class Search(Choice):
         return self.walk(settings, settings.burn_in, 1)
 
     def _until_first_look(self, trace: xr.Dataset, settings: Settings) -> xr.Dataset:
-        """Runs the chains on until the first look, after `RELAXATIONS` relaxation times."""
-        more = self._kept(settings, RELAXATIONS * settings.relaxation - 1)
-        return _joined(trace, more).assign_attrs(relaxations=RELAXATIONS)
+        """Runs the chains on until the first look, after `RELAXATIONS` relaxation times of λ̂."""
+        trace = _joined(trace, self._kept(settings, first_look(settings) - 1))
+        while (draws := _draws(trace)) < RELAXATIONS * self._relaxation(trace, settings):
+            if self.spent + draws * self._gradients(settings) > self.budget:
+                break
+            trace = _joined(trace, self._kept(settings, draws))
+        return trace.assign_attrs(relaxations=RELAXATIONS)
+
+    def _relaxation(self, trace: xr.Dataset, settings: Settings) -> float:
+        """Returns the measured relaxation time of λ̂ in draws; 0 if no chain moves or is left."""
+        values = estimators.controlled(trace, settings.nbeta, self.loss).values
+        draws_CxD = values.reshape(-1, values.shape[-1])
+        draws_CxD = draws_CxD[np.isfinite(draws_CxD).all(axis=1)]
+        relaxation = draws_CxD.size / diagnostics.ess(draws_CxD) / 2
+        return relaxation if math.isfinite(relaxation) else 0.0
 
     def _unstable(self, trace: xr.Dataset, settings: Settings) -> tuple[float, str] | None:
         """Returns a smaller step and the reason if this one is not stable where the chains are."""
@@ -130,7 +146,8 @@ class Search(Choice):
 
     def _pair(self, trace: xr.Dataset, settings: Settings) -> tuple[float, str]:
         """Compares ε with ε/2 on common noise; returns half the step if its bias is too large."""
-        burn_in, draws = (times * settings.relaxation for times in PAIR)
+        burn_in = math.ceil(PAIR * settings.relaxation)
+        draws = max(burn_in, math.ceil(2 * RELAXATIONS * self._relaxation(trace, settings)))
         needed = 3 * (burn_in + draws) * self._gradients(settings)
         if self.spent + needed > self.budget:
             return settings.lr, f"the budget left no room to check ε = {settings.lr:.3g} by a pair"
@@ -154,6 +171,15 @@ class Search(Choice):
         low, high = result.interval
         half = (high - low) / 2
         return half / abs(result.llc) if math.isfinite(half) else math.inf
+
+
+def first_look(settings: Settings) -> int:
+    """Returns the least number of draws of a chain before the first look at its estimate."""
+    return max(FEWEST, settings.relaxation)
+
+
+def _draws(trace: xr.Dataset) -> int:
+    return trace.sizes["draw"] - int((trace.draw < 0).sum())
 
 
 def _joined(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:

@@ -33,7 +33,8 @@ NEAR = 0.05  # the largest rise of the loss of a local posterior, as a share of 
 RUNG = 10**0.5  # ratio of γ between two rungs of the ladder
 BIAS = 0.01  # of λ̂, relative, that the step may make
 BURN_IN = 2.5  # relaxation times before the first draw
-RELAXATIONS = 10  # relaxation times before the first look at an estimate
+RELAXATIONS = 10  # relaxation times of λ̂ before the first look at it
+LENGTH = 7  # relaxation times of burn-in, of the draws before the first look, and of a pair
 PAYS = 0.25  # share of the stable step below which less noise is worth a second gradient
 PROBE = 100  # draws at a rung of the ladder
 
@@ -226,7 +227,7 @@ class Choice:
 
     def _fits(self, settings: Settings, times: float) -> bool:
         """Tells whether the first look at a γ that is `times` smaller is within half the budget."""
-        steps = times * (RELAXATIONS + BURN_IN) * settings.relaxation
+        steps = times * LENGTH * settings.relaxation
         gradients = steps * self.count * (1 + settings.controlled)
         return self.spent + gradients <= self.budget / 2
 

@@ -49,6 +49,17 @@ def test_the_step_is_chosen_so_that_its_bias_is_small(nbeta: float, gamma: float
     assert any("as asked" in choice for choice in found.trace.attrs["choices"])
 
 
+def test_flat_directions_do_not_lengthen_the_draws() -> None:
+    flat = tuple(np.logspace(-6, -4, 12))
+    given: dict[str, Any] = {"nbeta": 1.0, "localization": 0.1, "precision": 0.2, **BOWL}
+    found = llc(Bowl(flat + H), DATA, **given)
+    draws, slowest = found.trace.sizes["draw"], 2 / (found.trace.attrs["sampler"]["lr"] * 0.1)
+    independent = found.result.ess / found.result.chains
+    assert slowest < draws < 6 * slowest  # with 2.5 of burn-in
+    assert independent > 5  # ten relaxation times of λ̂
+    assert abs(found.llc - exact(1.0, 0.1)) < 4 * found.standard_error + 0.01 * found.llc
+
+
 def test_several_models_are_estimated_one_after_the_other() -> None:
     given: dict[str, Any] = {"nbeta": 1.0, "localization": 1000.0, "precision": 0.5, **BOWL}
     models = [Bowl(H), Bowl(tuple(2 * h for h in H))]

@@ -26,7 +26,7 @@ def loss_fn(model: Loss, x_B: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("model", "nbeta", "gamma", "precision", "regime", "says"),
     [
-        (Loss(h=1.0), 1e4, 10.0, 0.02, "plateau", "λ̂ depends neither on γ nor on nβ here"),
+        (Loss(h=1.0), 1e4, 10.0, 0.01, "plateau", "λ̂ depends neither on γ nor on nβ here"),
         (Loss(h=1.0), 1.0, 100.0, 0.03, "curvature", "λ̂ is the curvature ½·nβ·tr(H)/γ"),
         (Loss(q=1.0), 1.0, 100.0, 0.05, "localised, anharmonic", "λ̂ is the mean rise"),
         (Loss(h=1.0), 10.0, 10.0, 0.03, "crossover", "λ̂ is an effective dimension"),
