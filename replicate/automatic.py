@@ -82,7 +82,7 @@ class Search(Choice):
             trace = self._burnt_in(settings)
         if "relaxations" not in trace.attrs:
             trace = self._until_first_look(trace, settings)
-        while (width := self._width(trace, settings)) > precision:
+        while (width := self._width(trace, settings)) > precision or self._drifts(trace, settings):
             more = _draws(trace)
             if self.spent + more * self._gradients(settings) > self.budget:
                 return trace, [*notes, f"the budget of {self.budget:,} gradients ended the draws"]
@@ -114,11 +114,14 @@ class Search(Choice):
             trace = _joined(trace, self._kept(settings, draws))
         return trace.assign_attrs(relaxations=RELAXATIONS)
 
+    def _drifts(self, trace: xr.Dataset, settings: Settings) -> bool:
+        """Tells whether λ̂ still changes from the first half of the draws to the second."""
+        values = estimators.controlled(trace, settings.nbeta, self.loss)
+        return diagnostics.drift(posterior.alive(values))[1] < regimes.Limits().drift
+
     def _relaxation(self, trace: xr.Dataset, settings: Settings) -> float:
         """Returns the measured relaxation time of λ̂ in draws; 0 if no chain moves or is left."""
-        values = estimators.controlled(trace, settings.nbeta, self.loss).values
-        draws_CxD = values.reshape(-1, values.shape[-1])
-        draws_CxD = draws_CxD[np.isfinite(draws_CxD).all(axis=1)]
+        draws_CxD = posterior.alive(estimators.controlled(trace, settings.nbeta, self.loss))
         relaxation = draws_CxD.size / diagnostics.ess(draws_CxD) / 2
         return relaxation if math.isfinite(relaxation) else 0.0
 

@@ -261,7 +261,7 @@ class Choice:
             value, error = found.gradient_part(nbeta, gamma)
         except ArgumentError:  # no Gaussian has this curvature
             return {"harmonic": unknown, "gradient_part": unknown}
-        share = found.spectrum.examples / len(self.walkers.init_losses_N)
+        share = found.gradient.examples / len(self.walkers.init_losses_N)
         noise = found.gradient.sample_squared - found.gradient.squared
         _, each = found.gradient.quadrature.mean(
             lambda h: -(nbeta**2) * (nbeta * h / 2 + gamma) / (nbeta * h + gamma) ** 2

@@ -33,6 +33,7 @@ from replicate.sampling.walkers import Walkers
 from replicate.seeds import derive, whole
 
 HESSIAN = {"examples": 256, "probes": 2, "products": 12}  # of the curvature that settings need
+GRADIENT = 4096  # examples of the gradient at w*
 
 
 @overload
@@ -249,7 +250,8 @@ def _searching(
 
     chosen = some(HESSIAN["examples"], "curvature")
     hessian = {name: HESSIAN[name] for name in ("probes", "products")}
-    total = curvatures.work(len(chosen), **hessian, gradient=True) + examples
+    slope = some(GRADIENT, "gradient")
+    total = curvatures.work(len(chosen), **hessian, gradient=len(slope)) + examples
     with (
         module.untouched(model),
         progress("λ̂", total + min(budget, 10**9) * size, show_progress) as tell,
@@ -259,6 +261,7 @@ def _searching(
         found = curvatures.measure(
             task,
             chosen,
+            slope,
             batch_size=size,
             **hessian,
             seed=derive(seed, "probes"),

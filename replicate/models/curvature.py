@@ -74,7 +74,7 @@ def curvature(
     order = np.random.default_rng(derive(seed, "windows")).permutation(len(parts[0]))[:windows]
     chosen = [part[torch.from_numpy(order).to(part.device)] for part in parts]
     examples = len(order)
-    total = examples + work(examples, probes, products, gradient=True)
+    total = examples + work(examples, probes, products, examples)
     with module.untouched(model), progress("curvature", total, show_progress) as advance:
         task = module.task(model, chosen, loss_fn)
         module.losses(task, examples, batch_size, advance)

@@ -27,11 +27,10 @@ from torch import Tensor
 from replicate.errors import ArgumentError
 from replicate.progress import Advance
 from replicate.sampling import lanczos
+from replicate.sampling.gradient import Gradient, gradient
 from replicate.sampling.lanczos import Array, Quadrature, check_alpha
 from replicate.sampling.task import Task
 from replicate.seeds import derive
-
-BLOCKS = 8  # of examples, whose gradients are compared
 
 
 @dataclass(frozen=True)
@@ -70,24 +69,6 @@ class Spectrum(Quadrature):
     def _estimate(self, function: Callable[[Array], Array]) -> tuple[float, float]:
         each_P = self.size * self.mean(function)
         return float(each_P.mean()), float(each_P.std(ddof=1) / math.sqrt(len(each_P)))
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """Holds what is known about the gradient g of the expected loss at w*.
-
-    Attributes:
-        squared: ‖g‖² in nats², without bias: the mean of g_j·g_k over two different blocks of
-            examples. The noise of few examples can make it negative.
-        error: its standard error, by the jackknife over blocks.
-        sample_squared: ‖ĝ‖² of the mean gradient ĝ of all examples, whose noise adds to it.
-        quadrature: of two vectors: ĝ, and the difference of two halves' gradients, which is noise.
-    """
-
-    squared: float
-    error: float
-    sample_squared: float
-    quadrature: Quadrature
 
 
 @dataclass(frozen=True)
@@ -242,45 +223,16 @@ def spectrum(
     return Spectrum.joined(rules, products, size=sum(task.sizes), examples=len(index_N))
 
 
-def gradient(
-    task: Task, index_N: Tensor, *, batch_size: int, products: int, advance: Advance
-) -> Gradient:
-    """Measures the gradient of the loss at w*; the arguments are those of `spectrum`.
-
-    Raises:
-        ArgumentError: fewer than four examples, or as `lanczos.hessian_product`.
-    """
-    if len(index_N) < 4:
-        raise ArgumentError(f"{len(index_N)} examples: the gradient's error needs 4; give more")
-    K = min(BLOCKS, len(index_N))
-    blocks_KxD = lanczos.block_gradients(task, index_N, K, batch_size, advance)
-    gram_KxK = (blocks_KxD @ blocks_KxD.t()).double()
-    others_K = gram_KxK.sum(1) - gram_KxK.diagonal()
-    without_K = (others_K.sum() - 2 * others_K) / ((K - 1) * (K - 2))
-    sample_D = blocks_KxD.mean(0)
-    noise_D = blocks_KxD[: K // 2].mean(0) - blocks_KxD[K // 2 :].mean(0)
-    del blocks_KxD
-    rules = [
-        lanczos.rule(task, vector_D, index_N, batch_size, products, advance)
-        for vector_D in (sample_D, noise_D)
-    ]
-    return Gradient(
-        squared=float(others_K.sum() / (K * (K - 1))),
-        error=math.sqrt((K - 1) * float(without_K.var(correction=0))),
-        sample_squared=float(gram_KxK.mean()),
-        quadrature=Quadrature.joined(rules, products),
-    )
-
-
-def work(examples: int, probes: int, products: int, gradient: bool) -> int:
-    """Returns the examples that `spectrum` or `measure` report at most, one for each pass."""
+def work(examples: int, probes: int, products: int, gradient: int = 0) -> int:
+    """Returns the examples that `measure` reports at most, one for each pass; or `spectrum`."""
     spectra = probes * products * (examples + examples // 4 if gradient else examples)
-    return spectra + (2 * products + 1) * examples if gradient else spectra
+    return spectra + 2 * products * examples + gradient if gradient else spectra
 
 
 def measure(
     task: Task,
     index_N: Tensor,
+    gradient_M: Tensor | None = None,
     *,
     batch_size: int,
     probes: int,
@@ -288,11 +240,18 @@ def measure(
     seed: int,
     advance: Advance,
 ) -> Curvature:
-    """Measures spectrum and gradient; the arguments are those of `spectrum`, with N at least 4."""
+    """Measures spectrum and gradient.
+
+    Args:
+        gradient_M: the indices of the examples of the gradient, at least 4; None for `index_N`.
+
+    The other arguments are those of `spectrum`.
+    """
 
     def of(index: Tensor) -> Spectrum:
         settings = {"batch_size": batch_size, "probes": probes, "products": products, "seed": seed}
         return spectrum(task, index, **settings, advance=advance)
 
-    slope = gradient(task, index_N, batch_size=batch_size, products=products, advance=advance)
+    slope_M, how = gradient_M, {"batch_size": batch_size, "products": products, "advance": advance}
+    slope = gradient(task, index_N, index_N if slope_M is None else slope_M, **how)
     return Curvature(of(index_N), of(index_N[: len(index_N) // 4]), slope)

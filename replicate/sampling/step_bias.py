@@ -31,7 +31,7 @@ from torch import Tensor
 from replicate.progress import Advance, silent
 from replicate.sampling import lanczos
 from replicate.sampling.config import SamplerConfig, SamplingConfig
-from replicate.sampling.curvature import BLOCKS, Curvature
+from replicate.sampling.curvature import Curvature
 from replicate.sampling.walkers import Walkers
 from replicate.seeds import derive
 
@@ -54,9 +54,8 @@ def rate(curvature: Curvature, nbeta: float, localization: float, batch_size: in
     Returns:
         nβ²·tr[Σ·H(H + α)⁻¹]/(8B), without negative curvatures.
     """
-    found, N = curvature.gradient, curvature.spectrum.examples
-    used = N - N % min(BLOCKS, N)
-    variance = used * max(found.sample_squared - found.squared, 0.0)  # tr(Σ)
+    found = curvature.gradient
+    variance = found.examples * max(found.sample_squared - found.squared, 0.0)  # tr(Σ)
     _, share = found.quadrature.mean(
         lambda h: np.maximum(h, 0) / (np.maximum(h, 0) + localization / nbeta)
     )
