@@ -105,9 +105,27 @@ class Search(Choice):
             raise ArgumentError(f"budget = {self.budget}: {problem}")
         return self.walk(settings, settings.burn_in, 1)
 
-    def _until_first_look(self, trace: xr.Dataset, settings: Settings) -> xr.Dataset:
+    def rung(self, settings: Settings, draws: int) -> xr.Dataset:
+        """Returns the trace of chains that go on from where they are.
+
+        The step is lowered to what is stable where the chains are. There are at least `draws`, and
+        at least `RELAXATIONS` relaxation times of λ̂ unless the budget ends before.
+        """
+        start, trace = self.walkers.saved(), self.walk(settings, settings.burn_in, 1)
+        for _ in range(HALVINGS):
+            smaller = self._unstable(trace, settings)
+            if smaller is None:
+                break
+            settings.lr = smaller[0]
+            self.walkers.restore(start)
+            trace = self.walk(settings, settings.burn_in, 1)
+        return self._until_first_look(trace, settings, draws)
+
+    def _until_first_look(
+        self, trace: xr.Dataset, settings: Settings, least: int = 0
+    ) -> xr.Dataset:
         """Runs the chains on until the first look, after `RELAXATIONS` relaxation times of λ̂."""
-        trace = _joined(trace, self._kept(settings, first_look(settings) - 1))
+        trace = _joined(trace, self._kept(settings, (least or first_look(settings)) - 1))
         while (draws := _draws(trace)) < RELAXATIONS * self._relaxation(trace, settings):
             if self.spent + draws * self._gradients(settings) > self.budget:
                 break

@@ -15,6 +15,7 @@ The sampler is Leimkuhler–Matthews, which needs fewer gradients than SGLD for 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -73,7 +74,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(ABC):
     """Chooses settings from the model, and runs the chains.
 
     Attributes:
@@ -202,13 +203,17 @@ class Choice:
         while True:
             start = self.walkers.saved()
             tried = self.settings(nbeta, gamma, lr)
-            trace = self.walk(tried, tried.burn_in, draws)
+            trace = self.rung(tried, draws)
             rise = float(estimators.controlled(trace, 1.0, self.loss, c=1.0).mean(skipna=False))
             if not rise <= self._allowed():  # NaN if a chain diverged
                 self.walkers.restore(start)
                 return
             yield tried, trace
             gamma /= RUNG
+
+    @abstractmethod
+    def rung(self, settings: Settings, draws: int) -> xr.Dataset:
+        """Returns the trace of chains that go on from where they are, with at least `draws`."""
 
     def _allowed(self) -> float:
         """Returns the largest rise of the loss of a local posterior (nats)."""

@@ -151,7 +151,8 @@ def curve(
         localization: γ, or several, the same for each nβ.
         alpha: α = γ/nβ instead, or several, to compare several nβ at the same α. Without both, γ
             falls from where the loss hardly rises by steps of √10 while the chains stay near w*.
-        draws: the number of draws of each chain at each γ, after a burn-in of its own.
+        draws: the least number of draws of each chain at each γ, after a burn-in of its own; there
+            are at least ten relaxation times of λ̂.
         budget: the number of gradients of minibatches at which a γ that is not given falls no more.
         **settings: the arguments that automatic chains of `llc` take.
 
@@ -208,7 +209,7 @@ def _rungs(
                 return
     for gamma in sorted(set(gammas), reverse=True):
         chosen = search.settings(nbeta, gamma, None)
-        yield chosen, search.walk(chosen, chosen.burn_in, draws)
+        yield chosen, search.rung(chosen, draws)
 
 
 @contextmanager

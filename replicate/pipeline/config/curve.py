@@ -28,14 +28,15 @@ class Curvature(Strict):
 class Curve(Strict):
     """λ̂ of each of `models` at each nβ and each γ, by chains that pass warm down the γ of each nβ.
 
-    The step and the burn-in at each setting follow from the Hessian at w*. `models: all` means all
-    of the family.
+    The step and the burn-in at each setting follow from the Hessian at w*, and from that where the
+    chains are. `models: all` means all of the family.
 
     Attributes:
         nbeta: several nβ.
         localization: several γ.
         chains: the number of chains.
-        draws: the draws of a chain at each setting.
+        draws: the least draws of a chain at each setting; ten relaxation times of λ̂ if those are
+            more.
         curvature: how the Hessian is measured; None for `baseline.curvature`, or less.
     """
 

@@ -75,8 +75,8 @@ class CurveUnit(CachedUnit):
                 "nbeta": self.nbeta,
                 "batch_size": self.batch_size,
                 "chains": self.chains,
-                "draws": self.draws,
             },
+            "least_draws": self.draws,
             "task": self.task.identity(),
         }
 
@@ -84,6 +84,7 @@ class CurveUnit(CachedUnit):
         import torch
 
         from replicate.automatic import Search
+        from replicate.estimating import GRADIENT
         from replicate.sampling import curvature
         from replicate.sampling.walkers import Walkers
 
@@ -95,6 +96,7 @@ class CurveUnit(CachedUnit):
         found = curvature.measure(
             task,
             hessian_N,
+            torch.from_numpy(order_N[: max(GRADIENT, windows)]),
             batch_size=self.microbatch_size or self.batch_size,
             probes=probes,
             products=products,
@@ -119,12 +121,12 @@ class CurveUnit(CachedUnit):
             microbatch_size=self.microbatch_size,
             budget=10**12,
             advance=silent,
-            hessian_N=hessian_N,
+            hessian_N=hessian_N[: HESSIAN.windows],
         )
         arrays, notes = {}, []
         for i, gamma in enumerate(self.localization):
             chosen = search.settings(self.nbeta, gamma, None)
-            trace = search.walk(chosen, chosen.burn_in, self.draws)
+            trace = search.rung(chosen, self.draws)
             advance(self.chains * self.draws)
             trace = trace.drop_vars("seconds", errors="ignore")
             arrays |= {f"{i}/{name}": each.values for name, each in trace.variables.items()}
