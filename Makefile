@@ -8,7 +8,7 @@ VENV ?= .venv
 WITH := PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH" DVC_NO_ANALYTICS=1 SHELL=/bin/bash
 BOOK := PYTHONWARNINGS=ignore sphinx-build -c docs -W --keep-going -n
 CODE := $(shell find replicate requirements -name '*.py' -o -name '*.yaml' -o -name '*.lock')
-READING := published read@demo read@sizes read@control read@paper reference
+READING := published read@demo read@control read@paper reference
 
 .DEFAULT_GOAL := help
 .PHONY: help repository setup runtime demo report test test-all paper lint docs wheel links clean
@@ -57,7 +57,7 @@ lint: setup ## run what is checked before the tests: ruff, pyright and hadolint
 paper: runtime ## build paper/main.pdf from results/ (needs LaTeX, and says what to install)
 	@$(WITH) python -m replicate paper --check
 	@$(WITH) dvc repro --single-item $(READING) paper
-	@cp paper/generated/sizes/figures/sizes.svg docs/findings.svg
+	@cp paper/generated/control/figures/sizes.svg docs/findings.svg
 	@echo "paper/main.pdf"
 
 docs: setup ## build docs/_build/html; a warning or a link that leads nowhere is an error

@@ -23,7 +23,7 @@ from replicate.pipeline.work import plans, units
 from replicate.progress import silent
 from replicate.sampling import SamplerConfig, sample
 
-FAMILY, LOCALIZATIONS, BURN_IN, DRAWS = "mini", (100.0, 300.0, 500.0, 1000.0), 80, 60
+FAMILY, LOCALIZATIONS, BURN_IN, DRAWS = "sizes", (100.0, 300.0, 500.0, 1000.0), 80, 60
 
 
 def main() -> None:

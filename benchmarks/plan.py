@@ -98,7 +98,7 @@ def main(only: str, case: str | None, folder: Path | None) -> None:
 def family(case: Case) -> Family:
     """Returns a family of params.yaml with the case's fields."""
     _, batch, fields = case
-    found = parameters.load().families["mini"]
+    found = parameters.load().families["sizes"]
     sampling = found.sampling.model_copy(update={"batch_size": batch})
     return found.model_copy(update={"sampling": sampling, "length": LENGTH, **fields})
 

@@ -1,5 +1,5 @@
-"""`python docs/pipeline.py` draws the pipeline, as `dvc dag` describes it: the diagram in README.md
-and docs/pipeline.svg.
+"""`python docs/pipeline.py` draws the pipeline, as `dvc dag` describes it: the diagram in
+docs/architecture.md and docs/pipeline.svg.
 
 A stage of several families or studies is one box, and an arrow that follows from others is left
 out.
@@ -114,9 +114,10 @@ def svg(graph: nx.DiGraph) -> str:
 def files() -> dict[str, str]:
     """Returns what each file should hold."""
     graph = pipeline()
-    page, text = (ROOT / "README.md").read_text(encoding="utf-8"), mermaid(graph)
+    name, text = "docs/architecture.md", mermaid(graph)
+    page = (ROOT / name).read_text(encoding="utf-8")
     drawn = re.sub(r"(?s)(?<=```mermaid\n).*?(?=```)", lambda _: text, page)
-    return {"README.md": drawn, "docs/pipeline.svg": svg(graph)}
+    return {name: drawn, "docs/pipeline.svg": svg(graph)}
 
 
 if __name__ == "__main__":

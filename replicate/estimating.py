@@ -29,11 +29,11 @@ from replicate.models import module
 from replicate.models.module import Examples, LossFn, TextLoss
 from replicate.progress import progress
 from replicate.sampling import curvature as curvatures
+from replicate.sampling.gradient import EXAMPLES
 from replicate.sampling.walkers import Walkers
 from replicate.seeds import derive, whole
 
 HESSIAN = {"examples": 256, "probes": 2, "products": 12}  # of the curvature that settings need
-GRADIENT = 4096  # examples of the gradient at w*
 
 
 @overload
@@ -251,7 +251,7 @@ def _searching(
 
     chosen = some(HESSIAN["examples"], "curvature")
     hessian = {name: HESSIAN[name] for name in ("probes", "products")}
-    slope = some(GRADIENT, "gradient")
+    slope = some(EXAMPLES, "gradient")
     total = curvatures.work(len(chosen), **hessian, gradient=len(slope)) + examples
     with (
         module.untouched(model),

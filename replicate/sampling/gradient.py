@@ -18,6 +18,7 @@ from replicate.sampling.lanczos import Quadrature
 from replicate.sampling.task import Task
 
 BLOCKS = 8  # of examples, whose gradients are compared
+EXAMPLES = 4096  # of which the gradient is measured, if there are as many
 
 
 @dataclass(frozen=True)

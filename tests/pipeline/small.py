@@ -45,7 +45,7 @@ def changed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def parameters(**changes: Any) -> dict[str, Any]:
     """Returns the small study's parameters; keyword a__b is key a.b."""
-    mini = DATA["families"]["mini"]
+    demo = DATA["families"]["demo"]
     grid = {
         "lr": [1e-4, 1e-3],
         "weight_decay": [0.0],
@@ -53,18 +53,21 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "bounding_box": [None],
     }
     ranges = {"trials": 2, "batch": 2, "sgld": {"lr": [1e-4, 1e-3]}}
-    search = mini["search"] | {"model": MODELS[0], "sgld": grid, "sgnht": None, "rule": "stability"}
+    search = demo["search"] | {"model": MODELS[0], "sgld": grid, "sgnht": None, "rule": "stability"}
     search |= {"chains": 2, "burn_in": 2, "draws": 4}
     search["tpe"] = ranges | {"rmsprop": {"lr": [1e-4, 1e-3]}, "sgnht": None}
-    model = mini["models"]["mini-34k"] | {"layers": 1}
-    family = mini | {
+    model = demo["models"]["demo-15k"] | {"layers": 1, "steps": None}
+    family = demo | {
+        "corpus": "films",
+        "tokenizer": "films",
+        "together": 1,
         "models": {name: model | {"width": int(name[5:])} for name in MODELS},
         "length": 12,
-        "sampling": mini["sampling"] | SHORT | {"batch_size": 4},
+        "sampling": demo["sampling"] | SHORT | {"batch_size": 4},
         "search": search,
-        "transfer": mini["transfer"] | SHORT | {"factors": [1.0, 3.0], "chains": 1},
+        "transfer": demo["transfer"] | SHORT | {"factors": [1.0, 3.0], "chains": 1},
         "curve": CURVE,
-        "original": mini["original"] | SHORT | {"batch_size": 3},
+        "original": demo["original"] | SHORT | {"batch_size": 3},
     }
     small = {
         "seed": 2023,

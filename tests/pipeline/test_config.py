@@ -15,65 +15,65 @@ from replicate.pipeline.config import reading, sources
 from tests.conftest import ROOT
 from tests.pipeline.small import DATA, MISSING, TEXT, changed, configured, told, write
 
-MINI = "families.mini"
+DEMO = "families.demo"
 GPT2 = DATA["families"]["gpt2"]["models"]["gpt2"]
 STEPS = {"source": "checkpoints", "at": {10: "step-10"}}
 SETTINGS: list[tuple[Mapping[str, Any], str]] = [  # of a key, and words of the line
     ({"seeed": 2023}, "seeed: unknown key; remove it or write seed"),
-    ({f"{MINI}.sampling.groups": 4}, f"{MINI}.sampling.groups: unknown key"),
+    ({f"{DEMO}.sampling.groups": 4}, f"{DEMO}.sampling.groups: unknown key"),
     ({"seed": MISSING}, "seed: missing; add it"),
-    ({f"{MINI}.search.sgld.lr": MISSING}, f"{MINI}.search.sgld.lr: missing"),
+    ({f"{DEMO}.search.sgld.lr": MISSING}, f"{DEMO}.search.sgld.lr: missing"),
     ({"seed": "1"}, "seed: '1' is text where a number belongs; write it without quotes"),
     ({"seed": -1}, "seed: must be at least 0 (-1 given)"),
     ({"seed": 1.5}, "seed: "),
     ({"seed": 10**400}, "seed: "),
-    ({f"{MINI}.sampling.nbeta": float("inf")}, f"{MINI}.sampling.nbeta: "),
-    ({f"{MINI}.sampling.shuffles": 0}, f"{MINI}.sampling.shuffles: "),
-    ({f"{MINI}.loss": "all"}, f"{MINI}.loss: must be 'last' or 'tokens' ('all' given)"),
-    ({f"{MINI}.sampling.sampler": "adam"}, f"{MINI}.sampling.sampler: must be 'sgld', "),
-    ({f"{MINI}.search.tpe.sgld.lr": [0.1, 0.01]}, "tpe.sgld.lr: write the smaller end first"),
-    ({f"{MINI}.transfer.factors": [1.0, 1.0, 3.0]}, "factors: each value may be listed only once"),
-    ({f"{MINI}.transfer.factors": [0.3, 3.0]}, "factors: 1.0, which the others are compared with"),
+    ({f"{DEMO}.sampling.nbeta": float("inf")}, f"{DEMO}.sampling.nbeta: "),
+    ({f"{DEMO}.sampling.shuffles": 0}, f"{DEMO}.sampling.shuffles: "),
+    ({f"{DEMO}.loss": "all"}, f"{DEMO}.loss: must be 'last' or 'tokens' ('all' given)"),
+    ({f"{DEMO}.sampling.sampler": "adam"}, f"{DEMO}.sampling.sampler: must be 'sgld', "),
+    ({f"{DEMO}.search.tpe.sgld.lr": [0.1, 0.01]}, "tpe.sgld.lr: write the smaller end first"),
+    ({f"{DEMO}.transfer.factors": [1.0, 1.0, 3.0]}, "factors: each value may be listed only once"),
+    ({f"{DEMO}.transfer.factors": [0.3, 3.0]}, "factors: 1.0, which the others are compared with"),
     ({"corpora.films.source": "invented"}, "corpora.films.source: write one of"),
     ({"corpora": {"../films": DATA["corpora"]["films"]}}, "corpora.../films"),
     ({"tokenizers.gpt2.revision": "main"}, "tokenizers.gpt2.revision: "),
     ({"corpora.imdb.file": "../../train"}, "corpora.imdb.file: "),
     ({"corpora.imdb.repository": "../.."}, "corpora.imdb.repository: "),
     ({"corpora.own.path": "data\0own"}, "corpora.own.path: "),
-    ({f"{MINI}.models.gpt2": GPT2}, "gpt2 has a model of that name"),
-    ({f"{MINI}.models": {"pythia-1.4b": GPT2}}, f"{MINI}.models.pythia-1.4b"),
-    ({f"{MINI}.corpus": "flims"}, f"{MINI}.corpus: 'flims' is not one of corpora; write one of fi"),
-    ({f"{MINI}.models.mini-34k": GPT2 | {"revision": "main"}}, f"{MINI}.models.mini-34k.revision"),
-    ({f"{MINI}.models.mini-34k": GPT2 | {"source": "git"}}, f"{MINI}.models.mini-34k.source: "),
-    ({f"{MINI}.models": {"a": STEPS | {"at": {"ten": "b"}}}}, f"{MINI}.models.a.checkpoints.at"),
-    ({f"{MINI}.models": {"a": STEPS | {"at": {}}}}, "a.checkpoints.at: needs at least 1"),
-    ({f"{MINI}.models": {"a": STEPS | {"repository": "a/b"}}}, "a.at.10: 'step-10' is no commit"),
+    ({f"{DEMO}.models.gpt2": GPT2}, "demo has a model of that name"),
+    ({f"{DEMO}.models": {"pythia-1.4b": GPT2}}, f"{DEMO}.models.pythia-1.4b"),
+    ({f"{DEMO}.corpus": "flims"}, f"{DEMO}.corpus: 'flims' is not one of corpora; write one of fi"),
+    ({f"{DEMO}.models.demo-15k": GPT2 | {"revision": "main"}}, f"{DEMO}.models.demo-15k.revision"),
+    ({f"{DEMO}.models.demo-15k": GPT2 | {"source": "git"}}, f"{DEMO}.models.demo-15k.source: "),
+    ({f"{DEMO}.models": {"a": STEPS | {"at": {"ten": "b"}}}}, f"{DEMO}.models.a.checkpoints.at"),
+    ({f"{DEMO}.models": {"a": STEPS | {"at": {}}}}, "a.checkpoints.at: needs at least 1"),
+    ({f"{DEMO}.models": {"a": STEPS | {"repository": "a/b"}}}, "a.at.10: 'step-10' is no commit"),
     ({"studies.demo.full": "maxi"}, "studies.demo.full: 'maxi' is not one of families"),
     ({"studies.demo.quantised": None}, "studies.demo.quantised: "),
-    ({f"{MINI}.search.model": "gpt2"}, f"{MINI}.search.model: 'gpt2' is not of family mini; write"),
-    ({f"{MINI}.transfer.models": ["gpt2"]}, f"{MINI}.transfer.models: 'gpt2' is not of family"),
-    ({f"{MINI}.original.models": []}, f"{MINI}.original.models: "),
-    ({f"{MINI}.original.models": "al"}, f"{MINI}.original.models: "),
-    ({"studies.control.quantisation.models": ["gpt2"]}, "'gpt2' is not of family mini-llama"),
-    ({f"{MINI}.sampling.sampler": "sgnht"}, f"{MINI}.sampling.localization: SGNHT has no local"),
-    ({f"{MINI}.models.mini-34k.width": 26}, ".width: 26 is not a multiple of 2 × heads (4)"),
+    ({f"{DEMO}.search.model": "gpt2"}, f"{DEMO}.search.model: 'gpt2' is not of family demo; write"),
+    ({f"{DEMO}.transfer.models": ["gpt2"]}, f"{DEMO}.transfer.models: 'gpt2' is not of family"),
+    ({f"{DEMO}.original.models": []}, f"{DEMO}.original.models: "),
+    ({f"{DEMO}.original.models": "al"}, f"{DEMO}.original.models: "),
+    ({"studies.control.quantisation.models": ["gpt2"]}, "'gpt2' is not of family sizes-llama"),
+    ({f"{DEMO}.sampling.sampler": "sgnht"}, f"{DEMO}.sampling.localization: SGNHT has no local"),
+    ({f"{DEMO}.models.demo-15k.width": 26}, ".width: 26 is not a multiple of 2 × heads (4)"),
     (
-        {f"{MINI}.sampling.implementation": "devinterp", f"{MINI}.weights": "bfloat16"},
-        f"{MINI}.sampling.implementation: devinterp rounds bfloat16 to nearest; write replicate",
+        {f"{DEMO}.sampling.implementation": "devinterp", f"{DEMO}.weights": "bfloat16"},
+        f"{DEMO}.sampling.implementation: devinterp rounds bfloat16 to nearest; write replicate",
     ),
     ({"studies.published": DATA["studies"]["demo"]}, "studies.published: the name is taken"),
     ({"studies": {}}, "studies: needs at least 1, and has 0; correct it"),
-    ({f"{MINI}.search.sgld.lr": [1e-4, 1.0e-4]}, "sgld.lr: each value may be listed only once"),
-    ({f"{MINI}.search.sgld.bounding_box": [None] * 2}, "bounding_box: each value may be listed"),
-    ({f"{MINI}.search.sgnht.diffusion": [0.1] * 2}, "diffusion: each value may be listed only"),
+    ({f"{DEMO}.search.sgld.lr": [1e-4, 1.0e-4]}, "sgld.lr: each value may be listed only once"),
+    ({f"{DEMO}.search.sgld.bounding_box": [None] * 2}, "bounding_box: each value may be listed"),
+    ({f"{DEMO}.search.sgnht.diffusion": [0.1] * 2}, "diffusion: each value may be listed only"),
     ({"calibration.demo.targets": ["a", "a"]}, "targets: each value may be listed only once"),
     ({"seed": None}, "seed: is null where a whole number belongs; correct it"),
     ({"seed": "one"}, "seed: 'one' is text where a number belongs; write a number"),
     ({"machine": [1]}, "machine: is a list where a block of keys belongs; correct it"),
     ({"machine.workers": True}, "machine.workers: is true where a whole number belongs; correct"),
-    ({f"{MINI}.weights": 4}, f"{MINI}.weights: must be 'float32', "),
-    ({f"{MINI}.transfer.factors": 1.0}, "factors: is 1.0 where a list belongs; correct it"),
-    ({f"{MINI}.models.MINI": GPT2}, f"{MINI}.models.MINI: must be lower-case letters, digits and"),
+    ({f"{DEMO}.weights": 4}, f"{DEMO}.weights: must be 'float32', "),
+    ({f"{DEMO}.transfer.factors": 1.0}, "factors: is 1.0 where a list belongs; correct it"),
+    ({f"{DEMO}.models.MINI": GPT2}, f"{DEMO}.models.MINI: must be lower-case letters, digits and"),
     ({"tokenizers.gpt2.repository": "gpt2"}, "repository: must be owner/name ('gpt2' given)"),
 ]
 LEAKS = ("input should", "string should", "tuple should", "dictionary", "array", "[key]", "literal")
@@ -125,7 +125,7 @@ def test_what_two_versions_of_yaml_read_differently_is_told(tmp_path: Path, plai
     told(lambda: config.load(path), f"{plain} is one value to YAML 1.1 and another to YAML 1.2")
     head, tail = TEXT.split("    note: ", 1)
     path.write_text(f"{head}    note: '{plain}'\n{tail.partition(chr(10))[2]}")
-    assert config.load(path).studies["sizes"].note == plain
+    assert config.load(path).studies["control"].note == plain
 
 
 @pytest.mark.fault("C10")
@@ -182,7 +182,7 @@ def test_a_study_of_one_family_has_no_quantised_one() -> None:
     ("family", "key", "value"),
     [
         ("demo-llama", "transfer.burn_in", 30),
-        ("mini", "search.sgld.lr", [1e-7]),
+        ("sizes", "search.sgld.lr", [1e-7]),
         ("llama2", "transfer.factors", [0.1, 1.0]),
     ],
 )

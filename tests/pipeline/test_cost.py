@@ -45,7 +45,7 @@ def given(architecture: str, width: int = WIDTH, inner: int = INNER) -> Pretrain
 
 
 def family(weights: str = "float32", batch_size: int = 4, **other: Any) -> Family:
-    found = CONFIG.families["mini"]
+    found = CONFIG.families["sizes"]
     sampling = found.sampling.model_copy(update={"batch_size": batch_size})
     changed = {"weights": weights, "length": LENGTH, "sampling": sampling}
     return found.model_copy(update=changed | other)
@@ -126,23 +126,23 @@ def test_the_steps_of_a_stage_are_the_product_of_its_numbers() -> None:
 
 def test_a_step_on_all_tokens_has_the_logits_of_all_positions() -> None:
     """The protocol of 2023 has those of the last one, whatever the family's loss."""
-    whole = CONFIG.families["mini"].model_copy(update={"loss": "tokens"})
-    config = CONFIG.model_copy(update={"families": CONFIG.families | {"mini": whole}})
+    whole = CONFIG.families["sizes"].model_copy(update={"loss": "tokens"})
+    config = CONFIG.model_copy(update={"families": CONFIG.families | {"sizes": whole}})
     before, after = (
         {(w.stage, w.model): w for w in cost.list_work(each, "control")}
         for each in (CONFIG, config)
     )
-    shape, device = cost.shape(CONFIG, "mini-34k"), cost.Device(1e12, peak={"float32": 1.0})
+    shape, device = cost.shape(CONFIG, "34k-1"), cost.Device(1e12, peak={"float32": 1.0})
     assert shape is not None
     more = 2 * shape.config.vocab_size * shape.width * (whole.length - 2)  # a window's forward pass
     for stage, passes in (("estimate", 3 * whole.sampling.batch_size), ("baseline", 1)):
-        key = (f"{stage}@mini", "mini-34k")
+        key = (f"{stage}@sizes", "34k-1")
         a, b = (cost.cost(works[key], shape, device) for works in (before, after))
         count = (after[key].steps or after[key].examples) * passes
         assert b["operations"] - a["operations"] == pytest.approx(count * more)
         assert b["memory"] > a["memory"]
-    assert after["original@mini", "mini-34k"].family.loss == "last"
-    assert before["pretrain@mini", "mini-34k"] == after["pretrain@mini", "mini-34k"]
+    assert after["original@sizes", "34k-1"].family.loss == "last"
+    assert before["pretrain@sizes", "34k-1"] == after["pretrain@sizes", "34k-1"]
 
 
 def rows(*arguments: str, **environment: str) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def test_another_ladder_is_another_curve(project: Path) -> None:
 
 def test_a_curve_is_computed_once_and_one_model_alone(project: Path) -> None:
     config = configured()
-    unit = curve.plan(config, MODEL, 30.0)
+    unit = curve.plan(config, MODEL)
     before, files = unit.file.stat().st_mtime_ns, small.files(config.paths.curve("mini"))
     shutil.rmtree(config.paths.curve("mini"))
     small.run(config, "curve", only=MODEL)

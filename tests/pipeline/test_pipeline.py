@@ -123,9 +123,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(project: Path) -> Path:
     run(project, "dvc", "repro", "demo")
     # by hand: DVC wants the data of these studies, which were not run
-    for study in ("sizes", "control", "paper"):
+    for study in ("control", "paper"):
         run(project, "python", "-m", "replicate", "collect", study)
-    reading = ("published", "reference", "read@sizes", "read@control", "read@paper")
+    reading = ("published", "reference", "read@control", "read@paper")
     reading += ("report",)
     run(project, "dvc", "repro", "--single-item", *reading)
     commit(project, "results")

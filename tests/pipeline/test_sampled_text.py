@@ -23,7 +23,7 @@ from tests.pipeline import small
 
 ARCHITECTURES = {"own-gpt2": "gpt2", "own-llama": "llama"}
 N, LENGTH = 600, 8
-MINI = small.DATA["families"]["mini"]
+MINI = small.DATA["families"]["demo"]
 
 
 def configured(**changes: Any) -> Config:
@@ -120,7 +120,7 @@ def test_the_plan_counts_the_windows_that_are_sampled() -> None:
         ("tokenizers.own", {"source": "trained", "vocabulary": 300}, "tokenizer: is trained on"),
         (
             "families.own.models.own-gpt2",
-            MINI["models"]["mini-34k"],
+            MINI["models"]["demo-15k"],
             "models.own-gpt2: is trained",
         ),
         ("families.own.original", MINI["original"], "original: needs reviews"),

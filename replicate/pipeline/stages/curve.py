@@ -29,9 +29,10 @@ HESSIAN = Curvature(windows=256, probes=2, products=12)  # where params.yaml has
 
 @dataclass(frozen=True)
 class CurveUnit(CachedUnit):
-    """A unit that runs the chains of one model at one nβ, from the largest γ to the smallest.
+    """A unit that measures the Hessian of one model, and runs chains down the γ of each nβ.
 
     Attributes:
+        nbeta: several nβ; the trace of a unit is that of the last, at the last γ.
         localization: γ, falling.
         microbatch_size: examples in one backward pass; None for the whole minibatch.
         hessian: the numbers of windows, probes and products that measure the Hessian at w*.
@@ -39,7 +40,7 @@ class CurveUnit(CachedUnit):
     """
 
     task: TaskConfig
-    nbeta: float
+    nbeta: tuple[float, ...]
     localization: tuple[float, ...]
     chains: int
     draws: int
@@ -52,14 +53,14 @@ class CurveUnit(CachedUnit):
 
     @property
     def name(self) -> str:
-        return f"curve of {self.task.model} at nβ = {self.nbeta:g}"
+        return f"curve of {self.task.model}"
 
     @property
     def steps(self) -> int:
-        return len(self.localization) * self.chains * self.draws
+        return len(self.nbeta) * len(self.localization) * self.chains * self.draws
 
     def settings(self) -> dict[str, Any]:
-        numbers = (self.localization, self.microbatch_size, self.hessian)
+        numbers = (self.nbeta, self.localization, self.microbatch_size, self.hessian)
         return self.planned() | {"numbers": numbers, "baseline": self.baseline_hash}
 
     def planned(self) -> dict[str, Any]:
@@ -72,7 +73,7 @@ class CurveUnit(CachedUnit):
             "ladder": list(self.localization),
             "sampler": {"sampler": "leimkuhler", "localization": self.localization[-1]},
             "sampling": {
-                "nbeta": self.nbeta,
+                "nbeta": self.nbeta[-1],
                 "batch_size": self.batch_size,
                 "chains": self.chains,
             },
@@ -84,8 +85,8 @@ class CurveUnit(CachedUnit):
         import torch
 
         from replicate.automatic import Search
-        from replicate.estimating import GRADIENT
         from replicate.sampling import curvature
+        from replicate.sampling.gradient import EXAMPLES
         from replicate.sampling.walkers import Walkers
 
         task, (windows, probes, products) = units.load(self.task), self.hessian
@@ -96,57 +97,59 @@ class CurveUnit(CachedUnit):
         found = curvature.measure(
             task,
             hessian_N,
-            torch.from_numpy(order_N[: max(GRADIENT, windows)]),
+            torch.from_numpy(order_N[: max(EXAMPLES, windows)]),
             batch_size=self.microbatch_size or self.batch_size,
             probes=probes,
             products=products,
             seed=derive(self.seed, "curvature"),
             advance=silent,
         )
-        walkers = Walkers(
-            task,
-            losses_N,
-            shuffles=1,
-            chains=self.chains,
-            order=lambda _: order(self.seed, family, task.examples, "curve"),
-            noise=lambda _, chain: derive(self.seed, "noise", "curve", model, chain),
-        )
-        search = Search(
-            walkers=walkers,
-            curvature=found,
-            loss=float(losses_N.mean(dtype=np.float64)),
-            guess=None,
-            labels=task.examples,
-            batch_size=self.batch_size,
-            microbatch_size=self.microbatch_size,
-            budget=10**12,
-            advance=silent,
-            hessian_N=hessian_N[: HESSIAN.windows],
-        )
         arrays, notes = {}, []
-        for i, gamma in enumerate(self.localization):
-            chosen = search.settings(self.nbeta, gamma, None)
-            trace = search.rung(chosen, self.draws)
-            advance(self.chains * self.draws)
-            trace = trace.drop_vars("seconds", errors="ignore")
-            arrays |= {f"{i}/{name}": each.values for name, each in trace.variables.items()}
-            at_minimum = {
-                "trace": list(found.trace),
-                "gradient_squared": list(found.gradient_squared),
-            }
-            at_minimum |= search.at_minimum(self.nbeta, gamma)
-            dims = {name: each.dims for name, each in trace.variables.items()}
-            notes.append({"dims": dims, "attributes": trace.attrs, "minimum": at_minimum})
+        for nbeta in self.nbeta:
+            walkers = Walkers(
+                task,
+                losses_N,
+                shuffles=1,
+                chains=self.chains,
+                order=lambda _: order(self.seed, family, task.examples, "curve"),
+                noise=lambda _, chain: derive(self.seed, "noise", "curve", model, chain),
+            )
+            search = Search(
+                walkers=walkers,
+                curvature=found,
+                loss=float(losses_N.mean(dtype=np.float64)),
+                guess=None,
+                labels=task.examples,
+                batch_size=self.batch_size,
+                microbatch_size=self.microbatch_size,
+                budget=10**12,
+                advance=silent,
+                hessian_N=hessian_N[: HESSIAN.windows],
+            )
+            for gamma in self.localization:
+                trace = search.rung(search.settings(nbeta, gamma, None), self.draws)
+                advance(self.chains * self.draws)
+                trace = trace.drop_vars("seconds", errors="ignore")
+                values = {name: each.values for name, each in trace.variables.items()}
+                arrays |= {f"{len(notes)}/{name}": each for name, each in values.items()}
+                at_minimum = {
+                    "trace": list(found.trace),
+                    "gradient_squared": list(found.gradient_squared),
+                }
+                at_minimum |= search.at_minimum(nbeta, gamma)
+                dims = {name: each.dims for name, each in trace.variables.items()}
+                notes.append({"dims": dims, "attributes": trace.attrs, "minimum": at_minimum})
         self.write(arrays, rungs=notes, task=task.identity())
 
     def traces(self) -> list[xr.Dataset]:
-        """Returns the trace at each γ, with what is known of w*, at this γ, as `minimum`."""
+        """Returns the trace at each nβ and γ, with what is known of w* there as `minimum`."""
         arrays, notes = self.read()
         loss = float(tensors.load(self.baseline)["losses"].mean(dtype=np.float64))
         found = []
-        for i, rung in enumerate(notes["rungs"]):
-            variables = {name: (dims, arrays[f"{i}/{name}"]) for name, dims in rung["dims"].items()}
-            so_far = replace(self, localization=self.localization[: i + 1])
+        points = [(b, i) for b in self.nbeta for i in range(len(self.localization))]
+        for k, ((b, i), rung) in enumerate(zip(points, notes["rungs"], strict=True)):
+            variables = {name: (dims, arrays[f"{k}/{name}"]) for name, dims in rung["dims"].items()}
+            so_far = replace(self, nbeta=(b,), localization=self.localization[: i + 1])
             about = so_far.planned() | rung["attributes"] | {"task": notes["task"]}
             about |= {key: notes[key] for key in ("code", "machine")}
             about["baseline"] = {"loss": loss, "windows": self.task.hashes[0]}
@@ -155,8 +158,8 @@ class CurveUnit(CachedUnit):
         return found
 
 
-def plan(config: Config, model: str, nbeta: float) -> CurveUnit:
-    """Returns the unit of one model at one nβ."""
+def plan(config: Config, model: str) -> CurveUnit:
+    """Returns the unit of one model."""
     family = config.families[config.family_of(model)]
     task = plans.task_config(config, model)
     losses, given = plans.baseline_file(config, task), family.curve
@@ -166,7 +169,7 @@ def plan(config: Config, model: str, nbeta: float) -> CurveUnit:
         root=config.paths.cache,
         stage="curve",
         task=task,
-        nbeta=nbeta,
+        nbeta=tuple(given.nbeta),
         localization=tuple(sorted(given.localization, reverse=True)),
         chains=given.chains,
         draws=given.draws,
@@ -181,8 +184,9 @@ def plan(config: Config, model: str, nbeta: float) -> CurveUnit:
 
 def at(config: Config, model: str, nbeta: float, gamma: float) -> Sequence[CurveUnit]:
     """Returns the unit whose last trace is that of a model at nβ and γ, for `collect`."""
-    unit = plan(config, model, nbeta)
-    return [replace(unit, localization=tuple(x for x in unit.localization if x >= gamma))]
+    unit = plan(config, model)
+    gammas = tuple(x for x in unit.localization if x >= gamma)
+    return [replace(unit, nbeta=(nbeta,), localization=gammas)]
 
 
 def run(config: Config, family: str, only: str | None = None) -> None:
@@ -193,10 +197,10 @@ def run(config: Config, family: str, only: str | None = None) -> None:
         print(f"{family}: has no `curve` in params.yaml, so nothing is run")
         return
     models = plans.only(given.models, only)
-    ladders = [plan(config, name, nbeta) for name in models for nbeta in given.nbeta]
+    ladders = [plan(config, name) for name in models]
     run_units(ladders, config.machine, f"curve {family}", config.families[family].gpus_per_model)
     for unit in ladders:
         for trace in unit.traces():
-            gamma = trace.attrs["sampler"]["localization"]
-            traces.save(trace, out / unit.task.model / f"{unit.nbeta:g}" / f"{gamma:g}")
+            nbeta, gamma = trace.attrs["sampling"]["nbeta"], trace.attrs["sampler"]["localization"]
+            traces.save(trace, out / unit.task.model / f"{nbeta:g}" / f"{gamma:g}")
     print(f"{family}: {len(models)} models at {len(given.nbeta)} × {len(given.localization)}")

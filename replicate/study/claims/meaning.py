@@ -181,12 +181,13 @@ class BelongsToTheFunction(Claim):
         if not parts:
             return Finding(part("", "inconclusive"), f"Chains that stay would decide it.{left}")
         chief = deciding(parts)
+        fewest, needed = min(len(both) for both in pairs.values()), rules.trainings.pairs
+        more = "more models" if fewest >= needed else f"at least {needed} models"
         ending = words(
             chief.verdict,
             supported="it stays within",
             against="it goes beyond",
-            undecided=f"{rules.trainings.pairs} models at least, or more of them, would decide "
-            "whether it stays within",
+            undecided=f"{more} would decide whether it stays within",
         )
         margin = f"± {rules.trainings.invariant:g}"
         why = f"δ by {'; by '.join(told)}: {ending} {margin}.{left}"

@@ -1,0 +1,68 @@
+"""`python docs/results.py` writes the tables of docs/results.md from results/."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from replicate.pipeline import config as parameters
+from replicate.reporting.results import Study
+from replicate.reporting.table import Table
+from replicate.reporting.tables import models, sizes
+from replicate.study import published, records
+from replicate.study.records import JudgedClaim
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACES = ("published", "control", "paper")
+PAGE = "docs/results.md"
+
+
+def claims() -> Iterator[list[str]]:
+    """Yields a row for each claim, with its verdict in each place."""
+    found = [
+        {row.id: row for row in records.read(ROOT / "results" / of / "claims.json", JudgedClaim)}
+        for of in PLACES
+    ]
+    yield ["", "claim", *PLACES]
+    for name, row in found[0].items():
+        yield [name, row.claim, *(each[name].verdict for each in found)]
+
+
+def cells(table: Table) -> Iterator[list[str]]:
+    """Yields the columns' names and then each row."""
+    yield [column.name for column in table.columns]
+    yield from table.texts
+
+
+def markdown(rows: Iterator[list[str]]) -> str:
+    """Writes rows as a table, of which the first has the names of the columns."""
+    head, *rest = rows
+    lines = [head, ["---"] * len(head), *rest]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def files() -> dict[str, str]:
+    """Returns what the page should hold."""
+    config = parameters.load(ROOT / "params.yaml")
+    study = Study.read(config.plan("control"), ROOT / "results" / "control")
+    parts = {
+        "claims": claims(),
+        "measured": cells(sizes.measured(study)),
+        "estimates": cells(
+            models.estimates(study, published.read(ROOT / "data" / "published.yaml")).only(
+                "model", "parameters", "sampled", "λ̂ ± s.e.", "95 % interval", "regime"
+            )
+        ),
+    }
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    for name, rows in parts.items():
+        text = markdown(rows)
+        place = rf"(?s)(?<=<!-- {name} -->\n\n).*?(?=\n\n<!-- end -->)"
+        page = re.sub(place, lambda _, text=text: text, page)
+    return {PAGE: page}
+
+
+if __name__ == "__main__":
+    for name, text in files().items():
+        (ROOT / name).write_text(text, encoding="utf-8")
