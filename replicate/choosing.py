@@ -256,23 +256,19 @@ class Choice(ABC):
         )
 
     def at_minimum(self, nbeta: float, gamma: float) -> dict[str, list[float]]:
-        """Returns the harmonic and the gradient part of λ̂; NaN where H is too negative for them.
+        """Returns the harmonic and the gradient part of λ̂.
 
-        Chains sample the loss of the N examples that there are. So the noise of the gradient of n
-        of them counts in λ̂ in part, n/N of it, and not only the gradient of the expected loss.
+        Where H is too negative for a Gaussian, the harmonic part is NaN, and negative curvatures
+        count as 0 in the gradient part.
         """
-        found, unknown = self.curvature, [math.nan, math.nan]
-        try:
-            value, error = found.gradient_part(nbeta, gamma)
-        except ArgumentError:  # no Gaussian has this curvature
-            return {"harmonic": unknown, "gradient_part": unknown}
+        found = self.curvature
         share = found.gradient.examples / len(self.walkers.init_losses_N)
-        noise = found.gradient.sample_squared - found.gradient.squared
-        _, each = found.gradient.quadrature.mean(
-            lambda h: -(nbeta**2) * (nbeta * h / 2 + gamma) / (nbeta * h + gamma) ** 2
-        )
-        part = [value + share * noise * float(each), (1 - share) ** 0.5 * error]
-        return {"harmonic": list(found.harmonic(nbeta, gamma)), "gradient_part": part}
+        try:
+            harmonic, clipped = found.harmonic(nbeta, gamma), False
+        except ArgumentError:  # no Gaussian has this curvature
+            harmonic, clipped = (math.nan, math.nan), True
+        part = found.gradient_part(nbeta, gamma, sampled=share, clipped=clipped)
+        return {"harmonic": list(harmonic), "gradient_part": list(part)}
 
     def away(self, trace: xr.Dataset, settings: Settings) -> list[str]:
         """Says how far the posterior's centre is, if a gradient moves it by more than its error."""

@@ -21,6 +21,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,23 +118,38 @@ class Curvature:
         check_alpha(localization / nbeta, self.lowest)
         return self.spectrum.harmonic(localization / nbeta)
 
-    def gradient_part(self, nbeta: float, localization: float) -> tuple[float, float]:
+    def gradient_part(
+        self, nbeta: float, localization: float, *, sampled: float = 0.0, clipped: bool = False
+    ) -> tuple[float, float]:
         """Returns −nβ²·gᵀA⁻¹g + ½·nβ³·gᵀA⁻¹HA⁻¹g with A = nβ·H + γ, and its standard error.
 
         This is what the gradient adds to λ̂ of a quadratic. It is computed from the mean gradient of
         the examples, and what the noise of this gradient adds is subtracted.
 
+        Args:
+            nbeta: nβ.
+            localization: γ.
+            sampled: the share of the loss's examples that the gradient was measured from. This
+                share of the noise is in the loss that chains sample, and is not subtracted.
+            clipped: whether negative curvatures count as 0. Those of few examples are mostly noise.
+
         Raises:
-            ArgumentError: γ/nβ is not above the strongest negative curvature.
+            ArgumentError: γ/nβ is not above the strongest negative curvature, and that is not 0.
         """
-        check_alpha(localization / nbeta, self.lowest)
-        found = self.gradient
-        sample, noise = found.quadrature.mean(
-            lambda h: -(nbeta**2) * (nbeta * h / 2 + localization) / (nbeta * h + localization) ** 2
-        )
-        part = found.sample_squared * sample - (found.sample_squared - found.squared) * noise
-        rest = found.quadrature.truncation(localization / nbeta)
-        return float(part), math.hypot(found.error * sample, rest * part)
+        if not clipped:
+            check_alpha(localization / nbeta, self.lowest)
+        found, lowest = self.gradient, 0.0 if clipped else -math.inf
+
+        def taken(h: Array) -> Array:
+            bowl = nbeta * np.maximum(h, lowest)
+            return -(nbeta**2) * (bowl / 2 + localization) / (bowl + localization) ** 2
+
+        sample, noise = found.quadrature.mean(taken)
+        extra = (1 - sampled) * (found.sample_squared - found.squared)
+        part = found.sample_squared * sample - extra * noise
+        rest = 0.0 if clipped else found.quadrature.truncation(localization / nbeta)
+        error = math.hypot(found.error * sample, rest * part)
+        return float(part), math.sqrt(1 - sampled) * error
 
     def gradient_bound(self, nbeta: float, localization: float) -> float:
         """Returns the most that a gradient can take off λ̂ of a quadratic: nβ²·‖g‖²/γ.

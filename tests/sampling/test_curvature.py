@@ -97,6 +97,26 @@ def test_both_parts_together_are_the_llc_of_a_quadratic_with_a_gradient(
     )
 
 
+def test_curvatures_that_are_too_negative_count_as_none_where_asked() -> None:
+    g = np.array([0.1, -0.2, 0.3])
+    below, flat = (
+        measured(quadratic(np.array([h, 0.5, 2.0]), g)).gradient_part(30.0, 1.0, clipped=True)
+        for h in (-0.3, 0.0)
+    )
+    assert below[0] == pytest.approx(flat[0], rel=1e-6)
+
+
+def test_the_noise_of_the_gradient_counts_as_far_as_the_chains_sample_it() -> None:
+    """Chains that sample the loss of these examples alone are moved by their mean gradient."""
+    found = measured(quadratic(np.array([0.1, 1.0]), 0.0, noise=1.0, seed=3))
+    a = 10.0 * np.array([0.1, 1.0]) + 1.0
+    sample = np.random.default_rng(3).normal(size=(64, 2)).mean(0)
+    whole = -(10.0**2) * (sample**2 * (10.0 * np.array([0.1, 1.0]) / 2 + 1) / a**2).sum()
+    assert found.gradient_part(10.0, 1.0, sampled=1.0)[0] == pytest.approx(whole, rel=1e-6)
+    none, half = (found.gradient_part(10.0, 1.0, sampled=x)[0] for x in (0.0, 0.5))
+    assert half == pytest.approx((none + whole) / 2, rel=1e-6)
+
+
 def test_the_largest_nbeta_makes_the_gradient_part_a_tenth_under_a_strong_pull() -> None:
     found = measured(quadratic(np.array([1.0, 2.0]), np.array([0.3, 0.1])))
     nbeta = found.largest_nbeta()
