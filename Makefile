@@ -11,7 +11,7 @@ CODE := $(shell find replicate requirements -name '*.py' -o -name '*.yaml' -o -n
 READING := published read@demo read@control read@paper reference
 
 .DEFAULT_GOAL := help
-.PHONY: help repository setup runtime demo report test test-all paper lint docs wheel links clean
+.PHONY: help repository setup runtime demo control report test test-all paper lint docs wheel links clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -29,6 +29,9 @@ runtime: repository
 demo: runtime tmp/demo ## run the demo study to its end, offline, and write report.html
 	@$(MAKE) --no-print-directory report.html
 	@echo "report.html tells what was found; results/demo/ holds the estimates"
+
+control: runtime ## run the control study again; weights and traces that git keeps are taken
+	@$(WITH) python -m replicate share dvc repro read@control
 
 report: runtime ## write report.html, all that was found on one page, from results/
 	@$(WITH) dvc repro --single-item $(READING) report

@@ -1,4 +1,4 @@
-"""`python docs/results.py` writes the tables of docs/results.md from results/."""
+"""`python -m docs.results` writes the tables of docs/results.md from results/."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def files() -> dict[str, str]:
     for name, rows in parts.items():
         text = markdown(rows)
         place = rf"(?s)(?<=<!-- {name} -->\n\n).*?(?=\n\n<!-- end -->)"
-        page = re.sub(place, lambda _, text=text: text, page)
+        page = re.sub(place, lambda _, text=text: text, page, count=1)
     return {PAGE: page}
 
 

@@ -40,7 +40,7 @@ def test_every_command_that_is_named_is_there(name: str) -> None:
 
 @pytest.mark.parametrize("script", ["pipeline.py", "results.py"])
 def test_what_a_script_writes_into_the_pages_is_there(script: str) -> None:
-    """If not, `python docs/pipeline.py` and `python docs/results.py` write it."""
+    """If not, `python docs/pipeline.py` and `python -m docs.results` write it."""
     for name, text in runpy.run_path(str(ROOT / "docs" / script))["files"]().items():
         assert (ROOT / name).read_text(encoding="utf-8") == text, name
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+EXACT = 8  # the largest number of columns of which `page` looks at all orders
 MOST = 1000  # the largest number of shuffles that `needed` considers
 
 Array = NDArray[np.float64]
@@ -87,13 +88,20 @@ def needed(values_N: Array, level: float, null: float = 0.0) -> int | None:
 
 
 def page(values_BxK: Array) -> float:
-    """Returns the exact p value of Page's test for a rise of the values from column to column.
+    """Returns the p value of Page's test for a rise of the values from column to column.
 
-    Each row is a block (Page 1963). SciPy does not accept a single block; for one block, all orders
-    of the columns are enumerated.
+    Each row is a block (Page 1963). The value is exact up to `EXACT` columns and asymptotic beyond,
+    where the exact one takes too much memory. SciPy does not accept a single block; for one block,
+    all orders of the columns are enumerated, and beyond `EXACT` it is Spearman's test.
     """
-    if len(values_BxK) > 1:
-        return float(stats.page_trend_test(values_BxK, method="exact").pvalue)
+    blocks, columns = values_BxK.shape
+    if blocks > 1:
+        method = "exact" if columns <= EXACT else "asymptotic"
+        return float(stats.page_trend_test(values_BxK, method=method).pvalue)
+    if columns > EXACT:
+        rising = np.arange(columns)
+        _, p = stats.spearmanr(rising, values_BxK[0], alternative="greater")
+        return float(p)  # pyright: ignore[reportArgumentType]
     ranks = stats.rankdata(values_BxK[0])
     weights = np.arange(1, len(ranks) + 1)
     orders = np.array(list(permutations(weights))) @ weights

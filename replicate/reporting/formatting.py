@@ -24,9 +24,9 @@ def number(value: float | None, digits: int = 4) -> str:
     return text.replace("-", "−")
 
 
-def with_error(pair: Pair, digits: int = 4) -> str:
+def with_error(pair: Pair | None, digits: int = 4) -> str:
     """Writes a value ± one standard error."""
-    value, error = pair
+    value, error = pair or (None, None)
     text = number(value, digits)
     return text if value is None or error is None else f"{text} ± {number(error, 2)}"
 

@@ -57,7 +57,7 @@ def test_no_stage_reads_a_study_whose_estimates_were_emptied(
     config: Config, copied: Path, stage: str
 ) -> None:
     Path("results/control/estimates.json").write_text("[]")
-    said = "results/control: estimates.json has no row of 34k-1, which was sampled"
+    said = "results/control: estimates.json has no row of 10k-1, which was sampled"
     refuses(copied, lambda: STUDY[stage](config), said)
 
 

@@ -58,12 +58,12 @@ def test_what_was_not_run_says_so(project: Path, named: dict[str, str]) -> None:
     for row in read(project / "results" / "paper" / "claims.json", JudgedClaim):
         assert (named[f"paper/{row.id}/verdict"] == r"\notrun") == (row.verdict == "not run")
     assert named["paper/gpt2/llc"] == r"\notrun"
-    assert named["control/mini-34k/llc"] == "5"
+    assert named["control/10k-1/llc"] == "5"
 
 
 def test_every_figure_and_table_is_referred_to() -> None:
     labels = set(re.findall(r"\\label\{((?:fig|tab):[^}]*)\}", TEXT))
-    appendix = {"fig:control/diagnostics-mini-1050k"}
+    appendix = {"fig:control/diagnostics-350k-1"}
     assert labels - set(re.findall(r"\\ref\{([^}]*)\}", TEXT)) == appendix
 
 

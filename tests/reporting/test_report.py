@@ -23,7 +23,7 @@ from replicate.reporting.report.page import inlined
 from replicate.study.records import Estimate, JudgedClaim, Refused, read, write
 from tests.reporting.records import made
 
-NAMES = ("published", "sizes", "demo", "control", "paper")
+NAMES = ("published", "control", "demo", "paper")
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

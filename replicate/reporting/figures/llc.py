@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,8 +23,9 @@ def llc(study: Study, published: dict[str, Family]) -> Figure:
     """Draws the study's λ̂ on the left and the published ones on the right.
 
     A strong line joins the means over shuffles, with their 95 % intervals (Student). Each faint
-    line joins the λ̂ of one shuffle. Crosses mark the averages that were reported, which leave out
-    shuffles with λ̂ ≤ 0.
+    line joins the λ̂ of one shuffle. Of sizes that were trained several times, each training has a
+    mark, and the line joins the means over trainings. Crosses mark the averages that were reported,
+    which leave out shuffles with λ̂ ≤ 0.
     """
     figure, (ours, theirs) = panels(2, 2.6)
     for family, look in zip(study.plan.families, LOOKS, strict=False):
@@ -36,7 +38,7 @@ def llc(study: Study, published: dict[str, Family]) -> Figure:
         if axes.lines:
             axes.axhline(0, **FAINT)
             axes.set(xscale="log", xlabel="parameters")
-            axes.legend(loc="upper left")
+            axes.legend(loc="best")
     if not ours.lines:
         not_run(ours, f"{study.name} study")
     title(ours, "a", f"{study.name} study")
@@ -50,9 +52,14 @@ def _ours(axes: Axes, family: str, rows: list[Estimate], look: tuple[str, str]) 
         return
     means = np.array([row.llc for row in rows], float)
     ends = np.array([row.interval or (row.llc, row.llc) for row in rows], float)
-    _shuffles(axes, [row.parameters for row in rows], [row.shuffles for row in rows], look)
-    half = np.abs(ends.T - means)
-    _means(axes, family, [row.parameters for row in rows], means, half, look)
+    sizes, half = [row.parameters for row in rows], np.abs(ends.T - means)
+    each = {size: means[np.array(sizes) == size].mean() for size in sorted(set(sizes))}
+    if len(each) == len(rows):
+        _shuffles(axes, sizes, [row.shuffles for row in rows], look)
+        _means(axes, family, sizes, means, half, look)
+    else:
+        _means(axes, family, sizes, means, half, look, linestyle="none", alpha=0.6)
+        axes.plot([*each], [*each.values()], color=look[0])
 
 
 def _theirs(axes: Axes, family: str, figures: Family, look: tuple[str, str]) -> None:
@@ -78,7 +85,8 @@ def _means(
     means: np.ndarray,
     half: np.ndarray,
     look: tuple[str, str],
+    **other: Any,
 ) -> None:
     colour, marker = look
-    strong = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2.5}
+    strong = {"color": colour, "marker": marker, "markersize": 4, "capsize": 2.5} | other
     axes.errorbar(sizes, means, yerr=half, label=name, **strong)
