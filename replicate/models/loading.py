@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from replicate.data.json_io import read_json, write_json
 from replicate.data.tensors import file_hash
 from replicate.errors import UserError, refusal
-from replicate.models import hub, integrity
+from replicate.models import hub, integrity, quantised
 from replicate.models.config import MANIFEST
 
 QUANTISED: dict[str, dict[str, Any]] = {
@@ -208,6 +208,8 @@ def load(
     for module in model.modules():
         if hasattr(module, "compute_dtype"):  # if the file is in 4 bits, its own dtype was used
             module.compute_dtype = getattr(torch, compute_dtype)
+    if weights == "nf4":
+        quantised.decode_here(model)
     if weights in QUANTISED:
         integrity.check_computes(source, model, weights)
     return model

@@ -6,8 +6,11 @@ of the float32 scale of 64 weights). A gradient is freed as soon as its weights 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from replicate.sampling.storage import NF4
@@ -18,14 +21,44 @@ FORMATS = {  # formats of w* in 4 bits whose weights all move, and the dtype in 
 }
 
 
-def dense(parameter: nn.Parameter) -> Tensor:
+def dense(parameter: Tensor) -> Tensor:
     """Returns a parameter's values, dequantised if they are in 4 bits."""
     state = getattr(parameter, "quant_state", None)
-    if state is None:
-        return parameter.data
-    from bitsandbytes.functional import dequantize_4bit
+    return parameter.data if state is None else packed(parameter, state.dtype).dense()
 
-    return dequantize_4bit(parameter.data, state)
+
+def packed(parameter: Tensor, dtype: torch.dtype) -> NF4:
+    """Returns a parameter in 4 bits as the samplers hold it; `dtype` is that of unpacked values."""
+    from bitsandbytes.functional import dequantize_blockwise
+
+    state = getattr(parameter, "quant_state")  # noqa: B009 - unknown to torch's types
+    scales = state.absmax
+    if state.nested:  # the file has the scales in 8 bits
+        scales = (dequantize_blockwise(scales, state.state2) + state.offset).float()
+    shape = torch.Size(state.shape)
+    return NF4(
+        parameter.data.reshape(-1), scales, state.code.float(), state.blocksize, shape, dtype
+    )
+
+
+def decode_here(model: nn.Module) -> None:
+    """Lets matrices be decoded here that bitsandbytes decodes wrongly.
+
+    Its kernel for CPUs takes each row to begin with a new scale (seen in 0.50.2). So the values are
+    wrong where a row is not a multiple of the weights that share one.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    def forward(module: Linear4bit, x: Tensor) -> Tensor:
+        dtype = module.compute_dtype or x.dtype
+        bias = None if module.bias is None else module.bias.to(dtype)
+        return functional.linear(x.to(dtype), dense(module.weight).to(dtype), bias).to(x.dtype)
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit) and module.weight.device.type == "cpu":
+            state = getattr(module.weight, "quant_state")  # noqa: B009
+            if module.in_features % state.blocksize:
+                module.forward = partial(forward, module)
 
 
 def dequantise(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, NF4]:
@@ -38,17 +71,12 @@ def dequantise(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, NF4]:
     Returns:
         The packed matrices by parameter name: w* in 4 bits.
     """
-    from bitsandbytes.functional import dequantize_blockwise
     from bitsandbytes.nn.modules import Linear4bit
 
     anchors = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear4bit):
-            state = getattr(module.weight, "quant_state")  # noqa: B009 - unknown to torch's types
-            packed, code, scales = module.weight.data.reshape(-1), state.code.float(), state.absmax
-            if state.nested:  # the file has the scales in 8 bits
-                scales = (dequantize_blockwise(scales, state.state2) + state.offset).float()
-            anchor = NF4(packed, scales, code, state.blocksize, torch.Size(state.shape), dtype)
+            anchor = packed(module.weight, dtype)
             full = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
             full.weight, full.bias = nn.Parameter(anchor.dense()), module.bias
             model.set_submodule(name, full)
