@@ -1,15 +1,15 @@
-"""`python -m docs.results` writes the tables of docs/results.md from results/."""
+"""`python -m docs.results` writes tables of docs/results.md and docs/quantisation.md."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from replicate.pipeline import config as parameters
 from replicate.reporting.results import Study
 from replicate.reporting.table import Table
-from replicate.reporting.tables import models, sizes
+from replicate.reporting.tables import experiments, models, sizes
 from replicate.study import published, records
 from replicate.study.records import JudgedClaim
 
@@ -55,12 +55,23 @@ def files() -> dict[str, str]:
             )
         ),
     }
-    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    formats = experiments.quantisation(study).only(
+        "model", "moved", "weights", "rise, millinats ± s.e.", "λ̂ ± s.e.", "change of λ̂"
+    )
+    return {
+        PAGE: filled(PAGE, parts),
+        "docs/quantisation.md": filled("docs/quantisation.md", {"quantisation": cells(formats)}),
+    }
+
+
+def filled(page: str, parts: Mapping[str, Iterator[list[str]]]) -> str:
+    """Returns a page with tables in their places."""
+    text = (ROOT / page).read_text(encoding="utf-8")
     for name, rows in parts.items():
-        text = markdown(rows)
+        table = markdown(rows)
         place = rf"(?s)(?<=<!-- {name} -->\n\n).*?(?=\n\n<!-- end -->)"
-        page = re.sub(place, lambda _, text=text: text, page, count=1)
-    return {PAGE: page}
+        text = re.sub(place, lambda _, table=table: table, text, count=1)
+    return text
 
 
 if __name__ == "__main__":

@@ -147,6 +147,23 @@ def test_a_curve_of_a_quadratic_is_its_harmonic_part() -> None:
     assert len(found.plot().axes[0].lines) >= 3
 
 
+def test_a_curve_takes_a_step_that_is_stable_where_its_chains_are() -> None:
+    """At w* this loss has no curvature, so that the step that is stable there is far too long."""
+
+    def quartic(model: Bowl, x_B: torch.Tensor) -> torch.Tensor:
+        return model.w.pow(4).sum() + 0.0 * x_B
+
+    given: dict[str, Any] = {"loss_fn": quartic, "show_progress": False}
+    found = curve(Bowl(H), DATA, nbeta=1e4, localization=[100.0], draws=400, **given)
+    (point,) = found.points
+    w = np.linspace(-1, 1, 20_001)
+    density = np.exp(-1e4 * w**4 - 50 * w**2)
+    truth = len(H) * float((1e4 * w**4 * density).sum() / density.sum())
+    assert point.estimate.trace.attrs["sampler"]["lr"] < 0.25 / 100
+    error = max(point.estimate.standard_error, point.estimate.result.monte_carlo_error)
+    assert abs(point.estimate.llc - truth) < 4 * error + 0.01 * truth
+
+
 def test_lines_of_several_nbeta_meet_at_the_same_alpha_and_wbic_is_named() -> None:
     natural = 64 / np.log(64)
     found = curve(Bowl(H), DATA, nbeta=[natural, 2.0], alpha=[20.0, 5.0], draws=40, **BOWL)
