@@ -66,5 +66,5 @@ def test_the_page_of_results_says_how_the_calibration_came_out(results: Path) ->
 
 
 def test_it_is_read_in_three_minutes() -> None:
-    prose = re.sub(r"(?ms)^```.*?^```|^    .*?$|\\||---", "", README)
+    prose = re.sub(r"(?ms)^```.*?^```|^    .*?$|\||---", "", README)
     assert len(prose.split()) <= 600
