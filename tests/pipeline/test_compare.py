@@ -176,7 +176,7 @@ def test_a_damaged_file_is_named(project: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [
-        ("demo", "nobody", "'nobody' names no branch, .* name another commit, a study .sizes, "),
+        ("demo", "nobody", "'nobody' names no branch, .* name another commit, a study .control, "),
         ("demo", "--upload-pack=x", "'--upload-pack=x' names no branch"),
         ("demo", ":demo", "'' names no branch"),
         ("demo", "HEAD:nobody", "HEAD:nobody .*: no results of a study 'nobody'; .* demo, paper"),

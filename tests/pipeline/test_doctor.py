@@ -49,7 +49,7 @@ def test_a_machine_without_gpu_hub_and_git_can_run_the_demo(project: Path, tmp_p
     assert line(done, "packages").startswith("ok")
     assert line(done, "GPU").endswith("(for paper)")
     assert "the hub cannot be reached (ConnectError); check the network" in line(done, "lack  hub")
-    said = ["demo: yes", "control: yes", "paper: no, because of GPU, hub"]
+    said = ["control: yes", "demo: yes", "paper: no, because of GPU, hub"]
     assert done.stdout.splitlines()[-3:] == said
     assert TOKEN not in done.stdout + done.stderr
     assert sorted(project.rglob("*")) == before
