@@ -226,8 +226,8 @@ def table(found: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--model", default="mini-34k")
-@click.option("--data", type=click.Path(path_type=Path), default=Path("data/mini"))
+@click.option("--model", default="34k-1")
+@click.option("--data", type=click.Path(path_type=Path), default=Path("data/sizes"))
 @click.option("--traces", type=click.Path(path_type=Path), help="a folder for all losses")
 @click.option("--minutes", type=float, default=60.0, help="after which no row is begun")
 def main(model: str, data: Path, traces: Path | None, minutes: float) -> None:
