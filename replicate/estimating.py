@@ -262,7 +262,7 @@ def _searching(
         found = curvatures.measure(
             task,
             chosen,
-            slope,
+            gradient_M=slope,
             batch_size=size,
             **hessian,
             seed=derive(seed, "probes"),

@@ -248,8 +248,8 @@ def work(examples: int, probes: int, products: int, gradient: int = 0) -> int:
 def measure(
     task: Task,
     index_N: Tensor,
-    gradient_M: Tensor | None = None,
     *,
+    gradient_M: Tensor | None = None,
     batch_size: int,
     probes: int,
     products: int,

@@ -30,7 +30,8 @@ def quadratic(
 
 
 def measured(task: Task, *, examples: int = 64, probes: int = 2, products: int = 60) -> Curvature:
-    index_N, settings = torch.arange(examples), {"probes": probes, "products": products, "seed": 5}
+    index_N = torch.arange(examples)
+    settings: dict[str, Any] = {"probes": probes, "products": products, "seed": 5}
     return measure(task, index_N, batch_size=48, **settings, advance=silent)
 
 

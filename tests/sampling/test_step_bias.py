@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,7 @@ def test_the_rate_is_the_slope_of_the_closed_form() -> None:
     found = []
     for seed in range(12):
         index_N = torch.arange(seed * 256, (seed + 1) * 256)
-        settings = {"batch_size": 256, "probes": 2, "products": 6, "seed": 1}
+        settings: dict[str, Any] = {"batch_size": 256, "probes": 2, "products": 6, "seed": 1}
         measured = measure(task(NOISE), index_N, **settings, advance=scenarios.silent)
         found.append(step_bias.rate(measured, NBETA, GAMMA, SIZE))
     slope = (exact(1e-6, NOISE) - exact(0, NOISE)) / 1e-6

@@ -97,7 +97,7 @@ class CurveUnit(CachedUnit):
         found = curvature.measure(
             task,
             hessian_N,
-            torch.from_numpy(order_N[: max(EXAMPLES, windows)]),
+            gradient_M=torch.from_numpy(order_N[: max(EXAMPLES, windows)]),
             batch_size=self.microbatch_size or self.batch_size,
             probes=probes,
             products=products,
