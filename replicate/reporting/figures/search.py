@@ -26,8 +26,8 @@ def search(trials: list[Trial], importances: list[Importance], family: str) -> F
         if trial.proposed_by == "grid":
             grids.setdefault(trial.sampler, []).append(trial)
     if not grids:
-        figure, axes = panels(1, 1.2)
-        not_run(axes, family)  # pyright: ignore[reportArgumentType] (one panel is no sequence)
+        figure, (axes,) = panels(1, 1.2)
+        not_run(axes, family)
         return figure
     heights = [0.18 * len({_conditions(trial) for trial in grid}) + 0.5 for grid in grids.values()]
     figure = plt.figure(figsize=(WIDTH, sum(heights) + 2.5), layout="constrained")

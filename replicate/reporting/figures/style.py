@@ -78,8 +78,17 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
-    """Returns a figure of the text's width with panels side by side; `height` is in inches."""
-    return plt.subplots(1, count, figsize=(WIDTH, height), layout="constrained")
+    """Returns a figure of the text's width with panels side by side, two in a row if they are more
+    than three; `height` is that of a row, in inches.
+    """
+    columns = count if count <= 3 else 2
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(WIDTH, rows * height), layout="constrained", squeeze=False
+    )
+    for spare in axes.flat[count:]:
+        spare.remove()
+    return figure, list(axes.flat)[:count]
 
 
 def title(axes: Axes, letter: str, text: str) -> None:
