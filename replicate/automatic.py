@@ -95,7 +95,7 @@ class Search(Choice):
 
     def _needed(self, settings: Settings) -> int:
         """Returns the least number of gradients at the first look, if the chains begin anew."""
-        steps = settings.burn_in + first_look(settings)
+        steps = settings.burn_in + _first_look(settings)
         return self.spent + steps * self._gradients(settings)
 
     def _burnt_in(self, settings: Settings) -> xr.Dataset:
@@ -125,7 +125,7 @@ class Search(Choice):
         self, trace: xr.Dataset, settings: Settings, least: int = 0
     ) -> xr.Dataset:
         """Runs the chains on until the first look, after `RELAXATIONS` relaxation times of λ̂."""
-        trace = _joined(trace, self._kept(settings, (least or first_look(settings)) - 1))
+        trace = _joined(trace, self._kept(settings, (least or _first_look(settings)) - 1))
         while (draws := _draws(trace)) < RELAXATIONS * self._relaxation(trace, settings):
             if self.spent + draws * self._gradients(settings) > self.budget:
                 break
@@ -133,7 +133,7 @@ class Search(Choice):
         return trace.assign_attrs(relaxations=RELAXATIONS)
 
     def _drifts(self, trace: xr.Dataset, settings: Settings) -> bool:
-        """Tells whether λ̂ still changes from the first half of the draws to the second."""
+        """Returns whether λ̂ changes from the first half of the draws to the second."""
         values = estimators.controlled(trace, settings.nbeta, self.loss)
         return diagnostics.drift(posterior.alive(values))[1] < regimes.Limits().drift
 
@@ -194,7 +194,7 @@ class Search(Choice):
         return half / abs(result.llc) if math.isfinite(half) else math.inf
 
 
-def first_look(settings: Settings) -> int:
+def _first_look(settings: Settings) -> int:
     """Returns the least number of draws of a chain before the first look at its estimate."""
     return max(FEWEST, settings.relaxation)
 

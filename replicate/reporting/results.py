@@ -71,6 +71,14 @@ class Study:
         return max((row.rhat or 0.0 for row in self.default.values()), default=0.0)
 
     @property
+    def pictured(self) -> list[str]:
+        """The models whose chains are drawn: of each size the first that was run."""
+        first: dict[tuple[str, int], str] = {}
+        for model, row in self.default.items():
+            first.setdefault((row.family, row.parameters), model)
+        return list(first.values())
+
+    @property
     def missing(self) -> list[str]:
         """The planned models that have no λ̂."""
         known = {*self.default, *(row.model for row in self.settings)}

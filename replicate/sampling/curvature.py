@@ -134,10 +134,10 @@ class Curvature:
             clipped: whether negative curvatures count as 0. Those of few examples are mostly noise.
 
         Raises:
-            ArgumentError: γ/nβ is not above the strongest negative curvature, and that is not 0.
+            ArgumentError: γ/nβ is not above 0, or not above the strongest negative curvature that
+                counts.
         """
-        if not clipped:
-            check_alpha(localization / nbeta, self.lowest)
+        check_alpha(localization / nbeta, 0.0 if clipped else self.lowest)
         found, lowest = self.gradient, 0.0 if clipped else -math.inf
 
         def taken(h: Array) -> Array:
@@ -240,7 +240,10 @@ def spectrum(
 
 
 def work(examples: int, probes: int, products: int, gradient: int = 0) -> int:
-    """Returns the examples that `measure` reports at most, one for each pass; or `spectrum`."""
+    """Returns how many examples `measure` reports at most, one for each pass.
+
+    `gradient` is the number of examples of the gradient; without it, `spectrum` is meant.
+    """
     spectra = probes * products * (examples + examples // 4 if gradient else examples)
     return spectra + 2 * products * examples + gradient if gradient else spectra
 
@@ -268,6 +271,8 @@ def measure(
         settings = {"batch_size": batch_size, "probes": probes, "products": products, "seed": seed}
         return spectrum(task, index, **settings, advance=advance)
 
-    slope_M, how = gradient_M, {"batch_size": batch_size, "products": products, "advance": advance}
-    slope = gradient(task, index_N, index_N if slope_M is None else slope_M, **how)
+    slope_M = index_N if gradient_M is None else gradient_M
+    slope = gradient(
+        task, index_N, slope_M, batch_size=batch_size, products=products, advance=advance
+    )
     return Curvature(of(index_N), of(index_N[: len(index_N) // 4]), slope)

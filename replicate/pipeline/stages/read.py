@@ -70,7 +70,7 @@ def drawings(study: Study, figures: Figures, rules: Rules) -> dict[str, Callable
         trials = [row for row in study.search if row.family == family]
         importances = [row for row in study.importances if row.family == family]
         found[f"search-{family}"] = partial(search, trials, importances, family)
-    for row in (each for each in study.traces if each.model in study.default):
+    for row in (each for each in study.traces if each.model in study.pictured):
         found[f"diagnostics-{row.model}"] = partial(diagnostics, row, study.default[row.model])
     return found
 

@@ -41,7 +41,7 @@ class LargerHasMore(Claim):
     id = "C9"
     title = "Of the quantised models the larger has the greater λ̂ (Llama-2-13B over 7B)"
     measure = "difference of λ̂, larger minus smaller"
-    needs = "λ̂ of two quantised sizes, at the setting of R1 to R5 if each has several trainings"
+    needs = "λ̂ of two quantised sizes, by stage settings if a size has several trainings"
     sources = (("estimates", "{quantised}: shuffles"), ("original", "{quantised}: shuffles"))
     published_source = "families.llama2.models.*.mean"
 
