@@ -15,6 +15,9 @@ LATEXMK = (  # -norc: without the user's settings, which may write the PDF elsew
     "latexmk -norc -pdf -cd -interaction=nonstopmode -halt-on-error -file-line-error -silent"
 )
 WARNING = re.compile(r"Warning:|^(Over|Under)full ")
+# latexmk compares times and sizes of files, and misses a label that moved within one second
+UNSETTLED = re.compile(r"Rerun to get|rerun LaTeX", re.IGNORECASE)
+MOST = 3  # runs of latexmk
 # LaTeX writes this date (November 2023) into the PDF instead of today's
 DATED = {"SOURCE_DATE_EPOCH": "1700000000", "FORCE_SOURCE_DATE": "1"}
 
@@ -39,13 +42,22 @@ def run(source: Path) -> None:
     if not source.is_file() or source.suffix != ".tex":
         raise UserError(f"{source}: no LaTeX file; give one as paper/main.tex")
     check()
-    command = [*LATEXMK.split(), str(source)]
-    result = subprocess.run(command, env=os.environ | DATED, capture_output=True)
     file = source.with_suffix(".log")
+    log = _latexmk(source, file)
+    for _ in range(MOST - 1):
+        if not any(map(UNSETTLED.search, log)):
+            break
+        log = _latexmk(source, file, "-g")
+    for line in filter(WARNING.search, log):
+        print(f"{file}: {line}")
+
+
+def _latexmk(source: Path, file: Path, *options: str) -> list[str]:
+    command = [*LATEXMK.split(), *options, str(source)]
+    result = subprocess.run(command, env=os.environ | DATED, capture_output=True)
     log = file.read_text(errors="replace").splitlines() if file.is_file() else []
     if result.returncode:
         reasons = [line for line in log if ".tex:" in line or line.startswith("!")]
         reason = reasons[0] if reasons else f"see {file}"
         raise UserError(f"{source}: LaTeX stopped: {reason}; correct it and run the same command")
-    for line in filter(WARNING.search, log):
-        print(f"{file}: {line}")
+    return log
