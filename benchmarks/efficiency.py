@@ -48,6 +48,7 @@ NOT_RUN = {
 def plan(model: str) -> list[tuple[Posterior, Method]]:
     """Returns the rows of a model, the most important first."""
     label, tokens = Posterior(model, "last", 30, 500), Posterior(model, "tokens", 1910, 300)
+    fine = Posterior(model, "tokens", 19100, 3000)
 
     def method(
         name: str,
@@ -66,6 +67,9 @@ def plan(model: str) -> list[tuple[Posterior, Method]]:
         (tokens, method("leimkuhler", 1e-4, 16, 160, 200)),
         (label, method("leimkuhler", 1e-3, 24, 30, 100, "table")),
         (tokens, method("sgld", 1e-4, 8, 160, 200)),
+        (fine, method("leimkuhler", 1e-5, 8, 160, 200)),
+        (fine, method("leimkuhler", 1e-5, 8, 160, 200, "table")),
+        (fine, method("leimkuhler", 5e-6, 8, 240, 200)),
         (label, method("sgld", 1e-4, 16, 120, 160)),
         (tokens, method("leimkuhler", 2e-4, 8, 80, 120)),
         (label, method("leimkuhler", 5e-4, 16, 40, 120)),
