@@ -137,7 +137,7 @@ def described(
         "model": getattr(model, "name_or_path", "") or type(model).__name__,
         "task": {
             "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", "loss_fn"),
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": module.count(model),
             "sampled_parameters": sum(task.sizes),
             "examples": len(parts[0]),
             "data": tensors.fingerprint(arrays),

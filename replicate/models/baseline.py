@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from replicate.errors import UserError
-from replicate.models import loading, restrictions
+from replicate.models import module, restrictions
 from replicate.models.config import PROMISED
 from replicate.models.task import TextTask
 from replicate.progress import Advance
@@ -81,7 +81,7 @@ def examine(
         "gradient_norm_squared": inner(first, second),
         "descent": fall,
         "descent_error": fall_error,
-        "parameters": loading.count(task.model),
+        "parameters": module.count(task.model),
         "sampled_parameters": sum(task.sizes),
         "sampled": restrictions.summary(dict(zip(task.names, task.sizes, strict=True))),
         "windows": task.config.hashes[0],

@@ -250,9 +250,3 @@ def sampled(model: nn.Module) -> dict[str, nn.Parameter]:
     In a quantised model, they are the parameters that are not quantised.
     """
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-
-
-def count(model: nn.Module) -> int:
-    """Counts the weights of a model; a matrix in 4 bits has as many as before it was packed."""
-    states = ((weight, getattr(weight, "quant_state", None)) for weight in model.parameters())
-    return sum((weight if state is None else state).shape.numel() for weight, state in states)

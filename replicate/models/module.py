@@ -284,3 +284,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 parameter.grad = gradient
             for buffer, before in buffers:
                 buffer.data.copy_(before)
+
+
+def count(model: nn.Module) -> int:
+    """Counts the weights of a model; a matrix in 4 bits has as many as before it was packed."""
+    states = ((weight, getattr(weight, "quant_state", None)) for weight in model.parameters())
+    return sum((weight if state is None else state).shape.numel() for weight, state in states)

@@ -25,10 +25,10 @@ from torch.nn.functional import (
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import rotate_half
 
-from replicate.models import loading, quantised
+from replicate.models import quantised
 from replicate.models.config import TextLoss
 from replicate.models.gelu import gelu
-from replicate.models.module import TEXT_LOSSES
+from replicate.models.module import TEXT_LOSSES, count
 from replicate.sampling.task import StackedLoss
 
 LARGEST = 2**21  # weights; for larger models, one call for all chains saves no time
@@ -55,7 +55,7 @@ def loss(
         windows' indices (C, B). It returns the losses (C, B) in nats.
     """
     forward = _forward(model.config)
-    if forward is None or loading.count(model) > LARGEST:
+    if forward is None or count(model) > LARGEST:
         return None
     weights = {name: quantised.dense(weight) for name, weight in model.named_parameters()}
     if any(each.dtype != torch.float32 for each in weights.values()):

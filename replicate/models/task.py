@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from replicate.data import windows
 from replicate.models import cpu_kernels, last_token, loading, quantised, restrictions, stacked
 from replicate.models.config import TaskConfig
-from replicate.models.module import TEXT_LOSSES
+from replicate.models.module import TEXT_LOSSES, count
 from replicate.sampling import Task
 
 
@@ -42,7 +42,7 @@ class TextTask(Task):
         """Returns `TaskConfig.identity` and the sizes of the model and of its windows."""
         return self.config.identity() | {
             "length": self.tokens_NxL.shape[1],
-            "parameters": loading.count(self.model),
+            "parameters": count(self.model),
             "sampled_parameters": sum(self.sizes),
             "examples": self.examples,
         }

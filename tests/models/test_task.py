@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from replicate.estimation import estimators
-from replicate.models import loading, task, training
+from replicate.models import module, task, training
 from replicate.models.config import Schedule, TaskConfig, order
 from replicate.models.task import TextTask
 from replicate.progress import silent
@@ -99,4 +99,4 @@ def test_dequantised_weights_have_their_anchors_in_four_bits(config: TaskConfig)
     found = task.load(replace(config, folder=folder, weights="dequantised"))
     packed = {name for name, x in zip(found.names, found.anchors, strict=True) if x is not None}
     assert packed == {name for name in found.names if "proj" in name}
-    assert sum(found.sizes) == loading.count(found.model)
+    assert sum(found.sizes) == module.count(found.model)

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from replicate.models import last_token, loading
+from replicate.models import last_token, loading, module
 from replicate.pipeline import config, cost
 from replicate.pipeline.config import Family
 from replicate.pipeline.stages import collect
@@ -55,7 +55,7 @@ def family(weights: str = "float32", batch_size: int = 4, **other: Any) -> Famil
 def test_the_parameters_are_those_of_the_real_model(architecture: str) -> None:
     real = AutoModelForCausalLM.from_config(given(architecture))
     shape = cost.Shape(given(architecture))
-    assert shape.parameters == shape.sampled(family()) == loading.count(real)
+    assert shape.parameters == shape.sampled(family()) == module.count(real)
 
 
 @pytest.mark.parametrize("weights", ["nf4", "int8"])
@@ -220,7 +220,7 @@ def test_tied_embeddings_with_padding_and_mixtures_of_experts_are_counted_and_ru
     assert all(p.grad is None or p.grad.to_dense().isfinite().all() for p in model.parameters())
     work = cost.Work("estimate@own", kind, family(), steps=9)
     row = cost.cost(work, cost.Shape(odd), cost.Device(1e12, peak=cost.DEVICES["h100"]))
-    assert (row["fit"], row["parameters"]) == ("fits", loading.count(model))
+    assert (row["fit"], row["parameters"]) == ("fits", module.count(model))
 
 
 @pytest.mark.fault("B6")

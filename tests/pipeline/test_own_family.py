@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from replicate.data import traces, windows
-from replicate.models import hub, loading
+from replicate.models import hub, module
 from replicate.pipeline.cli import main
 from replicate.study import records
 from tests.conftest import ROOT
@@ -103,7 +103,7 @@ def test_every_architecture_is_sampled_in_all_its_parameters(finished: Path) -> 
     for name, (kind, shape) in ARCHITECTURES.items():
         model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**shape))
         row = found[name]
-        assert row.parameters == row.sampled_parameters == loading.count(model)
+        assert row.parameters == row.sampled_parameters == module.count(model)
         assert math.isfinite(row.llc)
 
 

@@ -76,6 +76,21 @@ def test_every_setting_has_a_row(
     check_what_is_kept(config, file, rows, capsys)
 
 
+def test_in_4_bits_what_stays_unquantised_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    llama = TINY | {"architecture": "llama", "seeds": 1}
+    given = family(at=[POINT]) | {"families__mini__models": {"mini-8": llama}}
+    config = small.configured(**given, families__mini__weights="nf4")
+    small.run(config, "extract", "pretrain", "settings")
+    trace = stage.units(config, "mini-8-1")[0].trace()
+    assert trace.attrs["task"]["weights"] == "nf4"
+    matrices = 4 * 8 * 8 + 3 * 8 * 24  # attention, and the three of the gated units
+    task = trace.attrs["task"]
+    assert task["parameters"] - task["sampled_parameters"] == matrices
+
+
 def check_what_is_kept(
     config: Config, file: Path, rows: list[records.Setting], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +118,15 @@ def check_what_is_kept(
     damaged.write_bytes(damaged.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"mini-8-2.npz: cannot be read .*git checkout"):
         kept.trace(config, stage.units(config, "mini-8-2")[0])
+
+
+def test_what_quantised_weights_cannot_be_is_refused() -> None:
+    for weights, at, says in (
+        ("nf4", [POINT | {"rescaled": "gain"}], "rescaled: nf4 weights cannot be; leave it out"),
+        ("dequantised", [POINT], "is not for dequantised weights; write null"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            small.configured(**family(at=at), families__mini__weights=weights)
 
 
 def test_a_setting_of_another_familys_model_is_refused() -> None:

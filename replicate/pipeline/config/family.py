@@ -218,13 +218,16 @@ class Family(Strict):
     @field_validator("settings")
     @classmethod
     def of_the_family(cls, given: Settings | None, info: ValidationInfo) -> Settings | None:
-        """Refuses (`ValueError`) models of other families, and quantised weights."""
+        """Refuses (`ValueError`) models of other families, and what quantised weights cannot be."""
         for setting in given.at if given else ():
             for name in setting.models or ():
                 if name not in info.data.get("models", {name: None}):
                     raise ValueError(f"{name} is no model of this family")
-        if given and info.data.get("weights") != "float32":
-            raise ValueError("a quantised family has none; write null")
+        weights = info.data.get("weights", "float32")
+        if given and weights not in ("float32", "nf4", "int8"):
+            raise ValueError(f"is not for {weights} weights; write null")
+        if given and weights != "float32" and any(each.rescaled for each in given.at):
+            raise ValueError(f"rescaled: {weights} weights cannot be; leave it out")
         return given
 
     @field_validator("curve", "transfer", "original", mode="before")

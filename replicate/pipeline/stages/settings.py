@@ -103,8 +103,16 @@ class SettingUnit(CachedUnit):
         if self.step is not None and not self.task.folder.exists():
             said = f"has no weights; remove data/kept/{self.task.family} to train the model again"
             raise UserError(f"{self.task.folder}: {said}")
-        device = loading.device(self.task.device, self.task.model)
-        model = loading.load(self.task.folder, self.task.weights, device)
+        task = self.task
+        device = loading.device(task.device, task.model, task.gpus_per_model)
+        model = loading.load(
+            task.folder,
+            task.weights,
+            device,
+            task.compute_dtype,
+            task.gpus_per_model,
+            task.left_unquantised,
+        )
         if self.task.compute_dtype == "bfloat16":
             model.forward = torch.autocast(device.type, torch.bfloat16)(model.forward)
         if self.task.gradient_checkpointing:
