@@ -66,7 +66,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     save: Callable[[int], None] = lambda step: None,
 ) -> Outcome:
-    """Trains a model in place.
+    """Trains the weights of a model that require a gradient, in place.
 
     Args:
         model: the model with its initial weights.
@@ -80,7 +80,7 @@ def train(
     Returns:
         The number of steps and the final losses over the first `EVALUATED` windows.
     """
-    course = Course(schedule, list(model.parameters()))
+    course = Course(schedule, [w for w in model.parameters() if w.requires_grad])
     if checkpoint is not None and (found := checkpoint.load()) is not None:
         course.restore(found)
         advance(course.step)

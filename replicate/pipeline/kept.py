@@ -26,7 +26,7 @@ from replicate.pipeline.config import Config
 
 if TYPE_CHECKING:
     from replicate.pipeline.stages.pretrain import TrainingUnit
-    from replicate.pipeline.stages.settings import SettingUnit
+    from replicate.pipeline.work.setting import SettingUnit
 
 MADE = "made.json"
 

@@ -19,7 +19,7 @@ from replicate.pipeline import kept
 from replicate.pipeline.config import Config
 from replicate.pipeline.parallel import run_units
 from replicate.pipeline.stages import extract, pretrain, settings
-from replicate.pipeline.stages.settings import SettingUnit
+from replicate.pipeline.work.setting import SettingUnit
 from replicate.seeds import derive
 
 APART = 3.0  # standard errors by which two estimates of one quantity may differ

@@ -215,6 +215,7 @@ def _outcome(row: records.Record) -> tuple[tuple[str, str], Outcome | None]:
             loss = "all tokens" if row.loss == "tokens" else "last token"
             special = [row.text == "sampled" and "its own text", row.rescaled]
             special += [row.step is not None and f"step {row.step}"]
+            special += [row.minimised is not None and f"minimised {row.minimised}"]
             words = [f"nβ {row.nbeta:g}", f"γ {row.localization:g}", loss, *filter(None, special)]
             return (row.model, ", ".join(map(str, words))), _with_interval(row)
         case records.Calibrated():

@@ -39,6 +39,7 @@ def setting(
         "text": wanted["text"],
         "step": wanted["step"] if step is None else step,
         "rescaled": wanted["rescaled"],
+        "minimised": wanted.get("minimised"),
         "gradients": trace.attrs["gradients"],
         "baseline_loss": known.get("loss"),
         "regime": found.regime,

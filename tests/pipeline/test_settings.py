@@ -76,19 +76,22 @@ def test_every_setting_has_a_row(
     check_what_is_kept(config, file, rows, capsys)
 
 
-def test_in_4_bits_what_stays_unquantised_moves(
+def test_in_4_bits_what_stays_unquantised_moves_and_is_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     llama = TINY | {"architecture": "llama", "seeds": 1}
-    given = family(at=[POINT]) | {"families__mini__models": {"mini-8": llama}}
+    again = POINT | {"minimised": 3}
+    given = family(at=[POINT, again]) | {"families__mini__models": {"mini-8": llama}}
     config = small.configured(**given, families__mini__weights="nf4")
     small.run(config, "extract", "pretrain", "settings")
-    trace = stage.units(config, "mini-8-1")[0].trace()
+    trace, trained = (unit.trace() for unit in stage.units(config, "mini-8-1"))
     assert trace.attrs["task"]["weights"] == "nf4"
     matrices = 4 * 8 * 8 + 3 * 8 * 24  # attention, and the three of the gated units
     task = trace.attrs["task"]
     assert task["parameters"] - task["sampled_parameters"] == matrices
+    assert trained.attrs["setting"]["minimised"] == 3
+    assert trained.attrs["baseline"]["loss"] < trace.attrs["baseline"]["loss"]
 
 
 def check_what_is_kept(
@@ -133,6 +136,7 @@ def test_a_setting_of_another_familys_model_is_refused() -> None:
     for at, says in (
         ([POINT | {"models": ["mini-9"]}], "mini-9 is no model of this family"),
         ([POINT | {"rescaled": "gain", "checkpoints": True}], "give one of them"),
+        ([POINT | {"rescaled": "gain", "minimised": 5}], "rescaled and minimised: give one"),
         ([{"nbeta": 30.0, "radius": "fixed"}], "radius: fixed multiplies localization"),
         ([], "at least 1 item"),
     ):

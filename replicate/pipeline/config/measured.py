@@ -24,6 +24,8 @@ class Setting(Strict):
         checkpoints: whether the model's checkpoints are measured instead of w*.
         radius: whether γ is multiplied by d over the d of the family's smallest model, so that the
             radius √(d/γ) of the localisation is the same for all.
+        minimised: steps of training, on fresh text, of the weights that move, before the chains;
+            None for none. In 4 bits the model is no longer at a minimum of its loss without them.
     """
 
     models: Names | None = None
@@ -34,12 +36,15 @@ class Setting(Strict):
     rescaled: Literal["gain", "query-key", "value-output", "units", "heads"] | None = None
     checkpoints: bool = False
     radius: Literal["free", "fixed"] = "free"
+    minimised: Count | None = None
 
     @model_validator(mode="after")
     def possible(self) -> Self:
-        """Refuses (`ValueError`) a checkpoint that is rescaled, and a radius without γ."""
-        if self.checkpoints and self.rescaled is not None:
-            raise ValueError("checkpoints and rescaled: give one of them")
+        """Refuses (`ValueError`) two kinds of other weights, and a radius without γ."""
+        kinds = {"checkpoints": self.checkpoints, "rescaled": self.rescaled}
+        others = [name for name, given in (kinds | {"minimised": self.minimised}).items() if given]
+        if len(others) > 1:
+            raise ValueError(f"{' and '.join(others)}: give one of them")
         if self.radius == "fixed" and self.localization is None:
             raise ValueError("radius: fixed multiplies localization; give it")
         return self

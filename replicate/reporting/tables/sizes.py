@@ -74,6 +74,7 @@ def _words(row: Setting) -> str:
     words = [LABELS[row.loss]]
     words += ["its own text"] if row.text == "sampled" else []
     words += [f"rescaled ({row.rescaled})"] if row.rescaled else []
+    words += [f"minimised again ({row.minimised} steps)"] if row.minimised else []
     return ", ".join(words)
 
 

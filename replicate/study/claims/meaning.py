@@ -205,7 +205,7 @@ def _pairs(rows: Sequence[Setting]) -> tuple[Pairs, Counter[str]]:
     def key(row: Setting) -> tuple[str, str, float, float]:
         return row.model, row.loss, row.nbeta, row.localization
 
-    rows = [row for row in rows if row.text == "corpus" and row.step is None]
+    rows = [row for row in rows if row.text == "corpus" and row.step is row.minimised is None]
     before = {key(row): row for row in rows if row.rescaled is None}
     found: Pairs = {}
     lost: Counter[str] = Counter()

@@ -128,14 +128,14 @@ def log_llc(row: Setting) -> tuple[float, float]:
 
 
 def of_trainings(rows: Sequence[Setting], family: str) -> list[Setting]:
-    """Returns λ̂ of whole trainings of a family: on its corpus, at the end, not rescaled."""
+    """Returns λ̂ of whole trainings of a family: on its corpus, at the end, with their weights."""
     return [
         row
         for row in rows
         if row.family == family
         and row.text == "corpus"
         and row.step is None
-        and row.rescaled is None
+        and row.rescaled is row.minimised is None
     ]
 
 

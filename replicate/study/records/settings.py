@@ -19,12 +19,15 @@ class Setting(ModelRecord):
     where the value was not measured.
     """
 
-    identity: ClassVar = ("model", "loss", "text", "step", "rescaled", "nbeta", "localization")
+    identity: ClassVar = (
+        *("model", "loss", "text", "step", "rescaled", "minimised"),
+        *("nbeta", "localization"),
+    )
     size: str
     training: int
     """the number of the training of this size, from 1"""
     parameters: int
-    """of the model; chains move all of them"""
+    """that the chains move: all of the model, or what 4 or 8 bits leave"""
     loss: Literal["tokens", "last"]
     """the labels of a window: all tokens but the first, or the last"""
     text: Literal["corpus", "sampled"]
@@ -33,6 +36,8 @@ class Setting(ModelRecord):
     """of the checkpoint; null for the end of the training"""
     rescaled: str | None
     """the symmetry by which the weights were changed; null where they were not"""
+    minimised: int | None = None
+    """steps of training of the weights that move, before the chains; null for none"""
     baseline_loss: float | None = None
     """the mean loss at w* over all windows (nats)"""
     nbeta: float
