@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from replicate.reporting import expressions
-from replicate.reporting.formatting import NOT_RUN, number, percent, whole
+from replicate.reporting.formatting import NOT_RUN, number, percent, span, whole
 from replicate.reporting.results import Reference, Study
 from replicate.reporting.tables.models import by_estimator, locality
 from replicate.study.records import JudgedClaim
@@ -114,14 +114,21 @@ def claims(rows: Sequence[JudgedClaim]) -> Values:
 
 
 def exponents(rows: Sequence[JudgedClaim]) -> Values:
-    """Returns a of λ̂ ∝ dᵃ, with its interval, at the settings that the paper's text cites."""
-    found = dict.fromkeys((f"exponent/{setting}" for setting in CITED), NOT_RUN)
+    """Returns a of λ̂ ∝ dᵃ, with its interval, at the settings that the paper's text cites.
+
+    `exponent/range` is the range of a over all settings at which γ is the same for all sizes.
+    """
+    found = dict.fromkeys((f"exponent/{setting}" for setting in (*CITED, "range")), NOT_RUN)
+    fixed: list[float | None] = []
     for part in next((row.parts for row in rows if row.id == "R3"), ()):
         if numbers := re.fullmatch(r"\((\S+), (\S+)( = .*)?\): exponent a of λ̂ ∝ dᵃ", part.name):
             gamma = "radius" if numbers[3] else numbers[2]
             found[f"exponent/{numbers[1]}/{gamma}"] = expressions.text(
                 "(part.effect|effect) ~ ' (' ~ (part.interval|effects) ~ ')'", part=part
             )
+            if not numbers[3]:
+                fixed.append(part.effect)
+                found["exponent/range"] = span(fixed, 3)
     return found
 
 

@@ -50,7 +50,7 @@ def test_every_table_and_figure_that_is_read_was_written(project: Path) -> None:
     rows = re.findall(r"\\rowsfrom\{([^#}]*)\}", TEXT)
     figures = re.findall(r"\\includegraphics\[[^]]*\]\{\\generated\{([^#}]*)\}\}", TEXT)
     files = [f"{name}.tex" for name in rows] + figures
-    assert len(files) > 20
+    assert len(files) > 8
     lacking = [f for f in files if not (project / "paper" / "generated" / f).is_file()]
     assert lacking == []
 
@@ -64,8 +64,7 @@ def test_what_was_not_run_says_so(project: Path, named: dict[str, str]) -> None:
 
 def test_every_figure_and_table_is_referred_to() -> None:
     labels = set(re.findall(r"\\label\{((?:fig|tab):[^}]*)\}", TEXT))
-    appendix = {"fig:control/diagnostics-350k-1"}
-    assert labels - set(re.findall(r"\\ref\{([^}]*)\}", TEXT)) == appendix
+    assert labels - set(re.findall(r"\\ref\{([^}]*)\}", TEXT)) == set()
 
 
 def test_every_entry_of_the_bibliography_is_cited_and_every_citation_has_one() -> None:

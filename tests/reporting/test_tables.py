@@ -15,6 +15,8 @@ from replicate.reporting.results import Study
 from replicate.reporting.table import Column, Table
 from replicate.reporting.tables import experiments, models
 from replicate.study.plan import StudyPlan
+from replicate.study.records import JudgedClaim
+from replicate.study.records.verdicts import Part
 from tests.reporting.records import made, of_study
 
 TABLE = Table(
@@ -112,6 +114,41 @@ def test_a_range_is_that_of_the_models_of_its_family(plan) -> None:
     assert found[f"{plan.full.name}/original/spread32"] == "806 to 1,020"
     nothing = values.original(study(plan, original=[]), plan.full.name)
     assert set(nothing.values()) == {NOT_RUN}
+
+
+def test_the_range_of_the_exponent_is_over_the_settings_of_one_gamma() -> None:
+    """A fixed radius, another loss and differences of exponents are not in it."""
+    effects = {
+        "(1910, 300)": -0.1288,
+        "(30, 300)": -0.2598,
+        "(19100, 3000)": -0.2382,
+        "(1910, γ = 0.0277·d)": -1.1685,
+        "(1910, 300), the last token": 0.5,
+    }
+    law = "exponent a of λ̂ ∝ dᵃ"
+    parts = [_part(f"{name}: {law}", effect) for name, effect in effects.items()]
+    parts += [_part("(30, 300) minus (1910, 300): exponent a, paired", -0.9)]
+    claim = JudgedClaim(
+        id="R3",
+        claim="order",
+        verdict="not supported",
+        measure=law,
+        effect=-0.1288,
+        interval=None,
+        p_value=None,
+        why="It changes.",
+        parts=parts,
+        evidence=[],
+    )
+    found = values.exponents([claim])
+    assert found["exponent/range"] == "−0.26 to −0.129"
+    assert found["exponent/1910/radius"] == "−1.17 (−1.27 to −1.07)"
+    assert set(values.exponents([]).values()) == {NOT_RUN}
+
+
+def _part(name: str, effect: float) -> Part:
+    bounds = (effect - 0.1, effect + 0.1)
+    return Part(name=name, verdict=None, effect=effect, interval=bounds, p_value=None)
 
 
 def test_gradients_are_counted_from_the_chains_that_ran(plan) -> None:
