@@ -56,20 +56,20 @@ def api() -> dict[str, str]:
     for room, said in ROOMS.items():
         folder = ROOT / "replicate" / room
         files = sorted(folder.rglob("*.py"), key=lambda file: (len(file.parts), file))
-        names = (
-            ".".join(file.relative_to(ROOT / "replicate").with_suffix("").parts) for file in files
-        )
-        listed = [name for name in names if not name.endswith("__init__") and name not in PUBLIC]
+        paths = (file.relative_to(ROOT / "replicate").with_suffix("") for file in files)
+        names = (".".join(path.parts).removesuffix(".__init__") for path in paths)
+        listed = [name for name in names if name not in (room, *PUBLIC)]
         pages[room] = f"# {room}\n\n{said}\n{every(listed)}"
     return pages
 
 
 def every(modules: Iterable[str]) -> str:
-    parts = (
-        f"\n## {name}\n\n```{{eval-rst}}\n.. automodule:: replicate.{name}\n" for name in modules
+    """Returns a section for each module, which Sphinx fills from its docstrings."""
+    only = {"api": "\n   :members: sample, sample_text, baseline, calibrate"}
+    directives = (
+        (name, f".. automodule:: replicate.{name}{only.get(name, '')}") for name in modules
     )
-    members = {"api": "   :members: sample, sample_text, baseline, calibrate\n"}
-    return "".join(f"{part}{members.get(part.split()[1], '')}```\n" for part in parts)
+    return "".join(f"\n## {name}\n\n```{{eval-rst}}\n{said}\n```\n" for name, said in directives)
 
 
 def commands() -> str:
@@ -84,9 +84,9 @@ def commands() -> str:
             context = click.Context(command, info_name=f"{NAME} {name}")
             out += [f"## {name}", f"    {command.get_usage(context).removeprefix('Usage: ')}"]
             out.append(escaped(inspect.cleandoc(command.help or "")))
-            found = (each for each in command.params if isinstance(each, click.Option))
-            records_ = (option.get_help_record(context) or ("", "") for option in found)
-            options = [[f"`{name}`", cell(said)] for name, said in records_]
+            given = (each for each in command.params if isinstance(each, click.Option))
+            told = (option.get_help_record(context) or ("", "") for option in given)
+            options = [[f"`{option}`", cell(said)] for option, said in told]
             if options:
                 out.append(markdown(iter([["option", ""], *options])))
     return "\n\n".join(out)

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from replicate.pipeline.cli import main
-from replicate.pipeline.config import parse
+from docs import generated
+from replicate.pipeline.cli import STAGES, main
+from replicate.pipeline.config import Config, Family, parse
+from replicate.pipeline.config.family import Sampling, Search
+from replicate.study import records
 from tests.conftest import ROOT
 from tests.test_readme import words
 
@@ -56,6 +59,22 @@ def prose() -> Iterator[tuple[str, str]]:
             cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
             texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
             yield str(file.relative_to(ROOT)), "\n".join(texts)
+
+
+def test_the_book_lists_every_command_and_every_key_of_parameters_and_results() -> None:
+    commands, params, files = generated.commands(), generated.params(), generated.files()
+    for name, command in main.commands.items():
+        assert re.search(rf"## {name}\n|`{name}[ `]", commands), name
+        if name not in STAGES:
+            options = {
+                option for each in command.params for option in each.opts if option[0] == "-"
+            }
+            assert {option for option in options if f"`{option}" not in commands} == set()
+    for block in (Config, Family, Sampling, Search):
+        assert {key for key in block.model_fields if f"| `{key}` |" not in params} == set()
+    for name, kind in records.FILES.items():
+        table = files.split(f"### {name}.json\n")[1].split("###")[0]
+        assert {field for field in kind.model_fields if f"| `{field}` |" not in table} == set()
 
 
 def test_besides_the_reference_there_are_few_pages_and_they_are_short() -> None:
