@@ -1,4 +1,4 @@
-# The whole replication in one image: docs/container.md says how it is built and run.
+# The whole replication in one image: docs/how-to/container.md says how it is built and run.
 # The digest is recorded from public use; the image itself was never pulled.
 ARG BASE_IMAGE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 

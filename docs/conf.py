@@ -1,5 +1,5 @@
 """How Sphinx builds the documentation (`make docs`): README, CONTRIBUTING, CHANGELOG and docs/, as
-a forge shows them, and the API from docstrings.
+a forge shows them, and what docs/generated.py makes from the code.
 
 The source folder is the project's root, so that links between these files are checked.
 """
@@ -18,6 +18,9 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from docs import generated  # noqa: E402 - found by the line above
+
 os.environ["PYTHONPATH"] = str(ROOT)  # for the notebook's kernel
 
 project = "Does λ̂ grow with size?"
@@ -26,7 +29,7 @@ project_copyright = "The replicate authors, MIT licence"
 settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 version = release = settings["project"]["version"]
 root_doc = "docs/index"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md", "docs/*.ipynb"]
+include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md", "docs/**.ipynb"]
 exclude_patterns = [".*", "data", "logs", "tmp", "paper", "results", "docs/_build"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
@@ -36,7 +39,6 @@ nb_execution_timeout = 300  # seconds for one cell
 myst_heading_anchors = 3  # as a forge has them
 myst_fence_as_directive = ["mermaid"]
 suppress_warnings = [
-    "myst.header",  # a page of a decision, or of modules, may begin deeper
     "ref.python",  # a record and what it is made of may have the same name
 ]
 napoleon_use_ivar = True  # attributes are listed once
@@ -79,13 +81,20 @@ class Mermaid(Directive):
         return [nodes.raw("", drawn, format="html")]
 
 
-def folders(app: Sphinx, page: str, source: list[str]) -> None:
-    """Leaves the text alone of a link to a folder, which a forge can show and a book cannot."""
+def written(app: Sphinx, config: object) -> None:
+    """Writes the pages of the API before Sphinx looks for pages."""
+    generated.write_pages()
+
+
+def read(app: Sphinx, page: str, source: list[str]) -> None:
+    """Fills a page's generated parts. Of a link to a folder, which a forge can show and a book
+    cannot, it leaves the text alone.
+    """
     here = ROOT / Path(page).parent
     source[0] = re.sub(
         r"\[([^]]+)\]\(([^)#:]+)\)",
         lambda link: link[1] if (here / link[2]).is_dir() else link[0],
-        source[0],
+        generated.fill(source[0]),
     )
 
 
@@ -143,6 +152,7 @@ def signature(
 
 def setup(app: Sphinx) -> None:
     app.add_directive("mermaid", Mermaid)
-    app.connect("source-read", folders)
+    app.connect("config-inited", written)
+    app.connect("source-read", read)
     app.connect("autodoc-process-docstring", plain, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", signature)

@@ -1,5 +1,5 @@
 """`python docs/pipeline.py` draws the pipeline, as `dvc dag` describes it: the diagram in
-docs/architecture.md and docs/pipeline.svg.
+docs/reference/architecture.md and docs/pipeline.svg.
 
 A stage of several families or studies is one box, and an arrow that follows from others is left
 out.
@@ -114,7 +114,7 @@ def svg(graph: nx.DiGraph) -> str:
 def files() -> dict[str, str]:
     """Returns what each file should hold."""
     graph = pipeline()
-    name, text = "docs/architecture.md", mermaid(graph)
+    name, text = "docs/reference/architecture.md", mermaid(graph)
     page = (ROOT / name).read_text(encoding="utf-8")
     drawn = re.sub(r"(?s)(?<=```mermaid\n).*?(?=```)", lambda _: text, page)
     return {name: drawn, "docs/pipeline.svg": svg(graph)}

@@ -1,4 +1,4 @@
-"""`python -m docs.results` writes tables of docs/results.md and docs/quantisation.md."""
+"""`python -m docs.results` writes tables of docs/reference/results.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from replicate.study.records import JudgedClaim
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = ("published", "control", "paper")
-PAGE = "docs/results.md"
+PAGE = "docs/reference/results.md"
 
 
 def claims() -> Iterator[list[str]]:
@@ -54,14 +54,13 @@ def files() -> dict[str, str]:
                 "model", "parameters", "sampled", "λ̂ ± s.e.", "95 % interval", "regime"
             )
         ),
+        "quantisation": cells(
+            experiments.quantisation(study).only(
+                "model", "moved", "weights", "rise, millinats ± s.e.", "λ̂ ± s.e.", "change of λ̂"
+            )
+        ),
     }
-    formats = experiments.quantisation(study).only(
-        "model", "moved", "weights", "rise, millinats ± s.e.", "λ̂ ± s.e.", "change of λ̂"
-    )
-    return {
-        PAGE: filled(PAGE, parts),
-        "docs/quantisation.md": filled("docs/quantisation.md", {"quantisation": cells(formats)}),
-    }
+    return {PAGE: filled(PAGE, parts)}
 
 
 def filled(page: str, parts: Mapping[str, Iterator[list[str]]]) -> str:

@@ -10,9 +10,13 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from replicate.pipeline.cli import main
-from replicate.pipeline.config import parse
+from docs import generated
+from replicate.pipeline.cli import STAGES, main
+from replicate.pipeline.config import Config, Family, parse
+from replicate.pipeline.config.family import Sampling, Search
+from replicate.study import records
 from tests.conftest import ROOT
+from tests.test_readme import words
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 TEXT = {
@@ -33,8 +37,8 @@ def test_every_command_that_is_named_is_there(name: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     assert set(re.findall(r"(?:`|    )make ([a-z]+)", text)) <= targets
-    for words in re.findall(r"dvc repro((?: (?!--)[\w@<>.-]+)+)", text):
-        for word in words.split():
+    for named in re.findall(r"dvc repro((?: (?!--)[\w@<>.-]+)+)", text):
+        for word in named.split():
             assert word.split("@")[0] in stages, word
 
 
@@ -45,14 +49,49 @@ def test_what_a_script_writes_into_the_pages_is_there(script: str) -> None:
         assert (ROOT / name).read_text(encoding="utf-8") == text, name
 
 
-def test_the_family_of_ones_own_is_read_as_the_page_writes_it() -> None:
+def prose() -> Iterator[tuple[str, str]]:
+    """Yields the path and the text of every page below docs/ that is no reference."""
+    for name, text in TEXT.items():
+        if name.startswith("docs/") and not name.startswith("docs/reference/"):
+            yield name, text
+    for file in (ROOT / "docs").rglob("*.ipynb"):
+        if "_build" not in file.parts:
+            cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+            texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+            yield str(file.relative_to(ROOT)), "\n".join(texts)
+
+
+def test_the_book_lists_every_command_and_every_key_of_parameters_and_results() -> None:
+    commands, params, files = generated.commands(), generated.params(), generated.files()
+    for name, command in main.commands.items():
+        assert re.search(rf"## {name}\n|`{name}[ `]", commands), name
+        if name not in STAGES:
+            options = {
+                option for each in command.params for option in each.opts if option[0] == "-"
+            }
+            assert {option for option in options if f"`{option}" not in commands} == set()
+    for block in (Config, Family, Sampling, Search):
+        assert {key for key in block.model_fields if f"| `{key}` |" not in params} == set()
+    for name, kind in records.FILES.items():
+        table = files.split(f"### {name}.json\n")[1].split("###")[0]
+        assert {field for field in kind.model_fields if f"| `{field}` |" not in table} == set()
+
+
+def test_besides_the_reference_there_are_few_pages_and_they_are_short() -> None:
+    lengths = {name: words(text) for name, text in prose()}
+    assert len(lengths) <= 14, sorted(lengths)
+    assert {name: length for name, length in lengths.items() if length > 700} == {}
+
+
+def test_the_families_of_ones_own_are_read_as_the_page_writes_them() -> None:
     params = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    block = re.search(r"```yaml\n(tokenizers:.*?)```", TEXT["docs/own-family.md"], re.DOTALL)
-    assert block
-    for section in re.split(r"\n\n(?=\w)", block[1].strip()):
+    blocks = re.findall(r"```yaml\n(.*?)```", TEXT["docs/tutorial/own-family.md"], re.DOTALL)
+    for section in re.split(r"\n\n(?=\w)", "\n\n".join(map(str.strip, blocks))):
         head, _, lines = section.partition("\n")
         params = re.sub(rf"(?ms)^{head}.*?(?=^\S|\Z)", rf"\g<0>{lines}\n\n", params)
     config = parse(params)
+    assert list(config.families["mine"].models) == ["mine-12k", "mine-43k"]
+    assert config.plan("mine").quantised is None
     assert config.plan("pythia").full.transfer[0] == ("pythia-14m", 0.333)
     assert list(config.families["pythia"].models)[-1] == "pythia-1400m"
     assert config.families["pythia"].length == config.families["gpt2"].length
@@ -67,7 +106,7 @@ def told(row: dict) -> str:
 
 
 def calibration() -> Iterator[str]:
-    """Yields the lines of docs/calibration.md that hold numbers."""
+    """Yields the lines of docs/reference/measurements.md on models of known λ."""
     for row in results("calibration"):
         exact = "" if row["exact"] is None else f"{row['exact']:.1f}"
         number = f"{row['parameters']:,} | {row['true_llc']:.6g} | {exact}"
@@ -82,6 +121,6 @@ def calibration() -> Iterator[str]:
 
 
 def test_the_numbers_on_the_calibration_are_those_of_results() -> None:
-    page = " ".join(TEXT["docs/calibration.md"].split("\n"))
+    page = " ".join(TEXT["docs/reference/measurements.md"].split("\n"))
     for line in calibration():
         assert line in page, "\n".join(calibration())

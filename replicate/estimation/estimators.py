@@ -18,7 +18,7 @@ An estimator that leaves out anything else says so below.
 
 The control variate removes the share ρ² of the variance of the draws, where ρ is the correlation of
 L_t(B_t) with L₀(B_t). This is nearly all of it while a chain is close to w*, and little when it has
-moved far away (docs/estimators.md derives it and measures both).
+moved far away (docs/explanation/estimators.md derives it).
 """
 
 from __future__ import annotations
