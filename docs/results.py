@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ from replicate.reporting.results import Study
 from replicate.reporting.table import Table
 from replicate.reporting.tables import experiments, models, sizes
 from replicate.study import published, records
+from replicate.study.claims import trainings
 from replicate.study.records import JudgedClaim
+from replicate.study.rules import Rules
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = ("published", "control", "paper")
@@ -27,6 +30,26 @@ def claims() -> Iterator[list[str]]:
     yield ["", "claim", *PLACES]
     for name, row in found[0].items():
         yield [name, row.claim, *(each[name].verdict for each in found)]
+
+
+def exponents(study: Study, rules: Rules) -> Iterator[list[str]]:
+    """Yields a row for each setting: the geometric mean over trainings of each size, and a."""
+    found, _ = trainings.tables(study.settings, study.plan.full.name, rules)
+    parts = next(claim.parts for claim in study.claims if claim.id == "R3")
+    known = {part.name: part for part in parts}
+    sizes = {row.size: row.parameters for row in found[0].rows}
+    yield ["(nβ, γ)", *(f"{count:,}" for count in sizes.values()), "a of λ̂ ∝ dᵃ"]
+    for table in found:
+        part = known.get(f"{table.name}: exponent a of λ̂ ∝ dᵃ")
+        if part is None or part.effect is None or part.interval is None:
+            continue
+        logs = {
+            size: [math.log(r.llc or 0) for r in table.rows if r.size == size] for size in sizes
+        }
+        means = [f"{math.exp(sum(x) / len(x)):.3g} ({len(x)})" for x in logs.values()]
+        low, high = part.interval
+        a = f"{part.effect:.2f} ({low:.2f} to {high:.2f})".replace("-", "−")
+        yield [table.name, *means, a]
 
 
 def cells(table: Table) -> Iterator[list[str]]:
@@ -48,6 +71,7 @@ def files() -> dict[str, str]:
     study = Study.read(config.plan("control"), ROOT / "results" / "control")
     parts = {
         "claims": claims(),
+        "exponents": exponents(study, config.rules),
         "measured": cells(sizes.measured(study)),
         "estimates": cells(
             models.estimates(study, published.read(ROOT / "data" / "published.yaml")).only(
