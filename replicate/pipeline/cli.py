@@ -100,6 +100,8 @@ def add_stage(name: str, kind: str | None, purpose: str) -> None:
             if argument not in names:
                 said = f"params.yaml has none of that name; give one of {', '.join(names)}"
                 raise UserError(f"{kind} {argument!r}: {said}")
+        if name == "neighbours" and argument is not None:
+            found = found.of_neighbours(argument)
         elsewhere = found.machine.scheduler or parallel.shared()
         if name in cache.UNITS and found.machine.workers != 1 and not elsewhere:
             parallel.prepare_forks()  # it imports torch while this process imports the stage
