@@ -12,11 +12,13 @@ cluster. With `machine.scheduler`, units go to a scheduler that runs elsewhere; 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
 import re
 import socket
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 STARTED: dict[str, str] = {}  # stage → hash of its code (`contents`) when the workers started
 PATIENCE = 300  # seconds to wait for the first worker
 ANSWER = 30  # seconds to wait for a scheduler
+COUNT_EVERY = 1  # seconds between two looks at the number of workers
 # the environment variable that holds a shared cluster's address, the file to touch, and its folder
 SHARED = "REPLICATE_SCHEDULER"
 FEW = 2  # the most units that are computed in this process
@@ -137,10 +140,12 @@ def run_spread(client: Any, units: Sequence[CachedUnit], advance: Advance) -> No
 
     waiting = deque(units)
     running: dict[Any, CachedUnit] = {}
-    ended = as_completed([], loop=client.loop)
+    ended, workers, counted = as_completed([], loop=client.loop), 0, -math.inf
     with marked(units[0].root) as mark:
         while waiting or running:
-            while waiting and len(running) < max(1, sum(client.nthreads().values())):
+            if time.monotonic() > counted + COUNT_EVERY:  # it asks the scheduler
+                workers, counted = sum(client.nthreads().values()), time.monotonic()
+            while waiting and len(running) < max(1, workers):
                 unit = waiting.popleft()
                 given = unit.stage, pickle.dumps(unit), code_hash(unit.stage), mark
                 future = client.submit(execute, *given, pure=False)
@@ -283,45 +288,3 @@ def check_address(address: str) -> None:
     if not ADDRESS.fullmatch(address):
         wanted = "write tcp://HOST:PORT, as `dask scheduler` prints it"
         raise UserError(f"scheduler {address!r}: is no address; {wanted}")
-
-
-def serve(address: str, workers: int, gpus_per_model: int, host: str | None) -> None:
-    """Runs worker processes of this machine for a scheduler elsewhere, until they are stopped.
-
-    Args:
-        address: the address of the scheduler, such as tcp://10.0.0.1:8786.
-        workers: the number of processes.
-        gpus_per_model: GPUs that each process sees.
-        host: the address at which other machines reach this one; None to detect it.
-
-    Raises:
-        UserError: no scheduler answers at `address`.
-    """
-    check_address(address)
-    processes.import_dask()
-    import asyncio
-
-    from distributed import Nanny
-    from distributed.comm.core import connect
-
-    async def find() -> None:
-        comm = await connect(address, timeout=ANSWER)
-        await comm.close()
-
-    try:
-        asyncio.run(find())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"scheduler {address}: nobody answers ({error}); start `dask scheduler` there first"
-        ) from None
-    prepare_forks()
-
-    async def run() -> None:
-        specs = [nanny(i, gpus_per_model) for i in range(workers)]
-        nannies = [Nanny(address, host=host, **options) for options in specs]
-        for each in nannies:
-            await each
-        print(f"{workers} workers serve {address}; Ctrl-C ends them", flush=True)
-        await asyncio.gather(*(each.finished() for each in nannies))
-
-    asyncio.run(run())

@@ -179,8 +179,7 @@ class Config(Strict):
         own = self.families[family]
         if own.sampling.neighbours == "all":
             return self
-        first = dict([next(iter(own.models.items()))])
-        fewer = own.model_copy(update={"models": first})
+        fewer = own.model_copy(update={"models": dict([next(iter(own.models.items()))])})
         return self.model_copy(update={"families": self.families | {family: fewer}})
 
     def plan(self, study: str) -> StudyPlan:
