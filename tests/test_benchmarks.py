@@ -12,12 +12,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import limit, plan, results, table
+from benchmarks import cluster, lengths, limit, plan, results, table
 from benchmarks.limit import Rates
 from benchmarks.measure import Measurement
 from benchmarks.peers import NAMES, adapter, version
 from benchmarks.rounds import Runs
 from benchmarks.work import WORKS, Work, build, model, parameters, save, tokens
+from replicate.validation.coverage import Problem
 
 TINY = Work("tiny", "gpt2", 2, 24, 2, 300, 12, 4, 2, (1, 2), NAMES, batches=1)
 
@@ -127,3 +128,35 @@ def test_what_a_plan_is_measured_by_moves_a_model_in_every_format(
     small = plan.llama(1, 64, 128, 2)
     plan.make(small, tmp_path)
     assert plan.chain(plan.family((small, 4, {"weights": weights})), tmp_path) > 0
+
+
+def test_all_cuts_of_a_chain_take_the_gradients_of_one_long_chain() -> None:
+    for row in lengths.ROWS:
+        shared = lengths.BURN_IN if row.start == "branch" else 0
+        spent = shared + row.chains * (row.burn_in + row.draws)
+        assert lengths.GRADIENTS - row.chains < spent <= lengths.GRADIENTS, row.name
+        assert row.in_sequence == shared + row.burn_in + row.draws
+
+
+def test_the_chains_of_a_branch_begin_together_and_away_from_w_star() -> None:
+    """Chains of another repeat begin elsewhere."""
+    problem = Problem("last", 2023)
+    walkers = lengths.started(problem, lengths.Row(3, "branch", 0), range(2))
+    assert walkers.stack is not None
+    for parameter, weights_CxP in zip(problem.task.parameters, walkers.stack.weights, strict=True):
+        a, b, c, other, *_ = weights_CxP
+        assert a.equal(b)
+        assert a.equal(c)
+        assert not a.equal(other)
+        assert not a.equal(parameter)
+
+
+def test_the_efficiency_of_a_cluster_and_its_overhead_a_unit() -> None:
+    """Two units of 10 s for each of 64 workers take 22 s instead of 20, of which 0.64 s are the
+    scheduler's.
+    """
+    found = cluster.summary(64, 10.0, [(22.0, 0.64)])
+    assert cluster.EACH == 2
+    assert found["efficiency"]["median"] == pytest.approx(20 / 22)
+    assert found["overhead"] == pytest.approx(2 / 128)
+    assert found["cpu"]["median"] == pytest.approx(0.005)

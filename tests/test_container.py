@@ -1,5 +1,5 @@
 """The container's entrypoint, its copy of the project, and the set-up that it shares with `make`;
-`container/selftest` builds and tries the image itself.
+`container/selftest` builds and tries the image itself, `container/gpu` what needs a GPU.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 
@@ -122,6 +123,19 @@ def test_a_living_containers_lock_is_not_freed(work: Path) -> None:
     living.communicate("", timeout=60)
     assert enter(work, "true").wait(60) == 0
     assert not lock.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_what_needs_a_gpu_notes_nothing_where_there_is_none() -> None:
+    file = ROOT / "results" / "gpu.json"
+    before = file.read_bytes() if file.exists() else None
+    environment = os.environ | {"VENV": str(Path(sys.executable).parents[1])}
+    command = [ROOT / "container" / "gpu"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    said = "gpu: torch finds no CUDA GPU here; run it on a machine that has one\n"
+    assert done.stderr == said
+    assert (file.read_bytes() if file.exists() else None) == before
 
 
 @pytest.fixture

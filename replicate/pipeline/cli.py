@@ -100,6 +100,7 @@ def add_stage(name: str, kind: str | None, purpose: str) -> None:
             if argument not in names:
                 said = f"params.yaml has none of that name; give one of {', '.join(names)}"
                 raise UserError(f"{kind} {argument!r}: {said}")
+        found = found.of_neighbours(argument) if name == "neighbours" and argument else found
         elsewhere = found.machine.scheduler or parallel.shared()
         if name in cache.UNITS and found.machine.workers != 1 and not elsewhere:
             parallel.prepare_forks()  # it imports torch while this process imports the stage
@@ -258,9 +259,9 @@ def keep(family: str) -> None:
 @click.option("--host", help="This machine's address, as the others reach it.")
 def worker(address: str, workers: int | None, gpus_per_model: int, host: str | None) -> None:
     """Serve a dask scheduler with processes of this machine, until stopped."""
-    from replicate.pipeline import parallel
+    from replicate.pipeline import parallel, serving
 
-    parallel.serve(address, workers or parallel.count("auto", gpus_per_model), gpus_per_model, host)
+    serving.serve(address, workers or parallel.count("auto", gpus_per_model), gpus_per_model, host)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

@@ -4,7 +4,6 @@ Only the fork server imports this module. It imports slow packages once, so that
 a fraction of a second. Every worker first arranges to end with the fork server.
 """
 
-import logging
 import os
 
 from replicate.pipeline import processes
@@ -23,6 +22,4 @@ from replicate.pipeline.stages import calibrate, coverage, pretrain  # noqa: E40
 
 torch.set_num_threads(1)
 parallel.STARTED.update({stage: cache.contents(stage) for stage in cache.UNITS})
-for _name in list(logging.root.manager.loggerDict):  # the client reports dask's errors
-    if _name.startswith("distributed"):
-        logging.getLogger(_name).setLevel(logging.CRITICAL)
+processes.silence_dask()

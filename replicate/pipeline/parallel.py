@@ -7,22 +7,27 @@ results do not depend on the number of processes.
 More than two missing units start a cluster of worker processes, one for each core or GPU, each with
 one thread. At most two run in this process. With `sharing`, all stages of a command use one
 cluster. With `machine.scheduler`, units go to a scheduler that runs elsewhere; its workers
-(`python -m replicate worker ADDRESS`) see the same folder.
+(`python -m replicate worker ADDRESS`) run in the same folder.
 """
 
 from __future__ import annotations
 
-import logging
+import math
 import multiprocessing
 import os
+import pickle
 import re
+import socket
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from replicate.errors import UserError
+from replicate.errors import UserError, refusal
 from replicate.pipeline import environment, processes
 from replicate.pipeline.cache import code_hash, contents
 from replicate.progress import Advance, progress, silent
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 
 STARTED: dict[str, str] = {}  # stage → hash of its code (`contents`) when the workers started
 PATIENCE = 300  # seconds to wait for the first worker
+ANSWER = 30  # seconds to wait for a scheduler
+COUNT_EVERY = 1  # seconds between two looks at the number of workers
 # the environment variable that holds a shared cluster's address, the file to touch, and its folder
 SHARED = "REPLICATE_SCHEDULER"
 FEW = 2  # the most units that are computed in this process
@@ -61,7 +68,8 @@ class Engine:
 
         Raises:
             UserError: a unit raises it, no worker answers at `machine.scheduler`, a worker runs
-                other code, or two workers died while they computed the same unit.
+                other code or in another folder, the scheduler ended, or two workers died while they
+                computed the same unit.
         """
         missing = [unit for unit in units if not unit.done()]
         if not missing:
@@ -80,14 +88,14 @@ class Engine:
             processes.import_dask()
             from distributed import Client
 
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+            processes.silence_dask()
             address = self.scheduler
             if address is None:
                 self._cluster = embedded(self.workers, self.gpus_per_model)
                 address = self._cluster.scheduler_address
             check_address(address)
             try:
-                self.client = Client(address, timeout=30, set_as_default=False)
+                self.client = Client(address, timeout=ANSWER, set_as_default=False)
                 self.client.wait_for_workers(1, timeout=PATIENCE)
             except (OSError, ValueError) as error:
                 raise UserError(
@@ -124,44 +132,85 @@ def run_spread(client: Any, units: Sequence[CachedUnit], advance: Advance) -> No
     dies, dask would count the death as a failure of each of them.
 
     Raises:
-        UserError: a unit raises it, a worker runs other code, or two workers died in one unit.
+        UserError: a unit raises it, a worker runs other code or in another folder, the scheduler
+            ended, or two workers died in one unit.
     """
     from distributed import KilledWorker, as_completed
+    from distributed.client import FutureCancelledError
 
     waiting = deque(units)
     running: dict[Any, CachedUnit] = {}
-    ended = as_completed([], loop=client.loop)
-    while waiting or running:
-        while waiting and len(running) < max(1, sum(client.nthreads().values())):
-            unit = waiting.popleft()
-            future = client.submit(execute, unit, code_hash(unit.stage), pure=False)
-            running[future] = unit
-            ended.add(future)
-        future = next(ended)
-        unit = running.pop(future)
-        try:
-            future.result()
-        except KilledWorker:
-            raise UserError(
-                f"{unit.name}: it ended two worker processes, perhaps for want of memory; lower"
-                " machine.workers, or the family's microbatch_size in params.yaml. Finished"
-                " units stay in the cache"
-            ) from None
-        advance(unit.steps, unit.name)
+    ended, workers, counted = as_completed([], loop=client.loop), 0, -math.inf
+    with marked(units[0].root) as mark:
+        while waiting or running:
+            if time.monotonic() > counted + COUNT_EVERY:  # it asks the scheduler
+                workers, counted = sum(client.nthreads().values()), time.monotonic()
+            while waiting and len(running) < max(1, workers):
+                unit = waiting.popleft()
+                given = unit.stage, pickle.dumps(unit), code_hash(unit.stage), mark
+                future = client.submit(execute, *given, pure=False)
+                running[future] = unit
+                ended.add(future)
+            future = next(ended)
+            unit = running.pop(future)
+            try:
+                future.result()
+            except KilledWorker:
+                raise UserError(
+                    f"{unit.name}: it ended two worker processes, perhaps for want of memory; lower"
+                    " machine.workers, or the family's microbatch_size in params.yaml. Finished"
+                    " units stay in the cache"
+                ) from None
+            except FutureCancelledError:
+                raise UserError(
+                    f"{unit.name}: the scheduler ended; start it and its workers again, and run the"
+                    " same command again: what is finished is kept"
+                ) from None
+            advance(unit.steps, unit.name)
 
 
-def execute(unit: CachedUnit, code: str) -> None:
-    """Computes a unit in a worker process, if the worker has the client's code.
+@contextmanager
+def marked(folder: Path) -> Iterator[Path]:
+    """Makes a file in a folder, by which a worker sees that it has this folder too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=folder, prefix=".mark-") as file:
+        yield folder / Path(file.name).name  # relative, as the folder is
+
+
+def execute(stage: str, packed: bytes, code: str, mark: Path) -> None:
+    """Computes a unit in a worker process, if the worker has the client's code and folder.
+
+    Args:
+        stage: the unit's stage.
+        packed: the unit, pickled; a worker of other code might not be able to read it.
+        code: the hash of the client's code.
+        mark: a file that the client has made in the cache.
 
     Raises:
-        UserError: the worker started with other code, or the code was changed after it started.
+        UserError: the worker started with other code, the code was changed after it started, the
+            worker is in another folder, or the machine lacks memory or disk.
     """
-    if contents(unit.stage) != STARTED.get(unit.stage) or code_hash(unit.stage) != code:
+    worker = f"the worker in {Path.cwd()} on {socket.gethostname()}"
+    started = STARTED.get(stage)
+    if started is None or contents(stage) != started or code_hash(stage) != code:
         raise UserError(
-            f"{unit.name}: a worker runs other code than this command; start the workers again"
+            f"{worker} runs other code than this command; start it again with the code of this"
+            " commit"
         )
-    if not unit.done():
-        run_here([unit], silent)
+    if not mark.exists():
+        raise UserError(
+            f"{worker} does not see this command's cache and data; start it in the project's"
+            " folder, which all machines share"
+        )
+    unit: CachedUnit = pickle.loads(packed)  # noqa: S301 - dask sends pickles itself
+    try:
+        if not unit.done():
+            run_here([unit], silent)
+    except Exception as error:
+        told = refusal(error)
+        if told is None:
+            raise
+        raise UserError(f"{unit.name}, on {socket.gethostname()}: {told}") from None
 
 
 def count(workers: int | Literal["auto"], gpus_per_model: int = 1) -> int:
@@ -239,34 +288,3 @@ def check_address(address: str) -> None:
     if not ADDRESS.fullmatch(address):
         wanted = "write tcp://HOST:PORT, as `dask scheduler` prints it"
         raise UserError(f"scheduler {address!r}: is no address; {wanted}")
-
-
-def serve(address: str, workers: int, gpus_per_model: int, host: str | None) -> None:
-    """Runs worker processes of this machine for a scheduler elsewhere, until they are stopped.
-
-    Args:
-        address: the address of the scheduler, such as tcp://10.0.0.1:8786.
-        workers: the number of processes.
-        gpus_per_model: GPUs that each process sees.
-        host: the address at which other machines reach this one; None to detect it.
-
-    Raises:
-        UserError: `address` cannot be that of a scheduler.
-    """
-    check_address(address)
-    processes.import_dask()
-    import asyncio
-
-    from distributed import Nanny
-
-    prepare_forks()
-
-    async def run() -> None:
-        specs = [nanny(i, gpus_per_model) for i in range(workers)]
-        nannies = [Nanny(address, host=host, **options) for options in specs]
-        for each in nannies:
-            await each
-        print(f"{workers} workers serve {address}; Ctrl-C ends them", flush=True)
-        await asyncio.gather(*(each.finished() for each in nannies))
-
-    asyncio.run(run())

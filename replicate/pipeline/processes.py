@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import logging
 import os
 import signal
 import sys
@@ -123,3 +124,10 @@ def import_dask() -> None:
             os.environ["HOME"] = home
     dask.config.refresh(paths=[], env={})
     dask.config.set(DASK)
+
+
+def silence_dask() -> None:
+    """Drops what dask logs, because its client raises the same errors."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)

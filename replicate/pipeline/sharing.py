@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import subprocess
@@ -49,6 +48,6 @@ def share(command: Sequence[str], workers: int) -> int:
             time.sleep(0.05)
         if process.poll() is None:
             processes.import_dask()
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+            processes.silence_dask()
             _cluster = parallel.embedded(workers, 1, port)  # lives as long as this variable
         return process.wait()

@@ -46,8 +46,9 @@ def list_work(config: Config, study: str) -> Iterator[Work]:
             if isinstance(given, ControlModel):
                 yield Work(f"pretrain@{name}", model, trained, given.steps or config.training.steps)
             yield Work(f"baseline@{name}", model, family, examples=passes[name] + own[name])
-            for stage in ("estimate", "neighbours"):
-                yield Work(f"{stage}@{name}", model, family, _steps(family.sampling))
+            yield Work(f"estimate@{name}", model, family, _steps(family.sampling))
+            if model in config.of_neighbours(name).families[name].models:
+                yield Work(f"neighbours@{name}", model, family, _steps(family.sampling))
         most = "rmsprop" if search.tpe else "sgnht" if search.sgnht else "sgld"
         steps = _trials(search) * search.chains * (search.burn_in + search.draws)
         yield Work(f"search@{name}", search.model, _changed(family, sampler=most), steps)

@@ -89,7 +89,7 @@ class Study:
         """The experiments of which not everything that is planned has run."""
         families = self.plan.families
         planned: dict[str, set[Any]] = {
-            "neighbours": {*self.default},
+            "neighbours": {m for f in families for m in f.neighbours if m in self.default},
             "curve": {
                 (m, rounded(nbeta), rounded(gamma))
                 for family in families

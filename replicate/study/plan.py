@@ -27,6 +27,7 @@ class FamilyPlan:
         curve: (model, nβ, γ), at which λ̂ is followed.
         loss: the labels of a window: its last token (*last*), or all but the first (*tokens*).
         measured: whether λ̂ is measured at settings that the family lists.
+        neighbours: the models whose chains run again at a neighbouring γ.
     """
 
     name: str
@@ -41,6 +42,7 @@ class FamilyPlan:
     curve: tuple[tuple[str, float, float], ...] = ()
     loss: TextLoss = "last"
     measured: bool = False
+    neighbours: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from replicate.pipeline.work.units import CachedUnit
 from replicate.progress import Advance
@@ -16,11 +17,14 @@ from replicate.progress import Advance
 
 @dataclass(frozen=True)
 class NoteUnit(CachedUnit):
-    """Writes its number after a pause, or ends its process if it is `deadly`."""
+    """Writes its number after a pause, or ends its process if it is `deadly`, or needs more memory
+    than a GPU has if it is `too_large`.
+    """
 
     number: int
     pause: float = 0.0
     deadly: bool = False
+    too_large: bool = False
 
     @property
     def name(self) -> str:
@@ -36,6 +40,8 @@ class NoteUnit(CachedUnit):
     def run(self, advance: Advance) -> None:
         if self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.too_large:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         time.sleep(self.pause)
         self.write({"number": np.array([self.number])}, process=os.getpid())
         advance()

@@ -114,14 +114,38 @@ def test_70b_in_4_bits_fits_80_gb_and_in_bfloat16_does_not() -> None:
 
 
 def test_the_steps_of_a_stage_are_the_product_of_its_numbers() -> None:
-    """gpt2's search tries 4·3·3·3 settings of SGLD, 4·3·1·3 of SGNHT, and 24 for each of three
-    samplers, with 7 chains of 220 steps.
+    """gpt2's search tries 4·3·3·3 settings of SGLD, 4·3·1·3 of SGNHT, and 16 for each of three
+    samplers, with 4 chains of 120 steps.
     """
     found = {work.stage: work for work in cost.list_work(CONFIG, "paper")}
-    assert found["search@gpt2"].steps == (108 + 36 + 72) * 7 * 220
+    assert found["search@gpt2"].steps == (108 + 36 + 48) * 4 * 120
     assert found["estimate@gpt2"].steps == 4 * 4 * 400
     stretched = (1 / 0.333 + 1 + 1) * 4 * 200
     assert found["transfer@gpt2"].steps == pytest.approx(stretched, abs=1)
+
+
+def test_the_paper_study_takes_12_hours_of_an_h100_and_2800_steps_of_70b() -> None:
+    """By arithmetic, without 70B, which has one setting and no neighbours."""
+    works, device = (
+        list(cost.list_work(CONFIG, "paper")),
+        cost.Device(8e10, peak=cost.DEVICES["h100"]),
+    )
+    largest = [work for work in works if work.model == "llama-2-70b"]
+    assert {work.stage for work in largest} == {"baseline@llama2", "estimate@llama2"}
+    assert sum(work.steps for work in largest) <= 2800
+    shapes = {name: cost.shape(CONFIG, name) for name in {work.model for work in works}}
+    rows = [cost.cost(work, shapes[work.model], device) for work in works if work not in largest]
+    assert sum(row["seconds"] for row in rows) / 3600 <= 12
+
+
+def test_only_the_first_model_has_neighbours_where_params_yaml_says_so() -> None:
+    """The other families have them of all models, as their results do."""
+    found = [work for work in cost.list_work(CONFIG, "paper") if "neighbours" in work.stage]
+    assert [work.model for work in found] == ["gpt2", "llama-2-7b"]
+    plan = CONFIG.plan("paper")
+    assert [family.neighbours for family in plan.families] == [("gpt2",), ("llama-2-7b",)]
+    assert CONFIG.of_neighbours("sizes") is CONFIG
+    assert "neighbours" not in CONFIG.families["sizes"].sampling.model_dump()
 
 
 def test_a_step_on_all_tokens_has_the_logits_of_all_positions() -> None:

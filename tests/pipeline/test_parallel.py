@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,9 +15,11 @@ from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from replicate.errors import UserError
 from replicate.pipeline import cache, parallel
+from replicate.pipeline.cli import main
 from replicate.pipeline.config.schema import Machine
 from replicate.pipeline.parallel import Engine
 from replicate.pipeline.stages.calibrate import CalibrationUnit
@@ -164,14 +167,61 @@ def test_a_unit_that_kills_two_workers_is_named_in_one_line(tmp_path: Path) -> N
     assert all(unit.done() for unit in units)
 
 
+@pytest.mark.parametrize("code", ["old", None])
 def test_a_worker_refuses_units_of_other_code(
+    code: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It need not be able to read them."""
+    monkeypatch.setattr(parallel, "STARTED", {"estimate": code} if code else {})
+    with pytest.raises(UserError, match="runs other code than this command; start it again with"):
+        parallel.execute("estimate", b"unreadable", cache.code_hash("estimate"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Engine]:
+    """Two worker processes in the project's folder."""
+    with Engine(Machine(workers=2)) as engine:
+        yield engine
+
+
+def test_a_worker_in_another_folder_is_told_and_computes_nothing(
+    two: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two.run(notes(tmp_path, 3), "start")
+    monkeypatch.chdir(tmp_path)
+    units = notes(Path("cache-of-a-test"), 3)
+    with pytest.raises(UserError) as caught:
+        two.run(units, "elsewhere")
+    assert f"the worker in {ROOT}" in str(caught.value)
+    assert "start it in the project's folder, which all machines share" in str(caught.value)
+    assert list(Path("cache-of-a-test").iterdir()) == []
+    assert not (ROOT / "cache-of-a-test").exists()
+
+
+def test_a_card_too_small_for_a_unit_is_told_with_the_unit_and_the_machine(
+    two: Engine, tmp_path: Path
+) -> None:
+    units = [*notes(tmp_path, 2), NoteUnit(tmp_path, "estimate", 99, too_large=True)]
+    with pytest.raises(UserError) as caught:
+        two.run(units, "too large")
+    assert str(caught.value).startswith(f"note 99, on {socket.gethostname()}: not enough memory; ")
+    assert "set a smaller microbatch_size" in str(caught.value)
+
+
+def test_a_scheduler_that_does_not_answer_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unit = notes(tmp_path, 1)[0]
-    monkeypatch.setitem(parallel.STARTED, "estimate", "old")
-    with pytest.raises(UserError, match="runs other code"):
-        parallel.execute(unit, parallel.code_hash("estimate"))
-    assert not unit.done()
+    """To the command, whatever it has to compute, and to a worker."""
+    monkeypatch.setattr(parallel, "ANSWER", 0.3)
+    nowhere = "tcp://127.0.0.1:1"
+    with pytest.raises(UserError) as caught, Engine(Machine(scheduler=nowhere)) as engine:
+        engine.run(notes(tmp_path, 1), "nowhere")
+    assert "start `dask scheduler` there" in str(caught.value)
+    done = CliRunner().invoke(main, ["worker", nowhere, "--workers", "1"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: scheduler {nowhere}: nobody answers (")
+    assert done.stderr.endswith("; start `dask scheduler` there first\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 PROGRAM = """

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 
 from replicate.data import tensors, traces, windows
@@ -19,7 +20,8 @@ from replicate.estimation import estimators, posterior
 from replicate.models import baseline, loading, task, training
 from replicate.models.config import Schedule, order
 from replicate.pipeline import cache
-from replicate.pipeline.config import Config
+from replicate.pipeline.cli import main
+from replicate.pipeline.config import Config, reading
 from replicate.pipeline.stages import collect
 from replicate.pipeline.work import plans
 from replicate.progress import silent
@@ -143,6 +145,15 @@ def test_a_pair_of_chains_tells_the_elasticity_in_gamma(project: Path) -> None:
     small.run(config, "collect", name="demo")
     row = next(row for row in rows(config, "estimates") if row.model == MODEL)
     assert row.elasticity_gamma == row.dilation
+
+
+def test_the_first_model_alone_has_a_pair_where_params_yaml_says_so(project: Path) -> None:
+    small.write(project, small.parameters(families__mini__sampling__neighbours="first"))
+    shutil.rmtree(configured().paths.neighbours("mini"))
+    done = CliRunner().invoke(main, ["neighbours", "mini"])
+    assert done.exit_code == 0, done.output
+    first = next(iter(reading.load().families["mini"].models))
+    assert [path.name for path in configured().paths.neighbours("mini").iterdir()] == [first]
 
 
 def test_no_pair_is_run_where_there_is_no_localisation(project: Path) -> None:

@@ -56,6 +56,8 @@ class Sampling(Shuffled):
         restriction: the parameters that chains move (see `replicate.models.restrictions`).
         implementation: the package whose SGLD and SGNHT are used.
         nbeta: nβ, the inverse temperature times the number of examples.
+        neighbours: the models whose chains stage `neighbours` runs again: *all*, or the *first* one
+            of the family.
     """
 
     sampler: Literal["sgld", "sgnht", "rmsprop"]
@@ -68,6 +70,9 @@ class Sampling(Shuffled):
     batch_size: Count
     shuffles: Count
     chains: Several
+    neighbours: Annotated[
+        Literal["all", "first"], Field(exclude_if=lambda given: given == "all")
+    ] = "all"
 
 
 class SGLDGrid(Strict):

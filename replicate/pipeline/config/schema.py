@@ -174,6 +174,14 @@ class Config(Strict):
         found = self.corpora[self.families[family].corpus]
         return found if isinstance(found, SampledCorpus) else None
 
+    def of_neighbours(self, family: str) -> Config:
+        """Returns the parameters with only those models of a family that have neighbours."""
+        own = self.families[family]
+        if own.sampling.neighbours == "all":
+            return self
+        fewer = own.model_copy(update={"models": dict([next(iter(own.models.items()))])})
+        return self.model_copy(update={"families": self.families | {family: fewer}})
+
     def plan(self, study: str) -> StudyPlan:
         """Returns the families, experiments and weight formats of a study."""
         given = self.studies[study]
@@ -210,6 +218,7 @@ class Config(Strict):
             clip_quantile=family.original.clip_quantile if family.original else CLIPPED,
             curve=tuple(product(curve.models, curve.nbeta, curve.localization)) if curve else (),
             measured=family.settings is not None,
+            neighbours=tuple(self.of_neighbours(name).families[name].models),
         )
 
     @model_validator(mode="after")
