@@ -25,8 +25,8 @@ from replicate.errors import UserError
 from replicate.pipeline.config import Config
 
 if TYPE_CHECKING:
+    from replicate.pipeline.setting import SettingUnit
     from replicate.pipeline.stages.pretrain import TrainingUnit
-    from replicate.pipeline.work.setting import SettingUnit
 
 MADE = "made.json"
 

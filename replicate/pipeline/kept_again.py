@@ -18,8 +18,8 @@ from replicate.estimation.estimate import Estimate
 from replicate.pipeline import kept
 from replicate.pipeline.config import Config
 from replicate.pipeline.parallel import run_units
+from replicate.pipeline.setting import SettingUnit
 from replicate.pipeline.stages import extract, pretrain, settings
-from replicate.pipeline.work.setting import SettingUnit
 from replicate.seeds import derive
 
 APART = 3.0  # standard errors by which two estimates of one quantity may differ

@@ -19,8 +19,8 @@ from replicate.pipeline.config import Config
 from replicate.pipeline.config.measured import Setting
 from replicate.pipeline.config.sources import SingleEpochModel
 from replicate.pipeline.parallel import run_units
+from replicate.pipeline.setting import SettingUnit
 from replicate.pipeline.work import plans
-from replicate.pipeline.work.setting import SettingUnit
 
 STAGE = "settings"
 
