@@ -150,10 +150,9 @@ def test_a_pair_of_chains_tells_the_elasticity_in_gamma(project: Path) -> None:
 def test_the_first_model_alone_has_a_pair_where_params_yaml_says_so(project: Path) -> None:
     small.write(project, small.parameters(families__mini__sampling__neighbours="first"))
     shutil.rmtree(configured().paths.neighbours("mini"))
-    done = CliRunner().invoke(main, ["neighbours", "mini"])
-    assert done.exit_code == 0, done.output
-    first = next(iter(reading.load().families["mini"].models))
-    assert [path.name for path in configured().paths.neighbours("mini").iterdir()] == [first]
+    assert CliRunner().invoke(main, ["neighbours", "mini"]).exit_code == 0
+    names = [path.name for path in configured().paths.neighbours("mini").iterdir()]
+    assert names == list(reading.load().families["mini"].models)[:1]
 
 
 def test_no_pair_is_run_where_there_is_no_localisation(project: Path) -> None:
