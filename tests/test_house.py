@@ -95,11 +95,12 @@ def test_a_stage_depends_on_the_rooms_that_it_imports(stage: str) -> None:
     assert rooms - given <= {"errors", "progress", "seeds"}
 
 
-def test_stages_that_only_read_need_no_torch() -> None:
+def test_stages_that_only_read_need_no_torch_and_no_arviz() -> None:
+    """They take seconds to import, and each stage is a process."""
     lines = ["import sys, importlib"]
     for stage in READING:
         lines.append(f"importlib.import_module('replicate.pipeline.stages.{stage}')")
-        lines.append(f"assert 'torch' not in sys.modules, {stage!r}")
+        lines.append(f"assert not {{'torch', 'arviz', 'xarray'}} & {{*sys.modules}}, {stage!r}")
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     code = "\n".join(lines)
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)

@@ -69,11 +69,15 @@ def style() -> Iterator[None]:
 
 
 @style()
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PDF for the paper and as SVG for the report, and closes it."""
+def save(figure: Figure, path: Path, kinds: Sequence[str] = tuple(UNDATED)) -> None:
+    """Writes a figure as PDF for the paper and as SVG for the report, and closes it.
+
+    Both have one layout: to compute it takes longer than to draw the figure.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for kind, metadata in UNDATED.items():
-        figure.savefig(path.with_name(f"{path.name}.{kind}"), metadata=metadata)
+    for kind in kinds:
+        figure.savefig(path.with_name(f"{path.name}.{kind}"), metadata=UNDATED[kind])
+        figure.set_layout_engine("none")
     plt.close(figure)
 
 
