@@ -74,5 +74,5 @@ links: setup ## check the documentation's links to other sites (needs a network)
 	@$(WITH) $(BOOK) -q -b linkcheck . docs/_build/links
 
 clean: ## remove what can be made again: not results/, data/own/ and DVC's cache
-	@git clean -fdXq -e '!/data/own/' -- data cache logs tmp paper docs dist report.html
+	@git clean -fdXq -e '!/data/own/' -- data cache logs tmp paper docs dist report.html ro-crate-metadata.json
 	@rm -rf .venv

@@ -71,6 +71,12 @@ def test_no_module_is_long() -> None:
     assert {name: count for name, count in lines.items() if count > 300} == {}
 
 
+def test_the_top_of_the_repository_is_seen_at_once() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    top = {name.split("/")[0] for name in listed.stdout.splitlines() if name[0] != "."}
+    assert 0 < len(top) <= 18, sorted(top)
+
+
 def reached(file: Path, seen: set[str]) -> set[str]:
     """Returns the modules below the pipeline that a module imports, directly or not."""
     for name in imported(file):
