@@ -35,7 +35,7 @@ COLUMNS = {  # the columns that the layouts of two of the paper's tables need
     "quantisation": "model; moved; weights; parameters moved; loss at w*; rise, millinats ± s.e.;"
     " squared gradient norm; λ̂ ± s.e.",
 }
-PRINTED = ("control", "paper")  # the studies whose figures the paper may print, as PDF
+PRINTED = "control"  # the study whose figures the paper prints, as PDF
 
 
 def run(config: Config, name: str) -> None:
@@ -48,7 +48,7 @@ def run(config: Config, name: str) -> None:
     workers = parallel.count(config.machine.workers)
     with ProcessPoolExecutor(workers, None, processes.begin, (os.getpid(),)) as pool:
         files = [out / "figures" / figure for figure in drawn]
-        kinds = ("pdf", "svg") if name in PRINTED else ("svg",)
+        kinds = ("pdf", "svg") if name == PRINTED else ("svg",)
         list(pool.map(partial(draw, kinds=kinds), drawn.values(), files))
     named = values.of_study(study) | values.settings(blocks(config, study))
     latex.write(tables(study, figures) | {"values": latex.values(name, named)}, out / "tables")

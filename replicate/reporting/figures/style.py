@@ -50,7 +50,7 @@ def save(figure: Figure, path: Path, kinds: Sequence[str] = tuple(UNDATED)) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     for kind in kinds:
         figure.savefig(path.with_name(f"{path.name}.{kind}"), metadata=UNDATED[kind])
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # it stays as it is
     plt.close(figure)
 
 
