@@ -68,11 +68,11 @@ docs: setup ## build docs/_build/html; a warning or a link that leads nowhere is
 	@echo "docs/_build/html/index.html"
 
 wheel: ## build the library's wheel into dist/ and try it in an environment of its own
-	@PYTHON="$(PYTHON)" requirements/wheel
+	@PYTHON="$(PYTHON)" .ci/wheel
 
 links: setup ## check the documentation's links to other sites (needs a network)
 	@$(WITH) $(BOOK) -q -b linkcheck . docs/_build/links
 
 clean: ## remove what can be made again: not results/, data/own/ and DVC's cache
-	@git clean -fdXq -e '!/data/own/' -- data cache logs tmp paper docs dist report.html
+	@git clean -fdXq -e '!/data/own/' -- data cache logs tmp paper docs dist report.html ro-crate-metadata.json
 	@rm -rf .venv

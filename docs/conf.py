@@ -1,5 +1,5 @@
-"""How Sphinx builds the documentation (`make docs`): README, CONTRIBUTING, CHANGELOG and docs/, as
-a forge shows them, and what docs/generated.py makes from the code.
+"""How Sphinx builds the documentation (`make docs`): README and docs/, as a forge shows them, and
+what docs/generated.py makes from the code.
 
 The source folder is the project's root, so that links between these files are checked.
 """
@@ -29,7 +29,7 @@ project_copyright = "The replicate authors, MIT licence"
 settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 version = release = settings["project"]["version"]
 root_doc = "docs/index"
-include_patterns = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/**.md", "docs/**.ipynb"]
+include_patterns = ["README.md", "docs/**.md", "docs/**.ipynb"]
 exclude_patterns = [".*", "data", "logs", "tmp", "paper", "results", "docs/_build"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]

@@ -1,5 +1,6 @@
 """`python docs/crate.py` writes ro-crate-metadata.json, which describes the artifact as a research
-object (RO-Crate 1.1, Workflow RO-Crate 1.0), from what the repository says of itself.
+object (RO-Crate 1.1, Workflow RO-Crate 1.0), from what the repository says of itself. It belongs to
+a release, in the root of its archive, and is not in git.
 
 It describes the files in git, not a run: results/<study>/provenance.json tells what results came
 from.
@@ -26,7 +27,7 @@ FILES = {
     "dvc.lock": "Hashes of the inputs, outputs, code and parameters of each stage",
     "README.md": "What was found, and how to run it",
     "CITATION.cff": "How to cite it",
-    "CHANGELOG.md": "What changed",
+    "docs/reference/CHANGELOG.md": "What changed",
     "LICENSE": "MIT licence",
     "Dockerfile": "The replication as one container image",
     "paper/main.tex": "The write-up",

@@ -186,9 +186,13 @@ def test_a_sampler_that_blows_up_is_said_to_diverge() -> None:
 def test_an_estimate_is_printed_and_drawn() -> None:
     estimate = llc(small_task.build(), TOKENS, **SHORT)
     assert str(estimate).startswith(f"λ̂ = {estimate.llc:.3g} ± {estimate.standard_error:.2g}")
-    losses, running = estimate.plot().axes
+    figure = estimate.plot()
+    losses, running = figure.axes
     assert len(losses.lines) == 3  # two chains, and the loss at w*
     assert np.asarray(running.lines[0].get_ydata())[-1] == pytest.approx(estimate.llc)
+    figure.canvas.draw()
+    ticks = [*losses.get_xticklabels(), *losses.get_yticklabels()]
+    assert {label.get_size() for label in (*ticks, losses.xaxis.label)} == {7}  # as in the report
     assert json.loads(estimate.to_json())["llc"] == estimate.llc
 
 

@@ -30,7 +30,7 @@ TEXT = {
 def test_every_command_that_is_named_is_there(name: str) -> None:
     text = TEXT[name]
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    if name != "CHANGELOG.md":  # which also names what is gone
+    if not name.endswith("CHANGELOG.md"):  # which also names what is gone
         assert set(re.findall(r"python -m replicate ([a-z][a-z-]*)", text)) <= set(main.commands)
     for module in re.findall(r"python -m (benchmarks(?:\.\w+)?)", text):
         assert list(ROOT.glob(f"{module.replace('.', '/')}*")), module

@@ -71,6 +71,12 @@ def test_no_module_is_long() -> None:
     assert {name: count for name, count in lines.items() if count > 300} == {}
 
 
+def test_the_top_of_the_repository_is_seen_at_once() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    top = {name.split("/")[0] for name in listed.stdout.splitlines() if name[0] != "."}
+    assert 0 < len(top) <= 18, sorted(top)
+
+
 def reached(file: Path, seen: set[str]) -> set[str]:
     """Returns the modules below the pipeline that a module imports, directly or not."""
     for name in imported(file):
@@ -95,11 +101,12 @@ def test_a_stage_depends_on_the_rooms_that_it_imports(stage: str) -> None:
     assert rooms - given <= {"errors", "progress", "seeds"}
 
 
-def test_stages_that_only_read_need_no_torch() -> None:
+def test_stages_that_only_read_need_no_torch_and_no_arviz() -> None:
+    """They take seconds to import, and each stage is a process."""
     lines = ["import sys, importlib"]
     for stage in READING:
         lines.append(f"importlib.import_module('replicate.pipeline.stages.{stage}')")
-        lines.append(f"assert 'torch' not in sys.modules, {stage!r}")
+        lines.append(f"assert not {{'torch', 'arviz', 'xarray'}} & {{*sys.modules}}, {stage!r}")
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     code = "\n".join(lines)
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)

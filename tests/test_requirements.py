@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 from tests.conftest import ROOT
 
@@ -48,3 +53,26 @@ def test_the_bill_lists_each_locked_package_at_its_version_and_no_other() -> Non
 def test_the_bill_has_every_hash_of_the_locks() -> None:
     listed = re.findall(r'"content": "([0-9a-f]{64})"', json.dumps(BILL))
     assert sorted(listed) == sorted(re.findall(r"--hash=sha256:([0-9a-f]{64})", str(LOCKS)))
+
+
+def test_what_resolves_to_the_same_packages_gives_the_same_bytes(tmp_path: Path) -> None:
+    """A stand-in for uv answers with the blocks of the locks that stand, merged and sorted."""
+    project, answers = tmp_path / "project", tmp_path / "answers"
+    shutil.copytree(ROOT / "requirements", project / "requirements")
+    shutil.copy(ROOT / "pyproject.toml", project)
+    (project / "requirements" / "sbom").write_text("#!/bin/sh\n")
+    answers.mkdir()
+    resolved = {"runtime": ("base", "cuda"), "all": ("base", "cuda", "dev"), "peers": tuple(PINNED)}
+    for name, locks in resolved.items():
+        texts = (LOCKS[lock].split("\n", 1)[1].rstrip("\n") for lock in locks if lock != "cpu")
+        blocks = (block for text in texts for block in re.split(r"\n(?=[a-z])", text))
+        merged = sorted(blocks, key=lambda block: re.split(r"[=\[ ]", block)[0])
+        (answers / name).write_text("\n".join(merged) + "\n")
+    uv = tmp_path / "uv"
+    uv.write_text(f'#!/bin/bash\nout="${{@: -1}}"\ncp "{answers}/${{out##*/}}" "$out"\n')
+    uv.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, project / "requirements" / "compile"]
+    subprocess.run(command, env=os.environ | {"PATH": path}, check=True)
+    written = {file.stem: file.read_text() for file in (project / "requirements").glob("*.lock")}
+    assert written == LOCKS

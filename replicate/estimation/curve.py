@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicate.estimation.estimate import Estimate
+from replicate.estimation.estimate import LOOKS, Estimate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,29 +91,37 @@ class Curve:
         return json.dumps(plain, indent=1, ensure_ascii=False)
 
     def plot(self) -> Figure:
-        """Plots λ̂ against α with a line for each nβ; the harmonic part is dashed."""
+        """Plots λ̂ against α with a line for each nβ; the harmonic part is dashed.
+
+        Lines differ by colour, mark and stroke.
+        """
         from matplotlib import pyplot
 
-        figure, axes = pyplot.subplots(figsize=(5.5, 3.6), layout="constrained")
-        for nbeta in dict.fromkeys(point.nbeta for point in self.points):
-            line = [point for point in self.points if point.nbeta == nbeta]
-            axes.errorbar(
-                [point.alpha for point in line],
-                [point.estimate.llc for point in line],
-                [point.estimate.standard_error for point in line],
-                marker="o",
-                markersize=3,
-                label=f"nβ = {self.named(nbeta) or f'{nbeta:.4g}'}",
+        with pyplot.style.context(LOOKS):
+            figure, axes = pyplot.subplots(figsize=(4.2, 2.8), layout="constrained")
+            looks = itertools.cycle(zip("os^DvP", ("solid", "dotted", "dashdot") * 2, strict=True))
+            for nbeta, (marker, stroke) in zip(
+                dict.fromkeys(point.nbeta for point in self.points), looks, strict=False
+            ):
+                line = [point for point in self.points if point.nbeta == nbeta]
+                axes.errorbar(
+                    [point.alpha for point in line],
+                    [point.estimate.llc for point in line],
+                    [point.estimate.standard_error for point in line],
+                    marker=marker,
+                    linestyle=stroke,
+                    label=f"nβ = {self.named(nbeta) or f'{nbeta:.4g}'}",
+                )
+            by_alpha = sorted(self.points, key=lambda point: point.alpha)
+            axes.plot(
+                [point.alpha for point in by_alpha],
+                [point.harmonic[0] for point in by_alpha],
+                color="0.2",
+                linestyle="dashed",
+                label="harmonic part",
             )
-        by_alpha = sorted(self.points, key=lambda point: point.alpha)
-        axes.plot(
-            [point.alpha for point in by_alpha],
-            [point.harmonic[0] for point in by_alpha],
-            color="0.4",
-            linestyle="dashed",
-            label="harmonic part",
-        )
-        axes.set(xscale="log", yscale="log", xlabel="α = γ/nβ (nats)", ylabel="λ̂")
-        axes.legend()
-        pyplot.close(figure)  # otherwise a notebook shows it twice
+            axes.set(xscale="log", yscale="log", xlabel="α = γ/nβ (nats)", ylabel="λ̂")
+            axes.legend()
+            figure.draw_without_rendering()  # which makes the ticks, in this style
+            pyplot.close(figure)  # otherwise a notebook shows it twice
         return figure

@@ -16,6 +16,7 @@ from replicate.estimation import diagnostics, estimators, fluctuations, regimes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LOOKS = ["default", "replicate.looks"]  # matplotlib's name for replicate/looks.mplstyle
 PARTS = {"harmonic": "curvature", "gradient_part": "gradient"}  # of λ̂ of a quadratic
 RHAT, DRIFT, LOCAL = 1.05, 0.01, 0.25  # the limits of healthy chains, as in params.yaml
 
@@ -222,16 +223,18 @@ class Estimate:
         """Plots the losses of the chains, and λ̂ as the number of draws grows."""
         from matplotlib import pyplot
 
-        figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-        for loss_T in self.trace.loss.values.reshape(self.result.chains, -1):
-            left.plot(self.trace.draw, loss_T, linewidth=0.5)
-        left.axhline(self.baseline, color="black", linestyle="dashed", label="at w*")
-        left.axvspan(float(self.trace.draw[0]) - 1, -0.5, color="0.9", label="burn-in")
-        left.set(xlabel="step", ylabel="loss of a minibatch (nats)")
-        left.legend()
-        mean_D, error_D = estimators.running(self.values)
-        right.plot(self.values.draw, mean_D)
-        right.fill_between(self.values.draw, mean_D - error_D, mean_D + error_D, alpha=0.2)
-        right.set(xlabel="draws", ylabel="λ̂ of the draws so far")
-        pyplot.close(figure)  # otherwise a notebook shows it twice
+        with pyplot.style.context(LOOKS):
+            figure, (left, right) = pyplot.subplots(1, 2, figsize=(6.3, 2.4), layout="constrained")
+            for loss_T in self.trace.loss.values.reshape(self.result.chains, -1):
+                left.plot(self.trace.draw, loss_T, color="C0", alpha=0.35, linewidth=0.6)
+            left.axhline(self.baseline, color="0.2", linestyle="dashed", label="at w*")
+            left.axvspan(float(self.trace.draw[0]) - 1, -0.5, color="0.93", label="burn-in")
+            left.set(xlabel="step", ylabel="loss of a minibatch (nats)")
+            left.legend()
+            mean_D, error_D = estimators.running(self.values)
+            right.plot(self.values.draw, mean_D)
+            right.fill_between(self.values.draw, mean_D - error_D, mean_D + error_D, alpha=0.2)
+            right.set(xlabel="draws", ylabel="λ̂ of the draws so far")
+            figure.draw_without_rendering()  # which makes the ticks, in this style
+            pyplot.close(figure)  # otherwise a notebook shows it twice
         return figure

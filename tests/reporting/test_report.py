@@ -17,10 +17,14 @@ import pytest
 
 from replicate.errors import UserError
 from replicate.pipeline.config import Config
+from replicate.pipeline.stages import read as reading
 from replicate.pipeline.stages import report
+from replicate.reporting.figures.style import save
 from replicate.reporting.formatting import effect, with_error
-from replicate.reporting.report.page import inlined
+from replicate.reporting.report.page import inlined, render
+from replicate.reporting.results import Reference, Study
 from replicate.study.records import Estimate, JudgedClaim, Refused, read, write
+from tests.conftest import ROOT
 from tests.reporting.records import made
 
 NAMES = ("published", "control", "demo", "paper")
@@ -205,6 +209,62 @@ def test_axe_finds_no_violation(tab: Any, opened: bool) -> None:
     found = tab.evaluate("axe.run()")
     assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
     assert len(found["passes"]) > 20
+
+
+class Drawn(dict[str, str]):
+    """Figures of which only some are drawn; the others are empty."""
+
+    def __missing__(self, name: str) -> str:
+        return '<svg viewBox="0 0 9 9"></svg>'
+
+
+@pytest.fixture
+def own(config: Config, tmp_path: Path) -> Path:
+    """The report of the results that the repository holds, with the figure that is not folded."""
+    known = Reference.read(ROOT / config.paths.published, ROOT / config.paths.results)
+    figures = {name: Drawn() for name in (*config.studies, "reference")}
+    studies = []
+    for name in config.studies:
+        study = Study.read(config.plan(name), ROOT / config.paths.study(name))
+        if study.settings:
+            drawing = reading.drawings(study, known.figures, config.rules)["sizes"]
+            save(drawing(), tmp_path / name, ("svg",))
+            figures[name]["sizes"] = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
+        studies.append(study)
+    file = tmp_path / "report.html"
+    file.write_text(render(studies, known, figures, config.rules), encoding="utf-8")
+    return file
+
+
+def seen(browser: Any, file: Path) -> str:
+    """Returns the text that a reader sees before anything is unfolded."""
+    with contextlib.closing(browser.new_context(bypass_csp=True, offline=True)) as context:
+        opened = context.new_page()
+        opened.goto(file.as_uri())
+        return opened.evaluate("document.body.innerText")
+
+
+def test_it_is_read_in_a_few_minutes_before_anything_is_unfolded(
+    browser: Any, project: Path, own: Path
+) -> None:
+    for file in (project / "report.html", own):
+        assert 500 < len(seen(browser, file).split()) <= 1500, file
+
+
+def test_the_figure_that_answers_the_question_comes_first_and_then_the_verdicts(
+    browser: Any, own: Path
+) -> None:
+    text = own.read_text(encoding="utf-8")
+    assert text.index("<figure") == text.index('<figure id="figure-control-sizes"')
+    assert text.index("<figure") < text.index('class="claim"') < text.index('class="part"')
+    words = seen(browser, own)
+    assert "λ̂ grows with model size" in words
+
+
+def test_a_link_opens_the_section_that_it_leads_to(tab: Any) -> None:
+    assert not tab.locator("#calibration").is_visible()
+    tab.locator('nav a[href="#calibration"]').click()
+    assert tab.locator("#calibration").is_visible()
 
 
 def test_a_keyboard_opens_a_verdict(tab: Any) -> None:

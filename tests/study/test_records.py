@@ -11,8 +11,10 @@ import pytest
 
 from replicate.data.json_io import write_json
 from replicate.errors import UserError
+from replicate.estimation import regimes
 from replicate.study import records
 from replicate.study.records import Baseline, Estimate, JudgedClaim, Quantised, Setting, Trial
+from replicate.study.records.settings import REGIMES
 from tests.conftest import ROOT
 from tests.pipeline.small import told
 from tests.study.known_trainings import row as setting
@@ -176,6 +178,10 @@ def test_a_setting_that_no_computation_gives_is_told(
     assert len(records.read(file, Setting)) == 1
     records.write(file, [row.model_copy(update=edit)])
     told(lambda: records.read(file, Setting), says)
+
+
+def test_a_setting_knows_every_regime() -> None:
+    assert (*regimes.REGIMES, "undecided") == REGIMES
 
 
 @pytest.mark.parametrize(("second", "says"), DISAGREEING, ids=[says for _, says in DISAGREEING])

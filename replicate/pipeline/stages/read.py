@@ -35,6 +35,7 @@ COLUMNS = {  # the columns that the layouts of two of the paper's tables need
     "quantisation": "model; moved; weights; parameters moved; loss at w*; rise, millinats ± s.e.;"
     " squared gradient norm; λ̂ ± s.e.",
 }
+PRINTED = "control"  # the study whose figures the paper prints, as PDF
 
 
 def run(config: Config, name: str) -> None:
@@ -46,7 +47,9 @@ def run(config: Config, name: str) -> None:
     drawn = drawings(study, figures, rules)
     workers = parallel.count(config.machine.workers)
     with ProcessPoolExecutor(workers, None, processes.begin, (os.getpid(),)) as pool:
-        list(pool.map(draw, drawn.values(), (out / "figures" / name for name in drawn)))
+        files = [out / "figures" / figure for figure in drawn]
+        kinds = ("pdf", "svg") if name == PRINTED else ("svg",)
+        list(pool.map(partial(draw, kinds=kinds), drawn.values(), files))
     named = values.of_study(study) | values.settings(blocks(config, study))
     latex.write(tables(study, figures) | {"values": latex.values(name, named)}, out / "tables")
 
@@ -75,9 +78,9 @@ def drawings(study: Study, figures: Figures, rules: Rules) -> dict[str, Callable
     return found
 
 
-def draw(drawing: Callable[[], Figure], path: Path) -> None:
-    """Draws a figure and saves it."""
-    save(drawing(), path)
+def draw(drawing: Callable[[], Figure], path: Path, kinds: tuple[str, ...]) -> None:
+    """Draws a figure and saves it as a file of each kind."""
+    save(drawing(), path, kinds)
 
 
 def tables(study: Study, figures: Figures) -> dict[str, str]:

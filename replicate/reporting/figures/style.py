@@ -21,37 +21,10 @@ from numpy.typing import NDArray
 
 from replicate.reporting.formatting import NOT_RUN
 
-RC: dict[Any, Any] = {
-    "font.size": 7,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 7.5,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 7,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4,
-    "ytick.minor.width": 0.4,
-    "legend.frameon": False,
-    "legend.fontsize": 6,
-    "legend.handlelength": 1.6,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 3.5,
-    "figure.dpi": 150,
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",  # text is not drawn as paths: small, searchable files
-    "svg.hashsalt": "replicate",
-}
-# Okabe and Ito's colours differ in grey and to colour-blind eyes. Each has its own marker.
-LOOKS = (
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#009E73", "^"),
-    ("#CC79A7", "D"),
-    ("#E69F00", "v"),
-    ("#56B4E9", "P"),
-)
+SHEET = ["default", "replicate.looks"]  # replicate/looks.mplstyle, whatever matplotlibrc says
+with plt.style.context(SHEET):
+    COLOURS = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+LOOKS = tuple(zip(COLOURS, "os^DvP", strict=True))  # a marker tells them apart without colour
 WIDTH = 6.3  # inches, the text width
 FAINT = {"color": "0.6", "linewidth": 0.6, "zorder": 0}  # lines that only guide the eye
 DASHED: dict[str, Any] = {"color": "0.2", "linewidth": 0.8, "linestyle": (0, (4, 2)), "zorder": 0}
@@ -63,17 +36,21 @@ UNDATED = {  # file format → metadata without dates and versions
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Sets fonts and colours, whatever matplotlibrc says. It decorates the functions that draw."""
-    with plt.style.context(["default", RC]):
+    """Sets fonts and colours. It decorates the functions that draw."""
+    with plt.style.context(SHEET):
         yield
 
 
 @style()
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PDF for the paper and as SVG for the report, and closes it."""
+def save(figure: Figure, path: Path, kinds: Sequence[str] = tuple(UNDATED)) -> None:
+    """Writes a figure as PDF for the paper and as SVG for the report, and closes it.
+
+    Both have one layout: to compute it takes longer than to draw the figure.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for kind, metadata in UNDATED.items():
-        figure.savefig(path.with_name(f"{path.name}.{kind}"), metadata=metadata)
+    for kind in kinds:
+        figure.savefig(path.with_name(f"{path.name}.{kind}"), metadata=UNDATED[kind])
+        figure.set_layout_engine(None)  # it stays as it is
     plt.close(figure)
 
 

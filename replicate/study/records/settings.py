@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
-from replicate.estimation.regimes import REGIMES
 from replicate.study.records.base import ModelRecord, Record
 
 Pair = tuple[float, float] | None
 MEASURED = ("temperature", "degree", "elasticity_gamma", "elasticity_nbeta", "gradient_part")
 MEASURED += ("harmonic", "trace")  # pairs of a value and its standard error
-REGIMES_OR_NONE = (*REGIMES, "undecided")
+REGIMES = (  # of `replicate.estimation.regimes`, which takes a second to import
+    "not in equilibrium",
+    "escaped",
+    "gradient",
+    "curvature",
+    "localised, anharmonic",
+    "plateau",
+    "crossover",
+    "undecided",
+)
 
 
 class Setting(ModelRecord):
@@ -82,8 +90,8 @@ class Setting(ModelRecord):
             pair: Pair = getattr(self, name)
             if pair is not None and pair[1] < 0:
                 raise ValueError(f"the error of {name} is {pair[1]:g}, and it cannot be below 0")
-        if self.regime not in REGIMES_OR_NONE:
-            known = ", ".join(REGIMES_OR_NONE)
+        if self.regime not in REGIMES:
+            known = ", ".join(REGIMES)
             raise ValueError(f"regime is {self.regime!r}, and it must be one of {known}")
         if (self.llc is None) != (self.standard_error is None):
             raise ValueError("llc and standard_error must be both null or both numbers")
