@@ -108,10 +108,11 @@ def _write(file: Path, found: Mapping[str, xr.Dataset]) -> None:
     """Writes traces as one compressed file, with their hashes."""
     arrays, notes = {}, {}
     for which, each in sorted(found.items()):
-        arrays |= {f"{which}/{name}": variable.values for name, variable in each.variables.items()}
+        parts = {str(name): each.variables[name] for name in sorted(each.variables, key=str)}
+        arrays |= {f"{which}/{name}": variable.values for name, variable in parts.items()}
         notes[which] = {
             "attributes": each.attrs,
-            "dims": {str(name): variable.dims for name, variable in each.variables.items()},
+            "dims": {name: variable.dims for name, variable in parts.items()},
             "sha256": traces.fingerprint(each),
         }
     text = np.frombuffer(json.dumps(notes, sort_keys=True).encode(), np.uint8)
