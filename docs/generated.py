@@ -218,7 +218,7 @@ def drawn(study: Study, drawings: Mapping[str, Any]) -> Iterator[str]:
         kind = name.split("-")[0]
         if kind in FIGURES:
             place = HERE / "figures" / study.name / name
-            read.draw(drawing, place)
+            read.draw(drawing, place, ("svg",))
             yield f"![{FIGURES[kind]}](figures/{study.name}/{name}.svg)"
             yield f"{escaped(FIGURES[kind])}."
 
