@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from replicate.models import loading
+from replicate.models import loading, module
 
 LR, NBETA, LOCALIZATION = 1e-5, 30.0, 100.0  # ε, nβ, γ
 SEED = 0
@@ -148,4 +148,4 @@ def tokens(work: Work) -> Tensor:
 def parameters(work: Work) -> int:
     """Counts the weights without making them."""
     with torch.device("meta"):
-        return loading.count(build(work))
+        return module.count(build(work))

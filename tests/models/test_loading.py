@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from replicate.errors import UserError
-from replicate.models import last_token, loading, quantised
+from replicate.models import last_token, loading, module, quantised
 from tests.models.small_task import build
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def test_what_is_not_quantised_has_gradients(tmp_path: Path, weights: str) -> No
     words = ("norm", "embed", "lm_head", *(["proj"] if weights == "float32" else []))
     names = [name for name, _ in whole.named_parameters()]
     assert list(loading.sampled(model)) == [n for n in names if any(word in n for word in words)]
-    assert loading.count(model) == sum(weight.numel() for weight in whole.parameters())
+    assert module.count(model) == sum(weight.numel() for weight in whole.parameters())
     assert not model.training
 
 
@@ -109,7 +109,7 @@ def test_a_dequantised_model_is_the_quantised_one_with_all_its_gradients(
     found = gradients(model)
     assert {weight.dtype for weight in model.parameters()} == {dtype}
     assert set(found) == set(dict(model.named_parameters()))
-    assert loading.count(model) == loading.count(packed)
+    assert module.count(model) == module.count(packed)
     assert set(anchors) == set(found) - set(reference)
     for name, anchor in anchors.items():
         assert torch.equal(anchor.dense(), model.get_parameter(name).data)
