@@ -43,8 +43,8 @@ def test_its_bullets_are_what_was_found(results: Path) -> None:
     )
     for told in (
         f"explains {share.shuffle:.0%} of their variance, the model {share.model:.0%}:",
-        f"a = {a} (95% interval {low} to {high}) at the study's n/ln n, {practice} at practice's"
-        f" nβ = 30, and {radius} at a fixed radius",
+        f"a = {a} (95% interval {low} to {high}) at the study's n/ln n (nβ = 1910), {practice}"
+        f" at practice's nβ = 30, and {radius} at a fixed radius",
     ):
         assert told in PROSE.replace(" %", "%")
 
