@@ -161,7 +161,7 @@ UNLIKELY = [  # fields of a setting that no computation gives, and words of the 
     ({"trace": (97.0, -1.0)}, "the error of trace is -1, and it cannot be below 0"),
 ]
 DISAGREEING = [  # a second row, and words of the line
-    ({}, "the row of 34k-1, tokens, corpus, None, None, 1910.0, 300.0 is there twice"),
+    ({}, "the row of 34k-1, tokens, corpus, None, None, None, 1910.0, 300.0 is there twice"),
     ({"nbeta": 30.0, "training": 2}, "34k-1 has another family, size or training than a row"),
     ({"model": "other", "nbeta": 30.0}, "a row of other has another name for one training"),
     ({"model": "34k-2", "training": 2, "parameters": 7}, "34k-2 has another number of parameters"),
