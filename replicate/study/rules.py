@@ -1,4 +1,4 @@
-"""The rules by which claims are judged. They are fixed before the data are seen."""
+"""The rules by which claims are judged. They are fixed before a study is run."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Trainings(Strict):
 
 
 class Claims(Strict):
-    """The rules of the verdicts, which are fixed before the data are seen.
+    """The rules of the verdicts, which are fixed before a study is run.
 
     Attributes:
         level: the level of every test; every interval has the level 1 − `level`.

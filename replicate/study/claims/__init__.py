@@ -1,6 +1,6 @@
 """Judges the claims of the write-up: a study's evidence goes in, one record per claim comes out.
 
-The rules are fixed before the data are seen. They are the same for every study and for the
+The rules are fixed before a study is run. They are the same for every study and for the
 published figures. A claim is
 
 *supported*      if the one-sided test in its direction is significant and the interval of the
