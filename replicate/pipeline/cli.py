@@ -36,7 +36,7 @@ STAGES = {  # the name of a stage → what its argument names (None: no argument
     "published": (None, "Analyse and judge the figures published in 2023."),
     "reference": (None, "Draw and tabulate calibration, published figures and costs."),
     "report": (None, "Write the report, one HTML file."),
-    "summary": ("study", "Print a study's estimates and verdicts."),
+    "summary": ("study", "Print a study's verdicts and estimates."),
 }
 # the stages that compute models one by one, and so have the options --only and --scheduler
 BY_MODEL = ("pretrain", "baseline", "estimate", "neighbours", "curve", "transfer", "original")
@@ -222,17 +222,23 @@ def compare(a: str | None, b: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("models", nargs=-1)
 @click.option("--sample", type=click.IntRange(1), help="Compute so many kept estimates again.")
 @as_json
 @click.pass_context
-def verify(ctx: click.Context, sample: int | None, as_json: bool) -> None:
-    """Compare the results here with those of HEAD: `compare` without arguments."""
+def verify(ctx: click.Context, models: tuple[str, ...], sample: int | None, as_json: bool) -> None:
+    """Compare the results here with those of HEAD: `compare` without arguments.
+
+    MODELS, such as 34k-1, are those whose kept estimates --sample draws from; by default all.
+    """
     if sample is None:
+        if models:
+            raise UserError(f"verify {models[0]}: needs --sample K, the number of estimates")
         ctx.invoke(compare, as_json=as_json)
         return
     from replicate.pipeline import config, kept_again
 
-    sys.exit(0 if kept_again.run(config.load(), sample, as_json) else 1)
+    sys.exit(0 if kept_again.run(config.load(), sample, as_json, models) else 1)
 
 
 @main.command()
@@ -241,13 +247,7 @@ def keep(family: str) -> None:
     """Write a family's trainings and traces to data/kept, for git."""
     from replicate.pipeline import config, kept
 
-    found = config.load()
-    if family not in found.families:
-        names = ", ".join(found.families)
-        raise UserError(
-            f"family {family!r}: params.yaml has none of that name; give one of {names}"
-        )
-    kept.keep(found, family)
+    kept.keep(config.load(), family)
 
 
 @main.command()

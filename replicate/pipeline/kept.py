@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from replicate.data import json_io, traces
 from replicate.errors import UserError
@@ -109,14 +110,22 @@ def _write(file: Path, found: Mapping[str, xr.Dataset]) -> None:
     arrays, notes = {}, {}
     for which, each in sorted(found.items()):
         parts = {str(name): each.variables[name] for name in sorted(each.variables, key=str)}
-        arrays |= {f"{which}/{name}": variable.values for name, variable in parts.items()}
+        arrays |= {f"{which}/{name}": _planes(part.values) for name, part in parts.items()}
         notes[which] = {
             "attributes": each.attrs,
-            "dims": {name: variable.dims for name, variable in parts.items()},
+            "arrays": {
+                name: [part.dims, part.dtype.str, part.shape] for name, part in parts.items()
+            },
             "sha256": traces.fingerprint(each),
         }
     text = np.frombuffer(json.dumps(notes, sort_keys=True).encode(), np.uint8)
     np.savez_compressed(file, notes=text, **arrays)
+
+
+def _planes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Returns the first byte of all numbers, then the second: zip makes a quarter less of them."""
+    bytes_NxB = np.frombuffer(values.tobytes(), np.uint8).reshape(values.size, values.itemsize)
+    return np.ascontiguousarray(bytes_NxB.T)
 
 
 def _traces(file: Path) -> dict[str, xr.Dataset]:
@@ -132,9 +141,10 @@ def _read(file: Path, written: int) -> dict[str, xr.Dataset]:
         with np.load(file, allow_pickle=False) as stored:
             notes = json.loads(stored["notes"].tobytes())
             for which, note in notes.items():
-                variables = {
-                    name: (dims, stored[f"{which}/{name}"]) for name, dims in note["dims"].items()
-                }
+                variables = {}
+                for name, (dims, dtype, shape) in note["arrays"].items():
+                    numbers = stored[f"{which}/{name}"].T.tobytes()
+                    variables[name] = dims, np.frombuffer(numbers, dtype).reshape(shape).copy()
                 found[which] = xr.Dataset(variables, attrs=note["attributes"])
                 if traces.fingerprint(found[which]) != note["sha256"]:
                     raise ValueError(f"the hash of {which} is another")

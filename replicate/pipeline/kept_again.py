@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import hypot
 from pathlib import Path
@@ -25,8 +25,8 @@ from replicate.seeds import derive
 APART = 3.0  # standard errors by which two estimates of one quantity may differ
 
 
-def run(config: Config, count: int, as_json: bool) -> bool:
-    """Computes `count` kept estimates again, and prints how they compare.
+def run(config: Config, count: int, as_json: bool, models: Sequence[str] = ()) -> bool:
+    """Computes `count` kept estimates again, of some models or of all, and prints how they compare.
 
     On the same kind of processor with the same packages a trace has the same bytes, whatever has
     changed in code that should not matter. Elsewhere the noise is the same and rounding is not, so
@@ -36,9 +36,19 @@ def run(config: Config, count: int, as_json: bool) -> bool:
         Whether no λ̂ differs by more than `APART` standard errors.
 
     Raises:
-        UserError: git keeps no traces, or the windows of the models' text cannot be made.
+        UserError: git keeps no traces, or none of a model, or the windows of the models' text
+            cannot be made.
     """
-    known = dict(stored(config))
+    held = [
+        name
+        for family in _families(config)
+        for name in config.families[family].models
+        if (kept.folder(config, family) / f"{name}.npz").is_file()
+    ]
+    for model in models:
+        if model not in held:
+            raise UserError(f"{model}: git keeps no estimate of it; give some of {', '.join(held)}")
+    known = dict(stored(config, models or held))
     if not known:
         raise UserError(f"{config.paths.data / 'kept'}: has no traces of params.yaml's settings")
     seed = derive(config.seed, "verify", count)
@@ -57,21 +67,31 @@ def run(config: Config, count: int, as_json: bool) -> bool:
     return all(row["result"] != "differs" for row in rows)
 
 
-def stored(config: Config) -> Iterator[tuple[SettingUnit, xr.Dataset]]:
-    """Yields each unit whose trace and whose weights git keeps, with the trace.
+def _families(config: Config) -> list[str]:
+    """Returns the families whose estimates at settings git keeps."""
+    return [
+        name
+        for name, family in config.families.items()
+        if family.settings is not None and kept.folder(config, name).is_dir()
+    ]
+
+
+def stored(config: Config, models: Sequence[str]) -> Iterator[tuple[SettingUnit, xr.Dataset]]:
+    """Yields each unit of some models whose trace and weights git keeps, with the trace.
 
     What the units read is put where they read it: the windows are made, the weights copied.
     """
-    for name, family in config.families.items():
-        if family.settings is None or not kept.folder(config, name).is_dir():
+    for name in _families(config):
+        of_family = config.families[name].models
+        if not set(of_family) & set(models):
             continue
         if not (config.paths.windows(name)).is_dir():
             extract.run(config, name)
-        for model in family.models:
+        for model in of_family:  # the radius of one follows from the sizes of all
             if not (config.paths.models(name) / model).is_dir():
                 pretrain.run(config, name, model)
-        for model in family.models:
-            for unit in settings.units(config, model):
+        for model in of_family:
+            for unit in settings.units(config, model) if model in models else ():
                 trace = kept.trace(config, unit)
                 if trace is not None and unit.task.folder.is_dir():
                     yield unit, trace
