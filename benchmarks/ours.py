@@ -60,31 +60,39 @@ def pool(workers: int) -> ProcessPoolExecutor:
     )
 
 
-def losses(work: Work, steps: int, chains: range) -> np.ndarray:
-    """Runs some of the work's chains; returns their losses (chains, steps)."""
+@cache
+def task(work: Work) -> Task:
+    """Returns the task, whose passes torch compiles on a GPU, once."""
     network, tokens_NxL = model(work), tokens(work)
 
     def loss(index_B: Tensor) -> Tensor:
         with autocast(work):
             return last_token.losses(network, tokens_NxL[index_B])
 
+    sampled = loading.sampled(network)
+    float32 = work.compute_dtype == "float32"
+    return Task(
+        loss,
+        list(sampled.values()),
+        stacked=stacked.loss(network, tokens_NxL, list(sampled)) if float32 else None,
+        compiled=torch.cuda.is_available(),
+    )
+
+
+def losses(work: Work, steps: int, chains: range) -> np.ndarray:
+    """Runs some of the work's chains; returns their losses (chains, steps)."""
+    examples = len(tokens(work))
     sampling = SamplingConfig(
         nbeta=NBETA, batch_size=work.batch, shuffles=1, chains=work.chains, burn_in=0, draws=steps
     )
-    sampled = loading.sampled(network)
-    float32 = work.compute_dtype == "float32"
     done = run_pieces(
-        Task(
-            loss,
-            list(sampled.values()),
-            stacked=stacked.loss(network, tokens_NxL, list(sampled)) if float32 else None,
-        ),
+        task(work),
         SamplerConfig("sgld", LR, localization=LOCALIZATION),
         sampling,
         [[(0, chain)] for chain in chains],
-        np.zeros(len(tokens_NxL), np.float32),
+        np.zeros(examples, np.float32),
         together=TOGETHER,
-        order=lambda shuffle: np.random.default_rng(shuffle).permutation(len(tokens_NxL)),
+        order=lambda shuffle: np.random.default_rng(shuffle).permutation(examples),
         noise=lambda shuffle, chain: chain,
         advance=silent,
     )

@@ -41,6 +41,7 @@ def sample(
     draws: int = 200,
     batch_size: int | None = None,
     microbatch_size: int | None = None,
+    compiled: bool = False,
     seed: int = 0,
     show_progress: bool = True,
     **knobs: float,
@@ -68,6 +69,8 @@ def sample(
         draws: steps of a chain after the burn-in, which estimates use.
         batch_size: examples in a step's minibatch; by default 32, or all if there are fewer.
         microbatch_size: examples in one backward pass; None for the whole minibatch.
+        compiled: whether torch compiles the forward and backward pass of the steps, which needs gcc
+            for a GPU, g++ for a CPU, and up to a minute, and pays in long runs.
         seed: the same seed gives the same trace on the same machine.
         show_progress: whether a progress bar is shown.
         **knobs: other hyperparameters; `SamplerConfig` describes them. SGLD and RMSpropSGLD take
@@ -103,7 +106,7 @@ def sample(
         module.untouched(model),
         progress("λ̂", total, show_progress) as advance,
     ):
-        task = module.task(model, parts, loss_fn)
+        task = module.task(model, parts, loss_fn, compiled)
         losses_N = module.losses(task, examples, size, advance)
         trace = engine.sample(
             task,

@@ -71,7 +71,8 @@ def llc(
         evaluated: the number of examples whose losses are computed about twice in a relaxation
             time, for the singular fluctuation; the chains are automatic then.
         **settings: the other arguments of `sample`; automatic chains take `loss`, `loss_fn`,
-            `shuffles`, `chains`, `batch_size`, `microbatch_size`, `seed` and `show_progress`.
+            `shuffles`, `chains`, `batch_size`, `microbatch_size`, `compiled`, `seed` and
+            `show_progress`.
 
     Returns:
         An `Estimate`, which has λ̂, its error, diagnostics of the chains, what it measures, advice,
@@ -224,6 +225,7 @@ def _searching(
     chains: int = 4,
     batch_size: int | None = None,
     microbatch_size: int | None = None,
+    compiled: bool = False,
     seed: int = 0,
     show_progress: bool = True,
     evaluated: int | None = None,
@@ -257,7 +259,7 @@ def _searching(
         module.untouched(model),
         progress("λ̂", total + min(budget, 10**9) * size, show_progress) as tell,
     ):
-        task = module.task(model, parts, loss_fn)
+        task = module.task(model, parts, loss_fn, compiled)
         losses_N = module.losses(task, examples, size, tell)
         found = curvatures.measure(
             task,

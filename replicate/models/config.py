@@ -38,6 +38,7 @@ class TaskConfig:
         together: the number of chains computed at once, if `stacked` supports the model.
         left_unquantised: patterns (fnmatch) of the matrices that may stay unquantised. This only
             permits them, so no result depends on it.
+        compiled: whether torch compiles the passes of a chain's steps on a GPU.
         loss: `last` for the loss of a window's last token, `tokens` for the mean loss of all its
             tokens but the first.
     """
@@ -55,6 +56,7 @@ class TaskConfig:
     hashes: tuple[str, str]
     together: int = 1
     left_unquantised: tuple[str, ...] = ()
+    compiled: bool = False
     loss: TextLoss = "last"
 
     def identity(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ class TaskConfig:
             "model": self.hashes[1],
         }
         found |= {"together": self.together} if self.together > 1 else {}
+        found |= {"compiled": True} if self.compiled else {}
         return found | ({"loss": self.loss} if self.loss != "last" else {})
 
 

@@ -94,13 +94,14 @@ def device(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def task(model: nn.Module, data: Data, loss_fn: LossFn) -> Task:
+def task(model: nn.Module, data: Data, loss_fn: LossFn, compiled: bool = False) -> Task:
     """Makes a task in which the chains move the parameters that require a gradient.
 
     Args:
         model: the module at w*.
         data: tensors (N, …), which stay on their devices; each batch is copied to the model's.
         loss_fn: takes the module and a batch of each tensor, returns losses (B,).
+        compiled: whether torch compiles the passes of a chain's steps.
 
     Raises:
         ArgumentError: no parameter requires a gradient, one that does is not finite, or a parameter
@@ -127,7 +128,7 @@ def task(model: nn.Module, data: Data, loss_fn: LossFn) -> Task:
             raise ArgumentError(f"loss_fn: must return real numbers, not {found.dtype}")
         return found
 
-    return Task(loss, parameters)
+    return Task(loss, parameters, compiled=compiled)
 
 
 def _check_reader(model: nn.Module, tokens_NxL: Tensor, ahead: bool) -> None:

@@ -86,6 +86,7 @@ def load(config: TaskConfig) -> TextTask:
         masks=list(masks.values()),
         anchors=[anchors.get(name) for name in masks],
         stacked=stacked.loss(model, tokens_NxL, tuple(masks), config.loss) if together else None,
+        compiled=config.compiled and device.type == "cuda",
         config=config,
         model=model,
         tokens_NxL=tokens_NxL,

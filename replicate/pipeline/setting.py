@@ -133,6 +133,7 @@ class SettingUnit(CachedUnit):
             chains=self.chains,
             batch_size=min(self.batch_size, len(tokens_NxL)),
             microbatch_size=self.microbatch_size,
+            compiled=task.compiled and device.type == "cuda",
             seed=derive(self.seed, "setting", self.task.family),
             show_progress=False,
         )

@@ -1,7 +1,8 @@
-"""Compiles the samplers' arithmetic: with numba for CPUs, with torch for GPUs."""
+"""Compiles the samplers' arithmetic, with numba for CPUs and with torch for GPUs, and losses."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,9 @@ from typing import Any
 
 import torch
 from numba import config, njit  # pyright: ignore[reportPrivateImportUsage]
+from torch import Tensor
+
+from replicate.errors import UserError
 
 # Numba reuses a compiled kernel until the kernel's own file changes, although functions that it
 # inlines from other files may have changed. So the cache's folder is named by a hash of all files.
@@ -32,6 +36,9 @@ summed = njit(nogil=True, cache=True, **(_MATHS | _ANY_ORDER))
 """Decorates a function that sums over an array, in whatever order the processor does it fastest."""
 
 
+Loss = Callable[[Tensor], Tensor]
+
+
 @cache
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles a function of tensors into one GPU kernel that works for any size.
@@ -42,6 +49,29 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
         # The samplers share this code. With isolation, each has its own limit of recompilations.
         return torch.compile(function, dynamic=True, isolate_recompiles=True)  # pyright: ignore
     return function
+
+
+def whole(loss: Loss, device: torch.device, backend: str = "inductor") -> Loss:
+    """Compiles the forward and the backward pass of a loss, once for each number of examples.
+
+    Both passes round where they round when they are not compiled. All gradients are there at once
+    when the backward pass ends. CUDA graphs are not used: they own the memory of the gradients,
+    which microbatches add to.
+
+    Args:
+        loss: takes indices of examples and returns their losses.
+        device: where it is computed.
+        backend: that of `torch.compile`.
+
+    Raises:
+        UserError: there is no compiler for the device.
+    """
+    variable, usual = ("CC", "gcc") if device.type == "cuda" else ("CXX", "g++")
+    compiler = os.environ.get(variable, usual)
+    if backend == "inductor" and not shutil.which(compiler):
+        raise UserError(f"compiled: needs {compiler}; install it, or leave compiled out")
+    options = {"emulate_precision_casts": True} if backend == "inductor" else None
+    return torch.compile(loss, dynamic=False, backend=backend, options=options)  # pyright: ignore
 
 
 def sweep(loop: Callable[..., Any], blocks: int, *arguments: Any) -> None:

@@ -126,7 +126,7 @@ def run_piece(
                 moving = _sampler(task, task.parameters, origin, sampler, sampling, seed)
                 with moving.attached():
                     found = run_chains(
-                        lambda index_CxB: task.loss(index_CxB[0])[None],
+                        lambda index_CxB: task.step_loss(index_CxB[0])[None],
                         moving.slope,
                         [moving],
                         batches_TxCxB,

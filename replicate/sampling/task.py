@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor, nn
 
+from replicate.sampling.compilation import whole
 from replicate.sampling.storage import NF4, Anchor
 
 Loss = Callable[[Tensor], Tensor]  # see `Task.loss`
@@ -27,6 +29,7 @@ class Task:
         stacked: takes the parameters of C chains, each (C, …), and indices (C, B), and returns the
             losses (C, B) that `loss` would return for one chain after the other; None if the loss
             can be computed for one chain only.
+        compiled: whether torch compiles the forward and the backward pass of a chain's steps.
     """
 
     loss: Loss
@@ -34,11 +37,21 @@ class Task:
     masks: Sequence[Tensor | None] = ()
     anchors: Sequence[NF4 | None] = ()
     stacked: StackedLoss | None = None
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         nothing = (None,) * len(self.parameters)
         object.__setattr__(self, "masks", self.masks or nothing)
         object.__setattr__(self, "anchors", self.anchors or nothing)
+
+    @cached_property
+    def step_loss(self) -> Loss:
+        """The loss of a chain's steps; unlike `loss` it cannot be differentiated twice.
+
+        Raises:
+            UserError: it is to be compiled, and there is no compiler for the device.
+        """
+        return whole(self.loss, self.parameters[0].device) if self.compiled else self.loss
 
     @property
     def sizes(self) -> list[int]:

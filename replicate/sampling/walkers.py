@@ -208,7 +208,7 @@ class Walkers:
         advance: Advance,
     ) -> tuple[list[Record], list[Sampler]]:
         parameters, found, states, samplers = self.task.parameters, [], [], []
-        loss = self.task.loss if control is None else control.alone
+        loss = self.task.step_loss if control is None else control.alone
         with returning(self.task, self.anchor):
             for c in range(len(self.keys)):
                 place(parameters, self.states[c])

@@ -1,8 +1,9 @@
-"""On a CUDA GPU the noise and the chains are those of a CPU, and every format of weights works."""
+"""On a CUDA GPU the noise and the chains are those of a CPU, compiled or not, in every format."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 import torch
 import xarray as xr
 
+from replicate.models import task
 from replicate.sampling import SamplerConfig, noise
 from replicate.sampling.compilation import fused
+from tests.models import small_task
 from tests.scenarios import EXAMPLES, filled, packed, sampled
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
@@ -73,3 +76,23 @@ def test_every_format_gives_the_same_chain_twice(
     assert not first.diverged.any()
     assert (first.loss.std("draw") > 0).all()
     np.testing.assert_array_equal(first.loss, again.loss)
+
+
+def test_compiled_passes_give_the_losses_of_those_that_are_not(tmp_path: Path) -> None:
+    """At w* too, where a chain's losses are compared with the baseline, in bfloat16 by autocast."""
+    small_task.build(layers=2, width=64, vocabulary=96, length=65).save_pretrained(
+        tmp_path / "model"
+    )
+    tokens_NxL = np.random.default_rng(0).integers(0, 96, (64, 65), dtype=np.int32)
+    small_task.save_windows(tmp_path, tokens_NxL)
+    given: dict[str, Any] = {"loss": "tokens", "compute_dtype": "bfloat16", "compiled": True}
+    loaded = task.load(small_task.task_config(tmp_path, **given))
+    index_B = torch.arange(64, device="cuda")
+    compiled, plain = loaded.step_loss(index_B), loaded.loss(index_B)
+    assert loaded.step_loss is not loaded.loss
+    torch.testing.assert_close(compiled, plain, rtol=2e-3, atol=2e-3)
+    assert abs(float((compiled - plain).mean())) < 2e-4
+    means = compiled.mean(), plain.mean()
+    one, other = (torch.autograd.grad(mean, loaded.parameters) for mean in means)
+    for here, there in zip(one, other, strict=True):
+        assert float((here - there).norm()) < 0.02 * float(there.norm())

@@ -197,6 +197,8 @@ class Family(Strict):
         microbatch_size: examples in one backward pass; None for the whole minibatch.
         gpus_per_model: GPUs that one copy of a model is spread over.
         together: chains of a small model that are computed side by side.
+        compiled: whether torch compiles the forward and backward pass of a chain's steps on a GPU,
+            for which it needs gcc. Only for float32 and bfloat16 weights on one GPU.
     """
 
     corpus: str
@@ -212,6 +214,7 @@ class Family(Strict):
     microbatch_size: Count | None = None
     gpus_per_model: Count = 1
     together: Count = 1
+    compiled: Annotated[bool, Field(exclude_if=lambda given: not given)] = False
     models: Annotated[dict[Name, Model], Field(min_length=1), AfterValidator(each_training)]
     sampling: Sampling
     search: Search
@@ -219,6 +222,17 @@ class Family(Strict):
     original: Original | None = None
     curve: Curve | None = None
     settings: Settings | None = None
+
+    @field_validator("compiled")
+    @classmethod
+    def of_plain_weights(cls, given: bool, info: ValidationInfo) -> bool:
+        """Refuses (`ValueError`) what torch cannot compile as one graph."""
+        plain = info.data.get("weights") in ("float32", "bfloat16")
+        spread = info.data.get("gpus_per_model", 1) > 1 or info.data.get("together", 1) > 1
+        if given and (not plain or spread or info.data.get("gradient_checkpointing")):
+            said = "is for float32 or bfloat16 weights on one device, with together: 1"
+            raise ValueError(f"{said} and gradient_checkpointing: false; write false")
+        return given
 
     @field_validator("settings")
     @classmethod

@@ -32,6 +32,7 @@ COMPUTED = (  # the keys of a family that its tasks take over unchanged
     "gpus_per_model",
     "together",
     "left_unquantised",
+    "compiled",
 )
 MAY_BE_ZERO = ("weight_decay", "localization")  # the other numbers of a sampler are positive
 LONGEST = 10**9  # the most steps that a chain may have

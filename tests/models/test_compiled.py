@@ -1,0 +1,75 @@
+"""Compiled passes give the chains of those that are not compiled, and lack nothing in silence."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters  # pyright: ignore[reportPrivateImportUsage]
+
+from replicate import llc, sample
+from replicate.errors import UserError
+from replicate.models import task
+from replicate.sampling import compilation
+from tests.models import small_task
+from tests.pipeline import small
+
+
+@pytest.mark.parametrize("loss", ["last", "tokens"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_step_is_one_graph_with_the_same_gradients(
+    architecture: str, loss: str, tmp_path: Path
+) -> None:
+    """Whatever else computes the graph: a kernel of its own for every operation, here."""
+    small_task.build(architecture).save_pretrained(tmp_path / "model")
+    tokens_NxL = np.random.default_rng(0).integers(0, 12, (8, 9), dtype=np.int32)
+    small_task.save_windows(tmp_path, tokens_NxL)
+    loaded = task.load(small_task.task_config(tmp_path, loss=loss))
+    counters.clear()
+
+    def step(passes: compilation.Loss, size: int) -> list[Tensor]:
+        losses_B = passes(torch.arange(size))
+        losses_B.mean().backward()
+        gradients = [p.grad.to_dense() for p in loaded.parameters if p.grad is not None]
+        loaded.model.zero_grad()
+        return [losses_B.detach(), *gradients]
+
+    passes = compilation.whole(loaded.loss, torch.device("cpu"), backend="aot_eager")
+    for size in (4, 2):  # a minibatch and its half
+        for one, other in zip(step(passes, size), step(loaded.loss, size), strict=True):
+            torch.testing.assert_close(one, other)
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler here")
+def test_compiled_chains_are_those_that_are_not() -> None:
+    torch.manual_seed(0)
+    x_Nx3, model = torch.randn(64, 3), torch.nn.Linear(3, 2)
+    y_Nx2 = model(x_Nx3).detach()
+
+    def squares(model: torch.nn.Module, x_Bx3: Tensor, y_Bx2: Tensor) -> Tensor:
+        return (model(x_Bx3) - y_Bx2).square().sum(dim=1)
+
+    given = {"nbeta": 20.0, "localization": 1.0, "loss_fn": squares, "show_progress": False}
+    fixed = {"lr": 0.01, "burn_in": 4, "draws": 20}
+    one, other = (
+        sample(model, (x_Nx3, y_Nx2), **given | fixed, compiled=each) for each in (True, False)
+    )
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-4)
+    chosen = [llc(model, (x_Nx3, y_Nx2), **given, compiled=each).llc for each in (True, False)]
+    np.testing.assert_allclose(*chosen, rtol=1e-3)
+
+
+def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, device in (("CXX", "cpu"), ("CC", "cuda")):
+        monkeypatch.setenv(variable, f"no-{device}-compiler")
+        with pytest.raises(UserError, match=f"compiled: needs no-{device}-compiler; install it"):
+            compilation.whole(lambda index_B: index_B, torch.device(device))
+    for key, value in (("weights", "nf4"), ("gradient_checkpointing", True), ("together", 2)):
+        with pytest.raises(ValueError, match="is for float32 or bfloat16 weights on one device"):
+            small.configured(**{f"families__mini__{key}": value}, families__mini__compiled=True)
