@@ -32,6 +32,8 @@ def model(work: Work) -> PreTrainedModel:
     assert work.folder is not None
     network = loading.load(work.folder, "float32", loading.device("any", work.name))
     last_token.focus(network)
+    if not torch.cuda.is_available():
+        last_token.sparsify(network)
     return network
 
 

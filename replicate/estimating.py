@@ -70,9 +70,8 @@ def llc(
         budget: the number of gradients of minibatches at which automatic chains end.
         evaluated: the number of examples whose losses are computed about twice in a relaxation
             time, for the singular fluctuation; the chains are automatic then.
-        **settings: the other arguments of `sample`; automatic chains take `loss`, `loss_fn`,
-            `shuffles`, `chains`, `batch_size`, `microbatch_size`, `compiled`, `seed` and
-            `show_progress`.
+        **settings: the other arguments of `sample`. Automatic chains take none of `sampler`,
+            `burn_in`, `draws` and the knobs.
 
     Returns:
         An `Estimate`, which has λ̂, its error, diagnostics of the chains, what it measures, advice,

@@ -38,7 +38,7 @@ def sparsify(model: PreTrainedModel) -> None:
     """Makes the embedding's gradient sparse, in place, if the output head shares its matrix.
 
     The rows that were looked up are then added to the head's gradient in place, without a second
-    matrix of that size. This is right for any loss.
+    matrix of that size. This is right for any loss, but torch cannot compile it.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(embedding, nn.Embedding) and isinstance(head, nn.Linear):
@@ -49,12 +49,11 @@ def focus(model: PreTrainedModel) -> None:
     """Makes a model compute its last block at the last position only, as far as that is possible.
 
     Afterwards, the model's logits are correct at the last position only. Modules whose names are
-    not known here stay as they are. The embedding is changed by `sparsify`.
+    not known here stay as they are.
 
     Args:
         model: the model, which is changed in place.
     """
-    sparsify(model)
     count = model.config.get_text_config().num_hidden_layers
     stacks = (module for module in model.modules() if isinstance(module, nn.ModuleList))
     blocks = next((stack for stack in stacks if len(stack) == count), None)

@@ -74,7 +74,11 @@ def load(config: TaskConfig) -> TextTask:
     )
     anchors = quantised.dequantise(model, dtype) if dtype else {}
     masks = restrictions.restrict(model, config.restriction)
-    (last_token.focus if config.loss == "last" else last_token.sparsify)(model)
+    compiled = config.compiled and device.type == "cuda"
+    if config.loss == "last":
+        last_token.focus(model)
+    if not compiled:
+        last_token.sparsify(model)
     if config.gradient_checkpointing:
         loading.checkpoint_gradients(model)
     cpu_kernels.trim()
@@ -86,7 +90,7 @@ def load(config: TaskConfig) -> TextTask:
         masks=list(masks.values()),
         anchors=[anchors.get(name) for name in masks],
         stacked=stacked.loss(model, tokens_NxL, tuple(masks), config.loss) if together else None,
-        compiled=config.compiled and device.type == "cuda",
+        compiled=compiled,
         config=config,
         model=model,
         tokens_NxL=tokens_NxL,
