@@ -221,3 +221,12 @@ def test_the_shares_of_trainings_are_reported_beside_c7() -> None:
     shares = [each.effect for each in found.parts if "trainings' share" in each.name]
     expected = SIGMA**2 / (SIGMA**2 + known.ERROR**2)
     assert shares == pytest.approx([expected] * 3, abs=0.05)
+
+
+def test_what_chains_of_a_quantised_family_leave_unmoved_is_said() -> None:
+    found = known.llama(known.power(0.5), known.power(0.5))(np.random.default_rng(0))
+    assert "Chains move" not in judged("C11", found).why
+    values, moved = np.ones((3, 2)), known_truth.SIZES[:2] * np.array([0.65, 0.48])
+    quantised = known_truth.family(values, name="sizes-llama", sampled_M=moved)
+    said = judged("C11", replace(found, quantised=quantised)).why
+    assert "Chains move 48 to 65 % of the parameters of sizes-llama." in said

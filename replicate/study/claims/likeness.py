@@ -41,10 +41,21 @@ def over_trainings(evidence: Evidence, rules: Rules) -> Finding | None:
     why = (
         f"At {first.name}, where {first.measured}, {ending}: λ̂ of {chief.name.split(':')[0]} "
         f"differs from it by {number(chief.effect)} of itself ({span(chief.interval, rules)} over "
-        f"trainings). Chains move all parameters of both.{first.omitted}{second.omitted}"
+        f"trainings).{_moving(evidence)}{first.omitted}{second.omitted}"
     )
     judged = part("", chief.verdict, ratio.effect, ratio.interval)
     return Finding(judged, why, (ratio, *parts), sources=TRAININGS)
+
+
+def _moving(evidence: Evidence) -> str:
+    """Returns a sentence on the families whose chains do not move all parameters."""
+    found = []
+    for family in (evidence.full, evidence.quantised):
+        share_M = np.ones(1) if family is None else family.sampled_M / family.parameters_M
+        if family is not None and share_M.min() < 1:
+            low, high = (f"{100 * share:.0f}" for share in (share_M.min(), share_M.max()))
+            found.append(f" Chains move {low} to {high} % of the parameters of {family.name}.")
+    return "".join(found)
 
 
 def _both(first: Table, second: Table) -> Layout:
