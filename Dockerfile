@@ -21,13 +21,19 @@ RUN apt-get update \
 
 # The locked packages, each checked against its hash. They contain CUDA's user space, so that the
 # host gives only the driver. TORCH=cpu takes torch's CPU build instead, from an index that has
-# it: --build-arg PIP_EXTRA_INDEX_URL=…
+# it: --build-arg PIP_EXTRA_INDEX_URL=… What neither needs is removed: the packages' own tests, and
+# of the CPU build C++ headers and libraries for GPUs.
 FROM system AS packages
 ARG TORCH=cuda
 ARG PIP_EXTRA_INDEX_URL
 COPY requirements/install requirements/base.lock requirements/cpu.lock requirements/cuda.lock \
     /opt/requirements/
-RUN PIP_NO_CACHE_DIR=1 PYTHON=python /opt/requirements/install /opt/venv runtime
+RUN PIP_NO_CACHE_DIR=1 PYTHON=python /opt/requirements/install /opt/venv runtime \
+    && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
+    && if [ "$TORCH" = cpu ]; then rm -r /opt/venv/lib/python3.*/site-packages/torch/test \
+        /opt/venv/lib/python3.*/site-packages/torch/include \
+        /opt/venv/lib/python3.*/site-packages/bitsandbytes/libbitsandbytes_[!c]*.so \
+        /opt/venv/lib/python3.*/site-packages/bitsandbytes/libbitsandbytes_cuda*.so; fi
 COPY container/entrypoint /usr/local/bin/entrypoint
 ENV LANG=C.UTF-8 \
     PATH=/opt/venv/bin:$PATH \
