@@ -10,6 +10,7 @@ RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         gcc git libc6-dev make tini \
         latexmk texlive-latex-recommended texlive-fonts-recommended lmodern \
+    && apt-get clean \
     && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/cache/ldconfig \
     && useradd --create-home --uid 1000 replicate \
     && git config --system safe.directory '*' \
