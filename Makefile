@@ -4,8 +4,9 @@ PYTHON ?= python3
 # An environment that is there already, as in the container image, can take its place.
 VENV ?= .venv
 # Not exported: set-up must find the Python outside .venv.
-# DVC runs commands in $SHELL, which may be one that runs none.
-WITH := PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH" DVC_NO_ANALYTICS=1 SHELL=/bin/bash
+# Libraries want a home that they can write to, and DVC a $SHELL that runs commands.
+HOME_OF = [ -n "$$HOME" ] && [ -w "$$HOME" ] && echo "$$HOME" || { mkdir -p tmp/home; echo "$$PWD/tmp/home"; }
+WITH := HOME="$$($(HOME_OF))" PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH" DVC_NO_ANALYTICS=1 SHELL=/bin/bash
 BOOK := PYTHONWARNINGS=ignore sphinx-build -c docs -W --keep-going -n
 CODE := $(shell find replicate requirements -name '*.py' -o -name '*.yaml' -o -name '*.lock')
 READING := published read@demo read@control read@paper reference

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from replicate.pipeline import config as parameters
@@ -52,6 +53,35 @@ def exponents(study: Study, rules: Rules) -> Iterator[list[str]]:
         yield [table.name, *means, a]
 
 
+def without(study: Study, rules: Rules) -> Iterator[list[str]]:
+    """Yields a row for each setting: a of all sizes, and of all but one."""
+    found, _ = trainings.tables(study.settings, study.plan.full.name, rules)
+    whole = [table for table in found if table.whole and len(table.sizes) > 2]
+    every = whole[0].sizes
+    yield ["(nβ, γ)", "all", *(f"without {size}" for size in every)]
+    for table in whole:
+        row = [table.name]
+        for left in (None, *every):
+            kept = tuple(size for size in every if size != left)
+            rows = tuple(row for row in table.rows if row.size in kept)
+            some = replace(table, sizes=kept, rows=rows)
+            a = some.layout().slope(some.log_sizes_N, rules.level)
+            low, high = a.interval or (math.nan, math.nan)
+            row.append(f"{a.value:.2f} ± {(high - low) / 2:.2f}".replace("-", "−"))
+        yield row
+
+
+def steps(study: Study) -> Iterator[list[str]]:
+    """Yields a row for each step of training: λ̂ of each first training, and the slope of ln λ̂."""
+    found = sizes.over_training(study)
+    yield ["step", *(row.model for row in next(iter(found.values()))[0]), "a"]
+    for step, (rows, slope) in found.items():
+        stars = ["\\*" if row.regime == "escaped" else "" for row in rows]
+        words = [f"{row.llc:.3g}{star}" for row, star in zip(rows, stars, strict=True)]
+        a = f"{slope:.2f}".replace("-", "−")
+        yield [f"{step:,}" if step else "the end", *words, a]
+
+
 def cells(table: Table) -> Iterator[list[str]]:
     """Yields the columns' names and then each row."""
     yield [column.name for column in table.columns]
@@ -72,6 +102,8 @@ def files() -> dict[str, str]:
     parts = {
         "claims": claims(),
         "exponents": exponents(study, config.rules),
+        "without": without(study, config.rules),
+        "steps": steps(study),
         "measured": cells(sizes.measured(study)),
         "estimates": cells(
             models.estimates(study, published.read(ROOT / "data" / "published.yaml")).only(

@@ -13,6 +13,7 @@ from typing import Any
 from replicate.reporting import expressions
 from replicate.reporting.formatting import NOT_RUN, number, percent, span, whole
 from replicate.reporting.results import Reference, Study
+from replicate.reporting.tables import sizes
 from replicate.reporting.tables.models import by_estimator, locality
 from replicate.study.records import JudgedClaim
 
@@ -40,6 +41,7 @@ def group(name: str, prefix: str = "", run: Any = True, **context: Any) -> Value
 def of_study(study: Study) -> Values:
     """Returns every number of a study that the paper's text may use."""
     found = models(study) | health(study) | claims(study.claims) | exponents(study.claims)
+    found |= over_training(study)
     for family in study.plan.families:
         found |= text(study, family.name) | search(study, family.name)
         found |= original(study, family.name)
@@ -129,6 +131,20 @@ def exponents(rows: Sequence[JudgedClaim]) -> Values:
             if not numbers[3]:
                 fixed.append(part.effect)
                 found["exponent/range"] = span(fixed, 3)
+    return found
+
+
+def over_training(study: Study) -> Values:
+    """Returns a of λ̂ ∝ dᵃ at the first step at which no chain has escaped, and at the end."""
+    names = ("step/local", "step/local/exponent", "step/end/exponent")
+    found: Values = dict.fromkeys(names, NOT_RUN)
+    known = sizes.over_training(study)
+    local = [s for s, (rows, _) in known.items() if all(row.regime != "escaped" for row in rows)]
+    if local:
+        found["step/local"] = whole(local[0])
+        found["step/local/exponent"] = number(known[local[0]][1], 2)
+    if None in known:
+        found["step/end/exponent"] = number(known[None][1], 2)
     return found
 
 

@@ -43,7 +43,8 @@ def units(config: Config, model: str) -> list[SettingUnit]:
             found += [_unit(config, model, setting, step) for step in steps]
     first = first_training(config, model)
     if first != model:
-        found = [_with_step_of(config, first, unit) for unit in found]
+        known = {unit.which: unit for unit in units(config, first)}
+        found = [_with_step_of(config, known.get(unit.which), unit) for unit in found]
     return list(dict.fromkeys(found))
 
 
@@ -61,15 +62,16 @@ def first_training(config: Config, model: str) -> str:
     )
 
 
-def _with_step_of(config: Config, first: str, unit: SettingUnit) -> SettingUnit:
+def _with_step_of(config: Config, first: SettingUnit | None, unit: SettingUnit) -> SettingUnit:
     """Returns the unit with the step of the first training's chains, if they are finished."""
     chosen = None in (unit.nbeta, unit.localization)
-    if chosen or unit.rescaled is not None or unit.step is not None:
+    if first is None or chosen or unit.rescaled is not None or unit.step is not None:
         return unit
-    path = config.paths.settings(unit.task.family) / first / unit.which
-    if not path.exists():
+    path = folder(config, first)
+    found = traces.load(path) if path.exists() else kept.trace(config, first)
+    if found is None:
         return unit
-    known = traces.load(path).attrs
+    known = found.attrs
     return replace(unit, lr=known["sampler"]["lr"], controlled=known["controlled"])
 
 

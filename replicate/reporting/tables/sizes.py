@@ -69,6 +69,31 @@ def summary(rows: Sequence[Setting]) -> Summary:
     )
 
 
+def over_training(study: Study) -> dict[int | None, tuple[list[Setting], float]]:
+    """Returns λ̂ of the trainings that have checkpoints, by step, and the slope of ln λ̂ on ln d.
+
+    The smallest model is the first of the rows, and None is the end of training. Steps without λ̂
+    of each of these trainings are left out.
+    """
+    rows = sorted(study.settings, key=lambda row: (row.step or math.inf, row.parameters))
+    known = {_place(row) for row in rows if row.step is not None}
+    found: dict[int | None, list[Setting]] = {}
+    for row in rows:
+        if _place(row) in known and not row.rescaled and not row.minimised and (row.llc or 0) > 0:
+            found.setdefault(row.step, []).append(row)
+    every = {step: mine for step, mine in found.items() if len(mine) == len(known) > 1}
+    return {step: (mine, _slope(mine)) for step, mine in every.items()}
+
+
+def _place(row: Setting) -> tuple[str | float, ...]:
+    return row.model, row.loss, row.text, row.nbeta, row.localization
+
+
+def _slope(rows: Sequence[Setting]) -> float:
+    x_M, y_M = np.log([(row.parameters, row.llc or math.nan) for row in rows]).T
+    return float(np.polyfit(x_M, y_M, 1)[0])
+
+
 def _words(row: Setting) -> str:
     """Returns the loss, and what else is special about a setting."""
     words = [LABELS[row.loss]]

@@ -142,10 +142,11 @@ class GrowsWithSize(ChangeWithSize):
 
     def tell(self, chief: Part, table: Table, rules: Rules) -> str:
         ending = words(chief.verdict, supported=": it grows", against=": it falls")
+        rises, falls = jonckheere(table.layout().values_N, table.layout().group_N)
+        way, p = ("a fall", falls) if falls < rises else ("a rise", rises)
         return (
             f"λ̂ ∝ dᵃ with a = {number(chief.effect)} ({span(chief.interval, rules)} "
-            f"{over_trainings(table, rules)}; Jonckheere–Terpstra "
-            f"{probability(chief.p_value)}){ending}"
+            f"{over_trainings(table, rules)}; Jonckheere–Terpstra, {way}: {probability(p)}){ending}"
         )
 
     def parts(self, estimator: str, llc_SxM: Array, sizes_M: Array, rules: Rules) -> list[Part]:

@@ -126,14 +126,15 @@ class TellsApart(Claim):
         between = main.layout().between ** 0.5
         ending = words(
             chief.verdict,
-            supported=f"every pair of neighbours is told apart with at least {limit}",
+            supported=f"every pair of neighbours has at least {limit}",
             against=f"it is below {limit}",
             undecided=f"which leaves open whether it is {limit}; more trainings would decide it",
         )
+        pair, interval = chief.name.split(",")[0], span(chief.interval, rules)
         why = (
             f"At {main.name}, where {main.measured}, the trainings of a size differ by "
-            f"{number(between)} in ln λ̂, and {chief.name.split(',')[0]} are told apart by one "
-            f"training of each with p = {number(chief.effect)} ({span(chief.interval, rules)} "
+            f"{number(between)} in ln λ̂, and one training of each puts {pair} in the "
+            f"order of the trend with p = {number(chief.effect)} ({interval} "
             f"{over_trainings(main, rules)}): {ending}.{main.omitted}"
         )
         return Finding(chief, why, (*judged, *others))
