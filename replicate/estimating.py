@@ -67,11 +67,11 @@ def llc(
         localization: γ; None for the smallest at which the posterior is local.
         lr: the step size ε; None for the largest with little bias.
         precision: the half width of the 95 % interval at which automatic chains end, relative to λ̂.
-        budget: the number of gradients of minibatches at which automatic chains end.
+        budget: the number of gradients of minibatches at which automatic chains end. The default
+            takes minutes for a small model; on a busy CPU `torch.set_num_threads(1)` helps.
         evaluated: the number of examples whose losses are computed about twice in a relaxation
             time, for the singular fluctuation; the chains are automatic then.
-        **settings: the other arguments of `sample`. Automatic chains take none of `sampler`,
-            `burn_in`, `draws` and the knobs.
+        **settings: as for `sample`; automatic chains take no `sampler`, `burn_in`, `draws`, knobs.
 
     Returns:
         An `Estimate`, which has λ̂, its error, diagnostics of the chains, what it measures, advice,

@@ -180,7 +180,7 @@ def test_a_sampler_that_blows_up_is_said_to_diverge() -> None:
     estimate = llc(small_task.build(), TOKENS, **short(lr=1e6))
     assert estimate.diverged == 1
     assert "2 of 2 chains diverged" in str(estimate)
-    assert "lower the step size" in str(estimate)
+    assert "lower lr" in str(estimate)
 
 
 def test_an_estimate_is_printed_and_drawn() -> None:

@@ -133,15 +133,15 @@ def advise(
     found = []
     diverged = int((~np.isfinite(loss_NxT).all(axis=1)).sum())
     if diverged:
-        remedy = "lower the step size or raise the localisation"
+        remedy = "lower lr, or raise localization"
         found.append(f"{diverged} of {N} chains diverged: {remedy}")
     if diverged == N:
         return found
     if still:
-        return [*found, "the chains did not leave w*, so that λ̂ means nothing: raise the step size"]
+        return [*found, "the chains did not leave w*, so that λ̂ means nothing: raise lr"]
     if escaped > local_limit:
         rise = f"the loss rises by {escaped:.0%} of the way to guessing"
-        found.append(f"not local: {rise}; raise localisation, or nβ")
+        found.append(f"not local: {rise}; raise localization, or nbeta")
     if drift(values_CxD)[1] < drift_level:
         wanted = 5 * relaxation(np.nanmean(loss_NxT, axis=0))
         known = burn_in < wanted < 2 * steps

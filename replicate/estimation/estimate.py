@@ -20,8 +20,9 @@ LOOKS = ["default", "replicate.looks"]  # matplotlib's name for replicate/looks.
 PARTS = {"harmonic": "curvature", "gradient_part": "gradient"}  # of λ̂ of a quadratic
 RHAT, DRIFT, LOCAL = 1.05, 0.01, 0.25  # the limits of healthy chains, as in params.yaml
 
+FEW = 4  # chains or shuffles below which the interval is much wider than twice the error
 WELL = "The chains agree; nothing is wrong with them."
-SOUND = dict.fromkeys(regimes.REGIMES, WELL) | {  # the last line where no diagnostic gives advice
+REMEDIES = {
     "not in equilibrium": "Lower lr, or start with a longer burn-in, and draw more.",
     "escaped": "Raise localization, or nbeta.",
 }
@@ -169,17 +170,37 @@ class Estimate:
         result = self.result
         low, high = self.interval
         advice = [sentence[0].upper() + sentence[1:] + "." for sentence in self.advice]
+        known = self.diagnosis.regime in regimes.REGIMES
+        remedy = REMEDIES.get(self.diagnosis.regime)
+        units = len(result.shuffles) if len(result.shuffles) > 1 else result.chains
+        few = f", Student's t of {units}" if units < FEW else ""
+        interval = f"(95 %: {low:.3g} to {high:.3g}{few})"
         return "\n".join(
             [
-                f"λ̂ = {self.llc:.3g} ± {self.standard_error:.2g} (95 %: {low:.3g} to {high:.3g})",
+                f"λ̂ = {self.llc:.3g} ± {self.standard_error:.2g} {interval}",
+                self._settings(),
                 f"R-hat {self.rhat:.2f}, {self.ess:.0f} effective draws of {self.values.size},"
                 f" {result.diverged_chains} of {result.chains} chains diverged",
                 *self._measured(),
                 *self._quadratic(),
                 *(f"{choice}." for choice in self.trace.attrs.get("choices", [])),
-                *(advice or [SOUND.get(self.diagnosis.regime, "The chains agree.")]),
+                *(advice or [remedy or (WELL if known else "The chains agree.")]),
+                *([remedy] if advice and remedy else []),
             ]
         )
+
+    def _settings(self) -> str:
+        """Says with which settings the chains were run."""
+        attributes = self.trace.attrs
+        given = {"nβ": self.nbeta}
+        for name, key in (("γ", "localization"), ("ε", "lr")):
+            given |= (
+                {name: attributes["sampler"][key]} if key in attributes.get("sampler", {}) else {}
+            )
+        told = ", ".join(f"{name} = {value:.3g}" for name, value in given.items())
+        draws = self.values.sizes["draw"]
+        steps = f"{draws} draws after {self.trace.sizes['draw'] - draws} steps"
+        return f"At {told}: {self.result.chains} chains of {steps}."
 
     def _measured(self) -> list[str]:
         """Says what λ̂ measures."""
