@@ -35,7 +35,7 @@ COLUMNS = {  # the columns that the layouts of two of the paper's tables need
     "quantisation": "model; moved; weights; parameters moved; loss at w*; rise, millinats ± s.e.;"
     " squared gradient norm; λ̂ ± s.e.",
 }
-PRINTED = "control"  # the study whose figures the paper prints, as PDF
+PRINTED = {"control": ("sizes", "curve", "checkpoints", "original")}  # by the paper, as PDF
 
 
 def run(config: Config, name: str) -> None:
@@ -48,8 +48,9 @@ def run(config: Config, name: str) -> None:
     workers = parallel.count(config.machine.workers)
     with ProcessPoolExecutor(workers, None, processes.begin, (os.getpid(),)) as pool:
         files = [out / "figures" / figure for figure in drawn]
-        kinds = ("pdf", "svg") if name == PRINTED else ("svg",)
-        list(pool.map(partial(draw, kinds=kinds), drawn.values(), files))
+        printed = PRINTED.get(name, ())
+        kinds = [("pdf", "svg") if figure in printed else ("svg",) for figure in drawn]
+        list(pool.map(draw, drawn.values(), files, kinds))
     named = values.of_study(study) | values.settings(blocks(config, study))
     latex.write(tables(study, figures) | {"values": latex.values(name, named)}, out / "tables")
 
