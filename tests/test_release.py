@@ -34,7 +34,9 @@ def clone(tmp_path: Path) -> Path:
         stub = tmp_path / "bin" / name
         stub.write_text(f'#!/bin/sh\necho "{name} $*" >>"{tmp_path}/called"\n{body}\n')
         stub.chmod(0o755)
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    python = tmp_path / "bin" / "python"  # a link would not find the environment's packages
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     git(tmp_path, "clone", "-q", "--depth=1", "--no-tags", f"file://{ROOT}", "clone")
     git(tmp_path / "clone", "tag", "-a", "-m", VERSION, f"v{VERSION}")
     return tmp_path / "clone"
