@@ -185,7 +185,12 @@ def test_a_sampler_that_blows_up_is_said_to_diverge() -> None:
 
 def test_an_estimate_is_printed_and_drawn() -> None:
     estimate = llc(small_task.build(), TOKENS, **SHORT)
-    assert str(estimate).startswith(f"λ̂ = {estimate.llc:.3g} ± {estimate.standard_error:.2g}")
+    first, second, *rest = str(estimate).splitlines()
+    assert first.startswith(f"λ̂ = {estimate.llc:.3g} ± {estimate.standard_error:.2g}")
+    assert first.endswith(", from 2 chains alone)")
+    assert second == "At nβ = 10, γ = 100, ε = 0.0001: 2 chains of 8 draws after 4 steps."
+    unsettled = estimate.diagnosis.regime == "not in equilibrium"
+    assert (rest[-1] == "Lower lr, or start with a longer burn-in, and draw more.") == unsettled
     figure = estimate.plot()
     losses, running = figure.axes
     assert len(losses.lines) == 3  # two chains, and the loss at w*

@@ -74,6 +74,29 @@ def test_variables_of_pip_and_python_do_not_lead_set_up_astray(
     assert not (folder / "elsewhere").exists()
 
 
+def test_the_package_is_found_from_any_folder_and_a_home_that_is_not_there_is_replaced(
+    folder: Path,
+) -> None:
+    (folder / "replicate").mkdir()
+    (folder / "replicate" / "__init__.py").write_text("HERE = True")
+    assert install(folder).returncode == 0
+    python = folder / "an environment" / "bin" / "python"
+    code = "import replicate; assert replicate.HERE"
+    subprocess.run([python, "-c", code], cwd=folder.parent, env={}, check=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    shown = "home: ; @$(WITH) sh -c 'echo $$HOME'"
+    for home, expected in (("/nowhere", folder / "tmp" / "home"), (str(folder), folder)):
+        told = subprocess.run(
+            ["make", "-s", f"VENV={python.parents[1].name}", f"--eval={shown}", "home"],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], "HOME": home},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert told.stdout.strip() == str(expected)
+
+
 @pytest.mark.fault("D13")
 def test_what_is_not_installed_is_never_called_ready(folder: Path) -> None:
     """A file of settings is pip's own business, so what came of it is looked at."""

@@ -22,10 +22,7 @@ RHAT, DRIFT, LOCAL = 1.05, 0.01, 0.25  # the limits of healthy chains, as in par
 
 FEW = 4  # chains or shuffles below which the interval is much wider than twice the error
 WELL = "The chains agree; nothing is wrong with them."
-REMEDIES = {
-    "not in equilibrium": "Lower lr, or start with a longer burn-in, and draw more.",
-    "escaped": "Raise localization, or nbeta.",
-}
+SETTLE = "Lower lr, or start with a longer burn-in, and draw more."
 
 
 @dataclass(frozen=True)
@@ -170,10 +167,12 @@ class Estimate:
         result = self.result
         low, high = self.interval
         advice = [sentence[0].upper() + sentence[1:] + "." for sentence in self.advice]
-        known = self.diagnosis.regime in regimes.REGIMES
-        remedy = REMEDIES.get(self.diagnosis.regime)
-        units = len(result.shuffles) if len(result.shuffles) > 1 else result.chains
-        few = f", Student's t of {units}" if units < FEW else ""
+        regime = self.diagnosis.regime
+        if regime == "not in equilibrium":
+            advice.append(SETTLE)
+        shuffles = len(result.shuffles)
+        units, kind = (shuffles, "shuffles") if shuffles > 1 else (result.chains, "chains")
+        few = f", from {units} {kind} alone" if units < FEW else ""
         interval = f"(95 %: {low:.3g} to {high:.3g}{few})"
         return "\n".join(
             [
@@ -184,23 +183,17 @@ class Estimate:
                 *self._measured(),
                 *self._quadratic(),
                 *(f"{choice}." for choice in self.trace.attrs.get("choices", [])),
-                *(advice or [remedy or (WELL if known else "The chains agree.")]),
-                *([remedy] if advice and remedy else []),
+                *(advice or [WELL if regime in regimes.REGIMES else "The chains agree."]),
             ]
         )
 
     def _settings(self) -> str:
         """Says with which settings the chains were run."""
-        attributes = self.trace.attrs
-        given = {"nβ": self.nbeta}
-        for name, key in (("γ", "localization"), ("ε", "lr")):
-            given |= (
-                {name: attributes["sampler"][key]} if key in attributes.get("sampler", {}) else {}
-            )
-        told = ", ".join(f"{name} = {value:.3g}" for name, value in given.items())
+        gamma, lr = (self.trace.attrs["sampler"][name] for name in ("localization", "lr"))
         draws = self.values.sizes["draw"]
         steps = f"{draws} draws after {self.trace.sizes['draw'] - draws} steps"
-        return f"At {told}: {self.result.chains} chains of {steps}."
+        told = f"At nβ = {self.nbeta:.5g}, γ = {gamma:.5g}, ε = {lr:.3g}"
+        return f"{told}: {self.result.chains} chains of {steps}."
 
     def _measured(self) -> list[str]:
         """Says what λ̂ measures."""

@@ -36,9 +36,6 @@ summed = njit(nogil=True, cache=True, **(_MATHS | _ANY_ORDER))
 """Decorates a function that sums over an array, in whatever order the processor does it fastest."""
 
 
-Loss = Callable[[Tensor], Tensor]
-
-
 @cache
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles a function of tensors into one GPU kernel that works for any size.
@@ -51,7 +48,9 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def whole(loss: Loss, device: torch.device, backend: str = "inductor") -> Loss:
+def compiled_loss(
+    loss: Callable[[Tensor], Tensor], device: torch.device, backend: str = "inductor"
+) -> Callable[[Tensor], Tensor]:
     """Compiles the forward and the backward pass of a loss, once for each number of examples.
 
     Both passes round where they round when they are not compiled. All gradients are there at once

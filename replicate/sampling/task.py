@@ -8,7 +8,7 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
-from replicate.sampling.compilation import whole
+from replicate.sampling.compilation import compiled_loss
 from replicate.sampling.storage import NF4, Anchor
 
 Loss = Callable[[Tensor], Tensor]  # see `Task.loss`
@@ -51,7 +51,9 @@ class Task:
         Raises:
             UserError: it is to be compiled, and there is no compiler for the device.
         """
-        return whole(self.loss, self.parameters[0].device) if self.compiled else self.loss
+        if not self.compiled:
+            return self.loss
+        return compiled_loss(self.loss, self.parameters[0].device)
 
     @property
     def sizes(self) -> list[int]:

@@ -15,7 +15,8 @@ from replicate.errors import UserError
 from replicate.models import last_token
 from replicate.models.config import TextLoss
 from replicate.models.module import TEXT_LOSSES
-from replicate.sampling import compilation
+from replicate.sampling.compilation import compiled_loss
+from replicate.sampling.task import Loss
 from tests.models import small_task
 from tests.pipeline import small
 
@@ -32,7 +33,7 @@ def test_a_step_is_one_graph_with_the_same_gradients(architecture: str, loss: Te
     def plain(index_B: Tensor) -> Tensor:
         return TEXT_LOSSES[loss](model, tokens_NxL[index_B])
 
-    def step(passes: compilation.Loss, size: int) -> list[Tensor]:
+    def step(passes: Loss, size: int) -> list[Tensor]:
         losses_B = passes(torch.arange(size))
         losses_B.mean().backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -43,7 +44,7 @@ def test_a_step_is_one_graph_with_the_same_gradients(architecture: str, loss: Te
     counters.clear()
     compiles = architecture == "gpt2" and shutil.which("g++")
     backend = "inductor" if compiles else "aot_eager"
-    passes = compilation.whole(plain, torch.device("cpu"), backend)
+    passes = compiled_loss(plain, torch.device("cpu"), backend)
     for size in (4, 2) if backend == "aot_eager" else (4,):  # a minibatch and its half
         for one, other in zip(step(passes, size), step(plain, size), strict=True):
             torch.testing.assert_close(one, other)
@@ -74,7 +75,7 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     for variable, device in (("CXX", "cpu"), ("CC", "cuda")):
         monkeypatch.setenv(variable, f"no-{device}-compiler")
         with pytest.raises(UserError, match=f"compiled: needs no-{device}-compiler; install it"):
-            compilation.whole(lambda index_B: index_B, torch.device(device))
+            compiled_loss(lambda index_B: index_B, torch.device(device))
     for key, value in (("weights", "nf4"), ("gradient_checkpointing", True), ("together", 2)):
         with pytest.raises(ValueError, match="is for float32 or bfloat16 weights on one device"):
             small.configured(**{f"families__mini__{key}": value}, families__mini__compiled=True)
