@@ -63,12 +63,15 @@ def compiled_loss(
         backend: that of `torch.compile`.
 
     Raises:
-        UserError: there is no compiler for the device.
+        UserError: there is no compiler for the device, or torch is where it cannot be used.
     """
     variable, usual = ("CC", "gcc") if device.type == "cuda" else ("CXX", "g++")
     compiler = os.environ.get(variable, usual)
     if backend == "inductor" and not shutil.which(compiler):
         raise UserError(f"compiled: needs {compiler}; install it, or leave compiled out")
+    if backend == "inductor" and device.type == "cpu" and " " in torch.__file__:
+        remedy = f"move {Path(torch.__file__).parent}, or leave compiled out"
+        raise UserError(f"compiled: for a CPU torch's path must have no blanks; {remedy}")
     options = {"emulate_precision_casts": True} if backend == "inductor" else None
     return torch.compile(loss, dynamic=False, backend=backend, options=options)  # pyright: ignore
 

@@ -49,7 +49,7 @@ class Task:
         """The loss of a chain's steps; unlike `loss` it cannot be differentiated twice.
 
         Raises:
-            UserError: it is to be compiled, and there is no compiler for the device.
+            UserError: it is to be compiled, and cannot be (`compiled_loss`).
         """
         if not self.compiled:
             return self.loss

@@ -15,16 +15,19 @@ from replicate.errors import UserError
 from replicate.models import last_token
 from replicate.models.config import TextLoss
 from replicate.models.module import TEXT_LOSSES
+from replicate.sampling import compilation
 from replicate.sampling.compilation import compiled_loss
 from replicate.sampling.task import Loss
 from tests.models import small_task
 from tests.pipeline import small
 
+COMPILES = bool(shutil.which("g++")) and " " not in torch.__file__
+
 
 @pytest.mark.parametrize("loss", ["last", "tokens"])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 def test_a_step_is_one_graph_with_the_same_gradients(architecture: str, loss: TextLoss) -> None:
-    """With g++ as torch compiles it for a CPU, else with a kernel for every operation."""
+    """As torch compiles it for a CPU, or where it cannot with a kernel for every operation."""
     model = small_task.build(architecture).eval()
     if loss == "last":
         last_token.focus(model)
@@ -42,8 +45,7 @@ def test_a_step_is_one_graph_with_the_same_gradients(architecture: str, loss: Te
 
     torch._dynamo.reset()
     counters.clear()
-    compiles = architecture == "gpt2" and shutil.which("g++")
-    backend = "inductor" if compiles else "aot_eager"
+    backend = "inductor" if architecture == "gpt2" and COMPILES else "aot_eager"
     passes = compiled_loss(plain, torch.device("cpu"), backend)
     for size in (4, 2) if backend == "aot_eager" else (4,):  # a minibatch and its half
         for one, other in zip(step(passes, size), step(plain, size), strict=True):
@@ -52,7 +54,7 @@ def test_a_step_is_one_graph_with_the_same_gradients(architecture: str, loss: Te
     assert not counters["graph_break"]
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler here")
+@pytest.mark.skipif(not COMPILES, reason="no C++ compiler here, or blanks in torch's path")
 def test_compiled_chains_are_those_that_are_not() -> None:
     torch.manual_seed(0)
     x_Nx3, model = torch.randn(64, 3), torch.nn.Linear(3, 2)
@@ -76,6 +78,11 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(variable, f"no-{device}-compiler")
         with pytest.raises(UserError, match=f"compiled: needs no-{device}-compiler; install it"):
             compiled_loss(lambda index_B: index_B, torch.device(device))
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "__file__", "/a path/torch/__init__.py")
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: name)
+    with pytest.raises(UserError, match="must have no blanks; move /a path/torch"):
+        compiled_loss(lambda index_B: index_B, torch.device("cpu"))
     for key, value in (("weights", "nf4"), ("gradient_checkpointing", True), ("together", 2)):
         with pytest.raises(ValueError, match="is for float32 or bfloat16 weights on one device"):
             small.configured(**{f"families__mini__{key}": value}, families__mini__compiled=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from replicate.pipeline.work import plans
 from tests.conftest import ROOT, replicate
 from tests.pipeline import small
 from tests.pipeline.small import MODELS, configured
+
+PYTHON = shlex.quote(sys.executable)
 
 
 @pytest.mark.fault("B8")
@@ -36,7 +39,7 @@ def test_an_output_that_cannot_print_decides_nothing(project: Path) -> None:
 @pytest.mark.fault("B8")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_outputs_decide_nothing(project: Path, closed: str) -> None:
-    line = f"{sys.executable} -m replicate collect demo {closed}"
+    line = f"{PYTHON} -m replicate collect demo {closed}"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run(["sh", "-c", line], env=environment).returncode == 0
 
@@ -47,7 +50,7 @@ def test_closed_outputs_decide_nothing(project: Path, closed: str) -> None:
 def test_an_output_that_is_closed_early_decides_nothing(
     project: Path, into: str, command: str
 ) -> None:
-    line = f"{{ {sys.executable} -m replicate {command}; echo $? >code; }} {into}"
+    line = f"{{ {PYTHON} -m replicate {command}; echo $? >code; }} {into}"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True)
     assert (project / "code").read_text().strip() == ("2" if "nobody" in command else "0")

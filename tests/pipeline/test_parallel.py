@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -131,7 +132,7 @@ def test_the_stages_of_one_command_share_workers_that_end_with_it(
     tmp_path: Path, alone: dict[str, bytes]
 ) -> None:
     (tmp_path / "stage.py").write_text(SHARING)
-    script = f"{sys.executable} {tmp_path}/stage.py {tmp_path}"
+    script = f"{shlex.quote(sys.executable)} {tmp_path}/stage.py {tmp_path}"
     command = ["sh", "-c", f"{script}/first; {script}/second; exit 3"]
     ended = subprocess.run(
         [sys.executable, "-m", "replicate", "share", *command],
