@@ -99,7 +99,7 @@ def test_a_worker_that_is_killed_loses_its_own_unit_alone(
     killed: list[int] = []
 
     def kill() -> None:
-        while not list(tmp_path.rglob("calibrate/*")):
+        while not list(tmp_path.rglob("calibrate/[!.]*")):
             time.sleep(0.05)
         worker = workers_of(os.getpid())[0]
         killed.append(worker.pid)
@@ -273,7 +273,7 @@ def test_workers_end_with_the_command_and_finished_units_stay(
     how: signal.Signals, tmp_path: Path
 ) -> None:
     process = start(tmp_path, 0.5)
-    while not list(tmp_path.rglob("estimate/*")):
+    while not list(tmp_path.rglob("estimate/[!.]*")):
         time.sleep(0.05)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(how)
@@ -283,7 +283,7 @@ def test_workers_end_with_the_command_and_finished_units_stay(
     assert "Traceback" not in said
     again = start(tmp_path, 0.0)
     assert again.wait(120) == 0
-    assert len(list(tmp_path.rglob("estimate/*"))) == 6
+    assert len(list(tmp_path.rglob("estimate/[!.]*"))) == 6
 
 
 def test_the_settings_of_the_users_dask_are_ignored(tmp_path: Path) -> None:

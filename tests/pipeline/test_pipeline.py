@@ -180,7 +180,7 @@ def test_a_run_that_is_killed_goes_on_with_other_workers_to_the_same_bytes(finis
     shutil.rmtree(finished / "cache")
     repro = ["dvc", "repro", "--force", "--single-item"]
     process = subprocess.Popen([*repro, "search@demo"], cwd=finished, env=environment(finished))
-    while not (units := list((finished / "cache").rglob("search/*"))):
+    while not (units := list((finished / "cache").rglob("search/[!.]*"))):
         time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
