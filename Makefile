@@ -9,7 +9,7 @@ HOME_OF = [ -n "$$HOME" ] && [ -w "$$HOME" ] && echo "$$HOME" || { mkdir -p tmp/
 WITH := HOME="$$($(HOME_OF))" PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH" DVC_NO_ANALYTICS=1 SHELL=/bin/bash
 BOOK := PYTHONWARNINGS=ignore sphinx-build -c docs -W --keep-going -n
 CODE := $(shell find replicate requirements -name '*.py' -o -name '*.yaml' -o -name '*.lock')
-READING := published read@demo read@control read@paper reference
+READING := published read@demo read@control read@paper read@pythia reference
 
 .DEFAULT_GOAL := help
 .PHONY: help repository setup runtime demo control report test test-all paper lint docs wheel links clean

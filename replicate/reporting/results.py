@@ -66,6 +66,12 @@ class Study:
         return {row.model: row for row in self.estimates if row.estimator == ESTIMATOR}
 
     @property
+    def obtained(self) -> bool:
+        """Whether there is anything to draw."""
+        of_chains = self.estimates, self.settings, self.curve, self.transfer, self.original
+        return any((*of_chains, self.search, self.quantisation))
+
+    @property
     def worst_rhat(self) -> float:
         """The greatest R-hat of all models that were run."""
         return max((row.rhat or 0.0 for row in self.default.values()), default=0.0)

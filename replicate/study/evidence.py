@@ -28,7 +28,9 @@ BESIDE = ("devinterp", "published")  # estimators that are reported beside it
 CITED = {  # start of a repository → the authors who describe its training data, and their .bib key
     "openai-community/gpt2": ("Radford et al. 2019", "radford2019"),
     "meta-llama/Llama-2-": ("Touvron et al. 2023", "touvron2023"),
+    "EleutherAI/pythia-": ("Biderman et al. 2023", "biderman2023"),
 }
+REPLICATED = ("openai-community/gpt2", "meta-llama/Llama-2-")  # those of the published figures
 
 
 def of_results(plan: StudyPlan, folder: Path) -> Evidence:
@@ -96,7 +98,8 @@ def of_figures(figures: Figures, file: Path) -> Evidence:
         )
         for name, given in figures.families.items()
     )
-    authors = " and ".join(who for who, _ in CITED.values())
+    sources = [CITED[start] for start in REPLICATED]
+    authors = " and ".join(who for who, _ in sources)
     same = f"The models of each family saw the same data according to {authors}; the study did not "
     return Evidence(
         full=full,
@@ -107,7 +110,7 @@ def of_figures(figures: Figures, file: Path) -> Evidence:
             for name, model in given.models.items()
         ],
         provenance={"both": f"{same}test it."},
-        cited=[key for _, key in CITED.values()],
+        cited=[key for _, key in sources],
         published=figures,
         place=file,
     )
@@ -121,8 +124,11 @@ def _numbers(values: Sequence[float | None]) -> Array:
 def _family(
     plan: FamilyPlan, estimates: Sequence[Estimate], original: Sequence[OriginalProtocol]
 ) -> Family | None:
-    """Returns the evidence on a family's models that were run; None if none was run."""
-    rows = [row for row in estimates if row.family == plan.name and row.estimator == DEFAULT]
+    """Returns the evidence on a family's models that were run, of which checkpoints before the last
+    are none; None if none was run.
+    """
+    wanted = [model for model in plan.models if model not in plan.earlier]
+    rows = [row for row in estimates if row.model in wanted and row.estimator == DEFAULT]
     if not rows:
         return None
     rows.sort(key=lambda row: row.parameters)
@@ -143,7 +149,7 @@ def _family(
         nbeta=rows[0].nbeta,
         localization=rows[0].localization,
         tokenizer=plan.tokenizer,
-        missing=tuple(model for model in plan.models if model not in models),
+        missing=tuple(model for model in wanted if model not in models),
         loss=plan.loss,
     )
 

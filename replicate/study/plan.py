@@ -28,6 +28,7 @@ class FamilyPlan:
         loss: the labels of a window: its last token (*last*), or all but the first (*tokens*).
         measured: whether λ̂ is measured at settings that the family lists.
         neighbours: the models whose chains run again at a neighbouring γ.
+        earlier: checkpoints that a later one of `models` follows; claims on sizes leave them out.
     """
 
     name: str
@@ -43,6 +44,7 @@ class FamilyPlan:
     loss: TextLoss = "last"
     measured: bool = False
     neighbours: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -208,3 +208,4 @@ def test_checkpoints_are_models_in_the_order_of_their_steps() -> None:
     assert (first.repository, first.revision, first.of) == ("a/pythia", "a" * 40, "hub")
     assert isinstance(folder, sources.DiskCheckpoint)
     assert (folder.path, folder.step) == ("steps/1", 1)
+    assert sources.earlier(found) == ("hub-step512", "disk-step1")

@@ -50,7 +50,7 @@ def test_a_machine_without_gpu_hub_and_git_can_run_the_demo(project: Path, tmp_p
     assert line(done, "GPU").endswith("(for paper)")
     assert "the hub cannot be reached (ConnectError); check the network" in line(done, "lack  hub")
     said = ["control: yes", "demo: yes", "paper: no, because of GPU, hub"]
-    assert done.stdout.splitlines()[-3:] == said
+    assert done.stdout.splitlines()[-4:] == [*said, "pythia: no, because of hub"]
     assert TOKEN not in done.stdout + done.stderr
     assert sorted(project.rglob("*")) == before
 
@@ -100,9 +100,12 @@ def test_a_lock_of_a_living_process_is_told_and_of_a_dead_one_is_not(tmp_path: P
         assert bool(doctor.dvc(tmp_path, ("demo",)).remedy) == lacks
 
 
-def test_the_hub_s_files_are_those_of_the_paper_study() -> None:
+def test_the_hub_s_files_are_those_of_the_original_models_and_of_pythia() -> None:
     files = doctor.hub_files(CONFIG)
-    assert set().union(*files.values()) == {"paper"}
+    assert {frozenset(studies) for (name, *_), studies in files.items() if "imdb" not in name} == {
+        frozenset({"paper"}),
+        frozenset({"pythia"}),
+    }
     models = {model.repository for model in CONFIG.models.values() if model.source == "hub"}
     assert {repository for repository, *_ in files} == models | {"stanfordnlp/imdb"}
 

@@ -77,6 +77,29 @@ def test_every_setting_has_a_row(
     check_what_is_kept(config, file, rows, capsys)
 
 
+def test_checkpoints_in_folders_are_measured_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained = small.configured(**family())
+    small.run(trained, "extract", "pretrain")
+    own = trained.paths.models("mini") / "mini-8-1"
+    at = {step: str(shutil.copytree(own / f"step-{step}", f"own/{step}")) for step in (10, 5)}
+    changes = family(at=[POINT]) | {"families__mini__transfer__models": "all"}
+    changes |= {"families__mini__models": {"ours": {"source": "checkpoints", "at": at}}}
+    changes |= {"families__mini__search__model": "ours-step10"}
+    config = small.configured(**changes)
+    assert config.plan("demo").full.earlier == ("ours-step5",)
+    small.run(config, "pretrain", "settings")
+    small.run(config, "collect", name="demo")
+    rows = records.read(Path("results/demo/settings.json"), records.Setting)
+    assert [(row.model, row.size, row.step) for row in rows] == [
+        ("ours-step5", "ours", 5),
+        ("ours-step10", "ours", 10),
+    ]
+    assert rows[0].baseline_loss > rows[1].baseline_loss
+
+
 def test_in_4_bits_what_stays_unquantised_moves_and_is_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from replicate.study.records import Estimate, JudgedClaim, Refused, read, write
 from tests.conftest import ROOT
 from tests.reporting.records import made
 
-NAMES = ("published", "control", "demo", "paper")
+NAMES = ("published", "control", "demo", "paper", "pythia")
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -127,6 +127,8 @@ def test_a_replicated_figure_stands_beside_the_published_one_with_its_tolerance(
     write(changed / "results" / "paper" / "original.json", rows)
     refused = Refused(family="gpt2", model="gpt2-xl", path="data/x", reason="another nβ")
     write(changed / "results" / "paper" / "refused.json", [refused])
+    with contextlib.chdir(changed):
+        reading.run(config, "paper")
     text = written(config, changed)
     start = text.index("<caption>The protocol of 2023 on the models of 2023, paper study")
     compared = text[start:].split("</table>")[0]

@@ -246,6 +246,13 @@ def test_what_was_not_run_is_named(tmp_path: Path) -> None:
     assert all("Not run: e." in found[name].why for name in ("A1", "C6", "C8"))
 
 
+def test_sizes_are_compared_at_the_last_checkpoint_of_each(tmp_path: Path) -> None:
+    full = replace(STUDY.full, earlier=("b",))
+    found = verdicts(tmp_path, finished(), replace(STUDY, full=full))["C1"]
+    assert found.verdict == "inconclusive"
+    assert found.why.startswith("There are 4 shuffles of 2 models;")
+
+
 def test_a_model_is_as_healthy_as_its_longest_chains(tmp_path: Path) -> None:
     rows = finished()
     rows["estimates"] = [row.model_copy(update={"rhat": 2.0}) for row in rows["estimates"]]

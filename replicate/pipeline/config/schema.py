@@ -24,6 +24,7 @@ from replicate.pipeline.config.sources import (
     SingleEpochModel,
     Tokenizer,
     TrainedTokenizer,
+    earlier,
 )
 from replicate.pipeline.config.values import (
     Count,
@@ -202,9 +203,8 @@ class Config(Strict):
 
     def family_plan(self, name: str) -> FamilyPlan:
         """Returns the models and experiments of one family."""
-        family, transfer = self.families[name], self.families[name].transfer
-        curve = family.curve
-        models = family.models.values()
+        family = self.families[name]
+        transfer, curve, models = family.transfer, family.curve, family.models.values()
         return FamilyPlan(
             name=name,
             models=tuple(family.models),
@@ -219,6 +219,7 @@ class Config(Strict):
             curve=tuple(product(curve.models, curve.nbeta, curve.localization)) if curve else (),
             measured=family.settings is not None,
             neighbours=tuple(self.of_neighbours(name).families[name].models),
+            earlier=earlier(family.models),
         )
 
     @model_validator(mode="after")
@@ -277,9 +278,8 @@ class Config(Strict):
             without = f"and the models of corpus {family.corpus} have no text before they sample it"
             if self.sampled(name) and family.original is not None:
                 yield f"{key}.original: needs reviews, {without}; write null"
-            if self.sampled(name) and isinstance(
-                self.tokenizers[family.tokenizer], TrainedTokenizer
-            ):
+            tokenizer = self.tokenizers[family.tokenizer]
+            if self.sampled(name) and isinstance(tokenizer, TrainedTokenizer):
                 yield f"{key}.tokenizer: is trained on text, {without}; {elsewhere}"
             for model, shape in family.models.items():
                 at, other = f"{key}.models.{model}", self.family_of(model)

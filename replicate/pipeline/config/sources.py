@@ -186,3 +186,10 @@ def each_training(models: dict[str, Model]) -> dict[str, Model]:
             raise ValueError(f"{twice} is named twice")
         found |= several
     return found
+
+
+def earlier(models: dict[str, Model]) -> tuple[str, ...]:
+    """Returns the names of checkpoints that a later one of the same training follows."""
+    steps = {n: m for n, m in models.items() if isinstance(m, HubCheckpoint | DiskCheckpoint)}
+    last = {m.of: m.step for m in sorted(steps.values(), key=lambda m: m.step)}
+    return tuple(name for name, m in steps.items() if m.step < last[m.of])

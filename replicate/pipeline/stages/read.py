@@ -44,7 +44,7 @@ def run(config: Config, name: str) -> None:
     plan, figures, rules = config.plan(name), published.read(config.paths.published), config.rules
     write(folder / "claims.json", judge(evidence.of_results(plan, folder), rules))
     study = Study.read(plan, folder)
-    drawn = drawings(study, figures, rules)
+    drawn = drawings(study, figures, rules) if study.obtained else {}
     workers = parallel.count(config.machine.workers)
     with ProcessPoolExecutor(workers, None, processes.begin, (os.getpid(),)) as pool:
         files = [out / "figures" / figure for figure in drawn]

@@ -13,7 +13,8 @@ def run(config: Config) -> None:
     paths = config.paths
     rules = config.rules
     studies = [Study.read(config.plan(name), paths.study(name)) for name in config.studies]
-    figures = {name: drawn(config, name) for name in [*config.studies, "reference"]}
+    names = [*(study.name for study in studies if study.obtained), "reference"]
+    figures = {name: drawn(config, name) for name in names}
     page = render(studies, Reference.read(paths.published, paths.results), figures, rules)
     partial = paths.report.with_name(f"{paths.report.name}.partial")
     partial.write_text(page, encoding="utf-8")

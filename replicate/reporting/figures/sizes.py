@@ -74,7 +74,8 @@ def _against_size(axes: Axes, table: Table) -> None:
 def checkpoints(rows: Sequence[Setting], family: str) -> Figure:
     """Draws λ̂ and the loss over training, for each model whose checkpoints were measured.
 
-    The bars are 95 % intervals. A λ̂ that is not above 0 has no place on the logarithmic scale.
+    Of several settings the first is drawn. The bars are 95 % intervals. A λ̂ that is not above 0
+    has no place on the logarithmic scale.
     """
     saved = [row for row in rows if row.family == family and row.step is not None]
     figure, (left, right) = panels(2, 2.4)
@@ -82,8 +83,10 @@ def checkpoints(rows: Sequence[Setting], family: str) -> Figure:
         not_run(left, "λ̂ over training")
         right.set_axis_off()
         return figure
-    for model, (colour, marker) in zip(dict.fromkeys(r.model for r in saved), LOOKS, strict=False):
-        line = sorted((r for r in saved if r.model == model), key=lambda row: row.step or 0)
+    first = saved[0].nbeta, saved[0].localization, saved[0].loss
+    saved = [row for row in saved if (row.nbeta, row.localization, row.loss) == first]
+    for model, (colour, marker) in zip(dict.fromkeys(r.course for r in saved), LOOKS, strict=False):
+        line = sorted((r for r in saved if r.course == model), key=lambda row: row.step or 0)
         look: dict[str, Any] = {"color": colour, "marker": marker}
         above = [row for row in line if (row.llc or 0) > 0]
         values = known([row.llc for row in above])

@@ -13,6 +13,7 @@ from replicate.reporting.results import Study
 from replicate.reporting.table import Table, tabulate
 from replicate.study.claims.trainings import LABELS
 from replicate.study.records import Setting
+from replicate.study.records.settings import ends
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,12 @@ class Summary:
 
 
 def measured(study: Study) -> Table:
-    """Tabulates λ̂ at each setting, by size; checkpoints are not in it."""
+    """Tabulates λ̂ at each setting, by size, at the end of training."""
     found: dict[tuple[str, str, float, float], list[Setting]] = {}
     ordered = sorted(study.settings, key=lambda row: (row.nbeta, row.localization, row.parameters))
-    for row in ordered:
-        if row.step is None:
-            key = (row.size, _words(row), row.nbeta, row.localization)
-            found.setdefault(key, []).append(row)
+    for row in ends(ordered):
+        key = (row.size, _words(row), row.nbeta, row.localization)
+        found.setdefault(key, []).append(row)
     summaries = {key: summary(rows) for key, rows in found.items()}
     return tabulate("measured", found, summaries, study=study)
 
@@ -86,7 +86,7 @@ def over_training(study: Study) -> dict[int | None, tuple[list[Setting], float]]
 
 
 def _place(row: Setting) -> tuple[str | float, ...]:
-    return row.model, row.loss, row.text, row.nbeta, row.localization
+    return row.course, row.loss, row.text, row.nbeta, row.localization
 
 
 def _slope(rows: Sequence[Setting]) -> float:

@@ -22,6 +22,7 @@ from replicate.study.claims.trainings import (
 )
 from replicate.study.claims.verdicts import deciding, known, number, span, together, words
 from replicate.study.records import Setting
+from replicate.study.records.settings import ends
 from replicate.study.records.verdicts import Part, Verdict
 from replicate.study.rules import Rules
 
@@ -205,7 +206,7 @@ def _pairs(rows: Sequence[Setting]) -> tuple[Pairs, Counter[str]]:
     def key(row: Setting) -> tuple[str, str, float, float]:
         return row.model, row.loss, row.nbeta, row.localization
 
-    rows = [row for row in rows if row.text == "corpus" and row.step is row.minimised is None]
+    rows = [row for row in ends(rows) if row.text == "corpus" and row.minimised is None]
     before = {key(row): row for row in rows if row.rescaled is None}
     found: Pairs = {}
     lost: Counter[str] = Counter()

@@ -14,6 +14,7 @@ from replicate.estimation.statistics import Effect
 from replicate.study.claims.evidence import Array
 from replicate.study.claims.verdicts import number
 from replicate.study.records import Setting
+from replicate.study.records.settings import ends
 from replicate.study.rules import Point, Rules
 
 Key = tuple[str, float, float | None, float | None]  # loss, nβ, γ or None, γ/d or None
@@ -131,11 +132,8 @@ def of_trainings(rows: Sequence[Setting], family: str) -> list[Setting]:
     """Returns λ̂ of whole trainings of a family: on its corpus, at the end, with their weights."""
     return [
         row
-        for row in rows
-        if row.family == family
-        and row.text == "corpus"
-        and row.step is None
-        and row.rescaled is row.minimised is None
+        for row in ends(row for row in rows if row.family == family)
+        if row.text == "corpus" and row.rescaled is row.minimised is None
     ]
 
 

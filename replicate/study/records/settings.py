@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal, Self
 
 from replicate.study.records.base import ModelRecord, Record
@@ -41,7 +42,7 @@ class Setting(ModelRecord):
     text: Literal["corpus", "sampled"]
     """of the chains: the family's corpus, or sampled from the model itself"""
     step: int | None
-    """of the checkpoint; null for the end of the training"""
+    """of the checkpoint; null for the end of a training"""
     rescaled: str | None
     """the symmetry by which the weights were changed; null where they were not"""
     minimised: int | None = None
@@ -75,6 +76,11 @@ class Setting(ModelRecord):
     """½·tr[H(H + γ/nβ)⁻¹]"""
     trace: Pair
     """tr(H) of the sampled loss at w* (nats)"""
+
+    @property
+    def course(self) -> str:
+        """The name that all checkpoints of this training share."""
+        return self.model.removesuffix(f"-step{self.step}")
 
     def possible(self) -> Self:
         """Returns the record if a computation can have given its numbers.
@@ -112,8 +118,16 @@ class Setting(ModelRecord):
             of_model = (row.family, row.size, row.training)
             for key, value, what in (
                 (("model", row.model), of_model, "family, size or training"),
-                (("training", *of_model), (row.model,), "name for one training"),
+                (("training", *of_model), (row.course,), "name for one training"),
                 (("size", row.family, row.size), (row.parameters,), "number of parameters"),
             ):
                 if seen.setdefault(key, value) != value:
                     raise ValueError(f"a row of {row.model} has another {what} than a row before")
+
+
+def ends(rows: Iterable[Setting]) -> list[Setting]:
+    """Returns the rows at the end of each training, or else at the last checkpoint that it has."""
+    rows, last = list(rows), {}
+    for row in rows:
+        last[row.course] = max(last.get(row.course, 0), row.step or math.inf)
+    return [row for row in rows if (row.step or math.inf) == last[row.course]]
