@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from replicate.data import json_io, traces
 from replicate.errors import UserError
+from replicate.pipeline import kept_file
 from replicate.pipeline.config import Config
 
 if TYPE_CHECKING:
@@ -58,13 +55,15 @@ def trace(config: Config, unit: SettingUnit) -> xr.Dataset | None:
     Raises:
         UserError: the file is damaged.
     """
-    found = _traces(folder(config, unit.task.family) / f"{unit.task.model}.npz").get(unit.which)
+    found = kept_file.read(folder(config, unit.task.family) / f"{unit.task.model}.npz").get(
+        unit.which
+    )
     return found if found is not None and _has(found.attrs, _plain(unit.planned())) else None
 
 
 def step_hash(config: Config, family: str, model: str, step: int) -> str | None:
     """Returns the hash of a checkpoint's weights, of which a trace is kept; None if none is."""
-    for each in _traces(folder(config, family) / f"{model}.npz").values():
+    for each in kept_file.read(folder(config, family) / f"{model}.npz").values():
         if each.attrs["setting"]["step"] == step:
             return each.attrs["task"]["model"]
     return None
@@ -98,60 +97,11 @@ def keep(config: Config, family: str) -> None:
             if (path := settings.folder(config, each)).exists():
                 found[each.which] = traces.load(path)
         if found:
-            _write(out / f"{name}.npz", found)
+            kept_file.write(out / f"{name}.npz", found)
         print(f"{name}: weights and {len(found)} traces")
         kept += 1
     if not kept:
         raise UserError(f"{family}: no training of it is here; run the stage pretrain first")
-
-
-def _write(file: Path, found: Mapping[str, xr.Dataset]) -> None:
-    """Writes traces as one compressed file, with their hashes."""
-    arrays, notes = {}, {}
-    for which, each in sorted(found.items()):
-        parts = {str(name): each.variables[name] for name in sorted(each.variables, key=str)}
-        arrays |= {f"{which}/{name}": _planes(part.values) for name, part in parts.items()}
-        notes[which] = {
-            "attributes": each.attrs,
-            "arrays": {
-                name: [part.dims, part.dtype.str, part.shape] for name, part in parts.items()
-            },
-            "sha256": traces.fingerprint(each),
-        }
-    text = np.frombuffer(json.dumps(notes, sort_keys=True).encode(), np.uint8)
-    np.savez_compressed(file, notes=text, **arrays)
-
-
-def _planes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Returns the first byte of all numbers, then the second, …: they compress better."""
-    bytes_NxB = np.frombuffer(values.tobytes(), np.uint8).reshape(values.size, values.itemsize)
-    return np.ascontiguousarray(bytes_NxB.T)
-
-
-def _traces(file: Path) -> dict[str, xr.Dataset]:
-    """Returns the traces of a file; empty if it does not exist."""
-    return _read(file, file.stat().st_mtime_ns) if file.exists() else {}
-
-
-@cache
-def _read(file: Path, written: int) -> dict[str, xr.Dataset]:
-    """Reads the traces of a file that was written at a time."""
-    found = {}
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            notes = json.loads(stored["notes"].tobytes())
-            for which, note in notes.items():
-                variables = {}
-                for name, (dims, dtype, shape) in note["arrays"].items():
-                    numbers = stored[f"{which}/{name}"].T.tobytes()
-                    variables[name] = dims, np.frombuffer(numbers, dtype).reshape(shape).copy()
-                found[which] = xr.Dataset(variables, attrs=note["attributes"])
-                if traces.fingerprint(found[which]) != note["sha256"]:
-                    raise ValueError(f"the hash of {which} is another")
-    except Exception as error:  # zipfile and NumPy have many ways to say that a file is damaged
-        remedy = f"restore it by `git checkout {file}`, or remove it to compute its traces again"
-        raise UserError(f"{file}: cannot be read ({error}); {remedy}") from None
-    return found
 
 
 def _plain(value: Any) -> Any:

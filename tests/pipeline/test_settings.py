@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from replicate.data import traces
@@ -125,9 +124,9 @@ def check_what_is_kept(
     kept.keep(config, "mini")
     text = kept.folder(config, "mini").as_posix()
     assert not list(Path(text).rglob("step-*"))
-    with np.load(Path(text) / "mini-8-2.npz") as stored:
-        names = [name.partition("/") for name in stored.files if "/" in name]
-    assert names == sorted(names)  # else the file's bytes would follow the order of a folder
+    packed = (Path(text) / "mini-8-2.npz").read_bytes()
+    kept.keep(config, "mini")
+    assert (Path(text) / "mini-8-2.npz").read_bytes() == packed
     before = traces.load(file)
     for name in ("models", "settings"):
         shutil.rmtree(config.paths.data / "mini" / name)
