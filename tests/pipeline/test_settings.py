@@ -96,7 +96,8 @@ def test_checkpoints_in_folders_are_measured_one_by_one(
         ("ours-step5", "ours", 5),
         ("ours-step10", "ours", 10),
     ]
-    assert rows[0].baseline_loss > rows[1].baseline_loss
+    first, last = (row.baseline_loss or 0.0 for row in rows)
+    assert first > last > 0
 
 
 def test_in_4_bits_what_stays_unquantised_moves_and_is_trained_again(
