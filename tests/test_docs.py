@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
 
+from benchmarks import hessian
 from docs import generated
 from replicate.pipeline.cli import STAGES, main
 from replicate.pipeline.config import Config, Family, parse
@@ -117,7 +118,27 @@ def calibration() -> Iterator[str]:
         yield f"| {row['target']} | {row['setting']} | {held} | {low:.1f} to {high:.1f} % |"
 
 
-def test_the_numbers_on_the_calibration_are_those_of_results() -> None:
+def harmonic() -> Iterator[str]:
+    """Yields the lines of docs/reference/measurements.md on the harmonic part of λ̂."""
+    measured = {
+        (row["model"], row["nbeta"], row["localization"]): row["llc"]
+        for row in results("settings")
+        if (row["loss"], row["text"]) == ("tokens", "corpus")
+        and row["step"] is row["rescaled"] is None
+    }
+    for model, found in json.loads(hessian.FILE.read_text())["models"].items():
+        for nbeta, gamma in hessian.SETTINGS:
+            few, many = (found[n]["harmonic"][f"{nbeta:g}, {gamma:g}"] for n in ("1024", "4096"))
+            said = [f"{each[0]:.3g} ± {each[1]:.1g}" if each else "none" for each in (few, many)]
+            llc = measured[model, nbeta, gamma]
+            share = f"{many[0] / llc:.0%}".replace("%", " %") if many else ""
+            yield f"| {model} | {nbeta:g}, {gamma:g} | {llc:.3g} | {' | '.join(said)} | {share} |"
+
+
+@pytest.mark.parametrize("lines", [calibration, harmonic])
+def test_the_numbers_on_measurements_are_those_of_results(
+    lines: Callable[[], Iterator[str]],
+) -> None:
     page = " ".join(TEXT["docs/reference/measurements.md"].split("\n"))
-    for line in calibration():
-        assert line in page, "\n".join(calibration())
+    for line in lines():
+        assert line in page, "\n".join(lines())

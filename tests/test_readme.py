@@ -42,7 +42,7 @@ def test_its_bullets_are_what_was_found(results: Path) -> None:
         )
     )
     for told in (
-        f"explains {share.shuffle:.0%} of their variance, the model {share.model:.0%}:",
+        f"explains {share.shuffle:.0%} of GPT-2's variance, the model {share.model:.0%}:",
         f"a = {a} (95% interval {low} to {high}) at the study's n/ln n (nβ = 1910), {practice}"
         f" at practice's nβ = 30, and {radius} at a fixed radius",
     ):
