@@ -78,10 +78,14 @@ class Study:
 
     @property
     def pictured(self) -> list[str]:
-        """The models whose chains are drawn: of each size the first that was run."""
+        """The models whose chains are drawn: of each size the first that was run, and of the
+        checkpoints of one training the last.
+        """
         first: dict[tuple[str, int], str] = {}
+        earlier = {model for family in self.plan.families for model in family.earlier}
         for model, row in self.default.items():
-            first.setdefault((row.family, row.parameters), model)
+            if model not in earlier:
+                first.setdefault((row.family, row.parameters), model)
         return list(first.values())
 
     @property

@@ -87,8 +87,10 @@ def test_checkpoints_in_folders_are_measured_one_by_one(
     changes = family(at=[POINT]) | {"families__mini__transfer__models": "all"}
     changes |= {"families__mini__models": {"ours": {"source": "checkpoints", "at": at}}}
     changes |= {"families__mini__search__model": "ours-step10"}
+    changes |= {"families__mini__sampling__neighbours": "first"}
     config = small.configured(**changes)
     assert config.plan("demo").full.earlier == ("ours-step5",)
+    assert list(config.of_neighbours("mini").families["mini"].models) == ["ours-step10"]
     small.run(config, "pretrain", "settings")
     small.run(config, "collect", name="demo")
     rows = records.read(Path("results/demo/settings.json"), records.Setting)

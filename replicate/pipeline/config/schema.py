@@ -180,14 +180,14 @@ class Config(Strict):
         own = self.families[family]
         if own.sampling.neighbours == "all":
             return self
-        fewer = own.model_copy(update={"models": dict([next(iter(own.models.items()))])})
+        first = next(name for name in own.models if name not in earlier(own.models))
+        fewer = own.model_copy(update={"models": {first: own.models[first]}})
         return self.model_copy(update={"families": self.families | {family: fewer}})
 
     def plan(self, study: str) -> StudyPlan:
         """Returns the families, experiments and weight formats of a study."""
-        given = self.studies[study]
+        given, formats = self.studies[study], self.studies[study].quantisation
         full, quantised = (self.family_plan(name) for name in (given.full, given.quantised))
-        formats = given.quantisation
         return StudyPlan(
             name=study,
             full=full,
