@@ -4,7 +4,8 @@ Stages `pretrain` and `settings` look there before they compute. They take what 
 same parameters, windows and weights, as they would from the cache; the code may differ, and
 `verify --sample` tells whether that matters. Without the folder, everything is computed.
 
-    data/kept/<family>/<model>/      a trained model; made.json says from what it was made
+    data/kept/<family>/<model>/      a trained model; made.json says from what it was made, and has
+                                     the hash of each file
     data/kept/<family>/<model>.npz   the model's traces at all settings
 """
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from replicate.data import json_io, traces
+from replicate.data.tensors import file_hash
 from replicate.errors import UserError
 from replicate.pipeline import kept_file
 from replicate.pipeline.config import Config
@@ -41,12 +43,31 @@ def restore(config: Config, family: str, unit: TrainingUnit) -> bool:
         UserError: a file of the model is damaged.
     """
     source = folder(config, family) / unit.model
-    if not (source / MADE).is_file() or json_io.read_json(source / MADE) != _plain(unit.settings()):
+    if not source.is_dir():
+        return False
+    try:
+        made = json_io.read_json(source / MADE)
+        files = made.pop("files")
+        damaged = [name for name, known in files.items() if not _intact(source / name, known)]
+    except (UserError, AttributeError, KeyError, TypeError):
+        made, damaged = {}, [MADE]
+    if damaged:
+        remedy = f"restore it by `git checkout {source}`"
+        raise UserError(f"{source}: {damaged[0]} is missing or damaged; {remedy}")
+    if made != _plain(unit.settings()):
         return False
     out = config.paths.models(family) / unit.model
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial, ignore=shutil.ignore_patterns(MADE))
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(source, out, ignore=shutil.ignore_patterns(MADE))
+    partial.rename(out)
     return True
+
+
+def _intact(file: Path, known: str) -> bool:
+    """Whether a file is there and has a hash."""
+    return file.is_file() and file_hash(file) == known
 
 
 def trace(config: Config, unit: SettingUnit) -> xr.Dataset | None:
@@ -91,7 +112,8 @@ def keep(config: Config, family: str) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
         shutil.copytree(source, out / name, ignore=shutil.ignore_patterns("step-*"))
         unit = pretrain.training_unit(config, name, model)
-        json_io.write_json(out / name / MADE, _plain(unit.settings()))
+        files = {file.name: file_hash(file) for file in sorted((out / name).iterdir())}
+        json_io.write_json(out / name / MADE, _plain(unit.settings()) | {"files": files})
         found = {}
         for each in settings.units(config, name):
             if (path := settings.folder(config, each)).exists():

@@ -9,6 +9,7 @@ together, then the second, and so on. Nothing is lost, and `write` stores a hash
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ import xarray as xr
 from numcodecs import Zstd
 from numpy.typing import NDArray
 
-from replicate.data import traces
+from replicate.data import lfs, traces
 from replicate.errors import UserError
 
 Bits = NDArray[np.unsignedinteger[Any]]
@@ -59,8 +60,11 @@ def read(file: Path) -> dict[str, xr.Dataset]:
 @cache
 def _read(file: Path, written: int) -> dict[str, xr.Dataset]:
     """Reads the traces of a file that was written at a time."""
+    lfs.check(file)
     found = {}
     try:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz file")
         with np.load(file, allow_pickle=False) as stored:
             blobs = {name: bytes(CODEC.decode(stored[name])) for name in stored.files}
         notes, begun = json.loads(blobs.pop("notes")), dict.fromkeys(blobs, 0)
@@ -77,10 +81,12 @@ def _read(file: Path, written: int) -> dict[str, xr.Dataset]:
                 for name, whole in restored(bits)
             }
             found[which] = xr.Dataset(variables, attrs=note["attributes"])
+            if (model := found[which].attrs["model"]) != file.stem:
+                raise ValueError(f"it has traces of {model}")
             if traces.fingerprint(found[which]) != note["sha256"]:
                 raise ValueError(f"the hash of {which} is another")
     except Exception as error:  # NumPy, zipfile and zstd have many ways to say that it is damaged
-        remedy = f"restore it by `git checkout {file}`, or remove it to compute its traces again"
+        remedy = f"restore it by `git checkout {file}`"
         raise UserError(f"{file}: cannot be read ({error}); {remedy}") from None
     return found
 

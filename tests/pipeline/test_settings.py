@@ -13,6 +13,8 @@ from replicate.data import traces
 from replicate.errors import UserError
 from replicate.pipeline import kept, kept_again
 from replicate.pipeline.config import Config
+from replicate.pipeline.config.sources import SingleEpochModel
+from replicate.pipeline.stages import pretrain
 from replicate.pipeline.stages import settings as stage
 from replicate.study import records
 from tests.pipeline import small
@@ -151,12 +153,38 @@ def check_what_is_kept(
         kept_again.run(config, 1, as_json=True, models=["mini-9"])
     longer = small.configured(**family(precision=0.8))
     assert kept.trace(longer, stage.units(longer, "mini-8-2")[0]) is not None
+    alike = small.configured(**family(at=[POINT, POINT | {"nbeta": 100.00001}]))
+    with pytest.raises(UserError, match=r"families.mini.settings.at: two settings of mini-8-1 are"):
+        stage.units(alike, "mini-8-2")
     other = small.configured(**family(at=[POINT | {"nbeta": 101.0}]))
     assert kept.trace(other, stage.units(other, "mini-8-2")[0]) is None
-    damaged = Path(text) / "mini-8-2.npz"
-    damaged.write_bytes(damaged.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"mini-8-2.npz: cannot be read .*git checkout"):
-        kept.trace(config, stage.units(config, "mini-8-2")[0])
+    check_what_is_damaged(config, Path(text))
+
+
+def check_what_is_damaged(config: Config, folder: Path) -> None:
+    """Kept files that are damaged, missing, a pointer or another model's are told."""
+    file, unit = folder / "mini-8-2.npz", stage.units(config, "mini-8-2")[0]
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    for content, says in (
+        (file.read_bytes()[:-100], "cannot be read .*git checkout"),
+        (b"", "it is no .npz file.*git checkout"),
+        (folder.joinpath("mini-8-1.npz").read_bytes(), "it has traces of mini-8-1.*git checkout"),
+        (pointer, "git lfs pull"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=rf"mini-8-2.npz: .*{says}"):
+            kept.trace(config, unit)
+    model = config.families["mini"].models["mini-8-2"]
+    assert isinstance(model, SingleEpochModel)
+    trained = pretrain.training_unit(config, "mini-8-2", model)
+    here = config.paths.models("mini") / "mini-8-2"
+    before = {path: path.read_bytes() for path in sorted(here.iterdir()) if path.is_file()}
+    assert kept.restore(config, "mini", trained)
+    for spoil in (lambda path: path.write_bytes(b"0"), Path.unlink):
+        spoil(folder / "mini-8-2" / "model.safetensors")
+        with pytest.raises(UserError, match=r"model.safetensors is missing or damaged; .*checkout"):
+            kept.restore(config, "mini", trained)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_what_quantised_weights_cannot_be_is_refused() -> None:

@@ -40,6 +40,13 @@ def test_checkpoints_are_in_the_order_of_the_training_and_each_has_its_loss() ->
     assert np.asarray(right.lines[0].get_ydata()).tolist() == [6, 4, 1.5]
 
 
+def test_untrained_checkpoints_have_a_figure_that_says_what_is_missing() -> None:
+    rows = [known.row(step=step, llc=-1.0, interval=(-2, 0)) for step in (0, 8)]
+    left, right = checkpoints(rows, "sizes").axes
+    assert [text.get_text() for text in left.texts] == ["no λ̂ above 0"]
+    assert [text.get_text() for text in right.texts] == ["no nats above 0"]
+
+
 def test_the_spread_over_trainings_is_told_beside_the_error_of_each() -> None:
     rows = [
         known.row(training=k, log_llc=3 + 0.1 * k, error=0.02, degree=(2.0 + k, 0.1))

@@ -195,6 +195,14 @@ def test_trainings_are_no_further_sizes() -> None:
         assert judged(claim, Evidence(full=family, quantised=family)).verdict == "not run"
 
 
+def test_sizes_of_equally_many_parameters_have_no_order() -> None:
+    """So it is with several checkpoints of other data, or of one architecture."""
+    rows = known.orders(0.5, 0.4, 0.6, -0.8)(np.random.default_rng(0)).settings
+    alike = known.evidence([each.model_copy(update={"parameters": 34_080}) for each in rows])
+    for claim in ("C1", "C2", "R3", "R5"):
+        assert judged(claim, alike).verdict in ("not run", "inconclusive"), claim
+
+
 def test_the_published_figures_do_not_decide_what_λ_is() -> None:
     file = ROOT / "data" / "published.yaml"
     study = gathered.of_figures(published.read(file), file)

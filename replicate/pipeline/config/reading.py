@@ -22,7 +22,7 @@ INNER = re.compile(r"\[key\]|literal\[|constrained-|function-|nullable|tuple\[")
 AMBIGUOUS = re.compile(  # octal, binary, base 60 such as 1:30, digits with _, and yes and no
     r"[-+]?(0o?\d[\d_]*|0b[01_]+|\d[\d_]*(:[0-5]?\d)+(\.\d*)?|\d*_[\d_.]*)|(?i:yes|no|on|off)"
 )
-TAGS = {"generated", "hub", "local", "sampled", "single-epoch", "trained"}
+TAGS = {"checkpoints", "generated", "hub", "local", "sampled", "single-epoch", "trained"}
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
@@ -43,10 +43,14 @@ class UniqueKeyLoader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
-            if str(key.value) in seen:
-                line = key.start_mark.line + 1
-                raise UserError(f"line {line}: the key {key.value!r} stands twice; remove one")
-            seen.add(str(key.value))
+            line, written = key.start_mark.line + 1, key.value
+            if key.tag.rpartition(":")[2] not in ("int", "merge", "str"):
+                said = f"the key {written} is neither text nor a whole number"
+                raise UserError(f"line {line}: {said}; correct it or remove it")
+            read = written if key.tag.endswith("merge") else str(self.construct_object(key))
+            if read in seen:
+                raise UserError(f"line {line}: the key {written!r} stands twice; remove one")
+            seen.add(read)
         return node
 
 
@@ -127,7 +131,7 @@ def explain(error: ValidationError) -> str:
             schema = Config.model_json_schema()
             blocks = (schema, *schema["$defs"].values())
             known = {name for block in blocks for name in block.get("properties", ())}
-            near = difflib.get_close_matches(str(where[-1]), known, 1)
+            near = difflib.get_close_matches(str(where[-1]), known - {where[-1]}, 1)
             return f"{key}: unknown key; remove it" + (f" or write {near[0]}" if near else "")
         case "missing":
             return f"{key}: missing; add it"

@@ -111,6 +111,18 @@ class SingleEpochModel(ControlModel):
     checkpoints: Annotated[tuple[Count, ...], AfterValidator(ordered)] = ()
 
 
+def plain(steps: object) -> object:
+    """Reads the steps of a block, and refuses (`ValueError`) one that is not written as 3000; as
+    3e3 it might stand twice.
+    """
+    if not isinstance(steps, dict):
+        return steps
+    for step in steps:
+        if not re.fullmatch(r"[1-9]\d*", str(step)):
+            raise ValueError(f"{step}: write a step as a whole number above 0, such as 3000")
+    return {int(step): place for step, place in steps.items()}
+
+
 class Checkpoints(Strict):
     """One model at several steps of its training. The model at step 512 is called NAME-step512.
 
@@ -121,7 +133,7 @@ class Checkpoints(Strict):
 
     source: Literal["checkpoints"]
     repository: Repository | None = None
-    at: Annotated[dict[Count, Printable], Field(min_length=1)]
+    at: Annotated[dict[Count, Printable], Field(min_length=1), BeforeValidator(plain)]
 
     def models(self, name: str) -> dict[str, Model]:
         """Returns the models by name.
@@ -136,7 +148,8 @@ class Checkpoints(Strict):
                 each = DiskCheckpoint(source="local", path=place, **known)
             else:
                 if not re.fullmatch(REVISION, place):
-                    raise ValueError(f"{name}.at.{step}: {place!r} is no commit of 40 digits")
+                    said = f"{place!r} is not the 40 digits of a commit, in lower case"
+                    raise ValueError(f"{name}.at.{step}: {said}")
                 given = {"repository": self.repository, "revision": place}
                 each = HubCheckpoint(source="hub", **given, **known)
             found[f"{name}-step{step}"] = each

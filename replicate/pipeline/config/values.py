@@ -17,7 +17,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 PATTERNS = {  # what a text may be, and its pattern
     # A name becomes part of paths and of shell commands. A dot would split it in a key of DVC.
     "lower-case letters, digits and hyphens": "^[a-z0-9][a-z0-9-]*$",
-    "the 40 digits of a commit": "^[0-9a-f]{40}$",
+    "the 40 digits of a commit, in lower case": "^[0-9a-f]{40}$",
     "owner/name": r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
     "a file's path in its repository": r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*$",
     "text without control characters": r"^[^\x00-\x1f\x7f]+$",

@@ -106,9 +106,11 @@ class Collection:
         """Yields the records of λ̂ at the settings that a family lists."""
         for model in family.models:
             given = self.config.families[family.name].models[model]
-            training = given.seeds[0] if isinstance(given, SingleEpochModel) else 1
-            size, step = model.removesuffix(f"-{training}"), None
-            if isinstance(given, HubCheckpoint | DiskCheckpoint):
+            training, size, step = 1, model, None
+            if isinstance(given, SingleEpochModel):
+                training = given.seeds[0]
+                size = model.removesuffix(f"-{training}")
+            elif isinstance(given, HubCheckpoint | DiskCheckpoint):
                 size, step = given.of, given.step
             for unit in settings.units(self.config, model):
                 trace = self.trace(settings.folder(self.config, unit), lambda one: [one], unit)

@@ -45,6 +45,10 @@ def units(config: Config, model: str) -> list[SettingUnit]:
     if first != model:
         known = {unit.which: unit for unit in units(config, first)}
         found = [_with_step_of(config, known.get(unit.which), unit) for unit in found]
+    once = {unit.which: unit for unit in reversed(found)}
+    if alike := next((unit for unit in found if unit != once[unit.which]), None):
+        said = f"two settings of {model} are both called {alike.which}; leave one out"
+        raise UserError(f"families.{config.family_of(model)}.settings.at: {said}")
     return list(dict.fromkeys(found))
 
 
@@ -81,7 +85,8 @@ def _steps(config: Config, model: str, setting: Setting) -> list[int | None]:
         return [None]
     given = config.families[config.family_of(model)].models[model]
     if not isinstance(given, SingleEpochModel) or not given.checkpoints:
-        raise UserError(f"{model}: has no checkpoints; give the model some in params.yaml")
+        said = "saves no checkpoints of its own; leave `checkpoints: true` out for it"
+        raise UserError(f"families.{config.family_of(model)}.settings: {model} {said}")
     return list(given.checkpoints)
 
 
@@ -154,7 +159,6 @@ def run(config: Config, family: str, only: str | None = None) -> None:
 
     A trace that is kept in git is not computed again.
     """
-    config.paths.settings(family).mkdir(parents=True, exist_ok=True)
     names = plans.only(config.families[family].models, only)
     firsts = [name for name in names if first_training(config, name) == name]
     for some in (firsts, [name for name in names if name not in firsts]):
@@ -170,4 +174,5 @@ def run(config: Config, family: str, only: str | None = None) -> None:
                 f"{found.diagnosis.regime}"
             )
     if config.families[family].settings is None:
+        config.paths.settings(family).mkdir(parents=True, exist_ok=True)
         print(f"{family}: has no `settings` in params.yaml, so nothing is run")

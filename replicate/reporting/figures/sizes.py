@@ -95,9 +95,16 @@ def checkpoints(rows: Sequence[Setting], family: str) -> Figure:
         left.errorbar([r.step or 0 for r in above], values, half, capsize=2, label=model, **look)
         right.plot([r.step or 0 for r in line], known([r.baseline_loss for r in line]), **look)
     setting = f"(nβ, γ) = ({saved[0].nbeta:g}, {saved[0].localization:g})"
-    for axes, letter, name, text in ((left, "a", "λ̂", setting), (right, "b", "nats", "loss at w")):
+    for axes, letter, name, text, numbers in (
+        (left, "a", "λ̂", setting, [row.llc for row in saved]),
+        (right, "b", "nats", "loss at w", [row.baseline_loss for row in saved]),
+    ):
+        title(axes, letter, text)
+        if all((number or 0) <= 0 for number in numbers):
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, f"no {name} above 0", ha="center", transform=axes.transAxes)
+            continue
         axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel=name)
         ticks(axes.yaxis)
-        title(axes, letter, text)
     left.legend()
     return figure

@@ -87,7 +87,7 @@ class ChangeWithSize(Claim):
         main = at_setting(found, rules.trainings.setting)
         if isinstance(main, Finding):
             return main
-        if len(main.sizes) < self.least:
+        if main.different < self.least:
             return inconclusive(f"{self.least} sizes at least would decide it.{main.omitted}")
         others = [table for table in found if table is not main and table.whole]
         parts = [each for table in (main, *others) for each in self.trained(table, rules)]

@@ -78,7 +78,7 @@ def _over_trainings(found: Sequence[Table], rules: Rules) -> Finding:
     main = at_setting(found, rules.trainings.setting)
     if isinstance(main, Finding):
         return main
-    if len(main.sizes) < 2:
+    if main.different < 2:
         return inconclusive(f"Two sizes at least would decide it.{main.omitted}")
     parts: list[Part] = []
     for table in (main, *(each for each in found if each is not main and each.whole)):

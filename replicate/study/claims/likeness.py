@@ -26,7 +26,7 @@ def over_trainings(evidence: Evidence, rules: Rules) -> Finding | None:
         return first
     if isinstance(second, Finding):
         return second
-    if len(first.sizes) < 3:
+    if first.different < 3:
         return inconclusive("A power law needs three sizes of the first family; they would decide.")
     parts = _against_law(first, second, rules)
     chief, ratio = deciding(parts), _nearest(first, second, rules)

@@ -40,7 +40,7 @@ class SameOrder(Claim):
             )
         found, several = tables(evidence.settings, evidence.full_name, rules)
         chosen = [t for t in found if t.loss == rules.trainings.setting.loss] or found
-        whole = [table for table in chosen if table.whole and len(table.sizes) > 1]
+        whole = [table for table in chosen if table.whole and table.different > 1]
         if not whole:
             return None
         main = next((t for t in whole if t.at(rules.trainings.setting)), whole[0])

@@ -118,7 +118,7 @@ class TellsApart(Claim):
         main = at_setting(found, rules.trainings.setting)
         if isinstance(main, Finding):
             return main
-        if len(main.sizes) < 2:
+        if main.different < 2:
             return Finding(part("", "inconclusive"), f"Two sizes would decide it.{main.omitted}")
         judged = _apart(main, rules)
         others = [each for t in found if t is not main and t.whole for each in _apart(t, rules)]

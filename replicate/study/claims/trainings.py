@@ -87,6 +87,11 @@ class Table:
         return {row.size for row in self.rows} == set(self.sizes)
 
     @property
+    def different(self) -> int:
+        """The number of sizes that differ in their number of parameters."""
+        return len({row.parameters for row in self.rows})
+
+    @property
     def log_sizes_N(self) -> Array:  # noqa: N802
         """ln d of each row."""
         return np.log([float(row.parameters) for row in self.rows])
