@@ -70,7 +70,8 @@ def sample(
         batch_size: examples in a step's minibatch; by default 32, or all if there are fewer.
         microbatch_size: examples in one backward pass; None for the whole minibatch.
         compiled: whether torch compiles the forward and backward pass of the steps, which needs gcc
-            for a GPU, g++ for a CPU, and up to a minute. On a CPU it hardly pays.
+            for a GPU, g++ for a CPU, and up to a minute. A GPU then repeats each step as one CUDA
+            graph, so the loss must depend on tensors alone. On a CPU it hardly pays.
         seed: the same seed gives the same trace on the same machine.
         show_progress: whether a progress bar is shown.
         **knobs: other hyperparameters; `SamplerConfig` describes them. SGLD and RMSpropSGLD take

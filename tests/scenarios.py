@@ -52,6 +52,7 @@ def sampled(
     masks: Sequence[Tensor | None] = (),
     order: Callable[[int], np.ndarray] = lambda s: np.random.default_rng(s).permutation(EXAMPLES),
     init_losses: np.ndarray | None = None,
+    repeated: bool = False,
     **sampling: Any,
 ) -> xr.Dataset:
     """Runs chains on `EXAMPLES` examples: one shuffle of two chains with 20 draws, unless
@@ -59,7 +60,7 @@ def sampled(
     """
     shape: dict[str, Any] = {"batch_size": 1, "shuffles": 1, "chains": 2, "burn_in": 0, "draws": 20}
     return sample(
-        Task(loss, parameters, masks, anchors),
+        Task(loss, parameters, masks, anchors, repeated=repeated),
         sampler,
         SamplingConfig(nbeta, **(shape | sampling)),
         np.zeros(EXAMPLES, np.float32) if init_losses is None else init_losses,

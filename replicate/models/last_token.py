@@ -12,15 +12,12 @@ broadcasts it to all positions. Nothing reads the other positions of the sum.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 
-ATTENTION = "last_token"  # the name under which transformers knows `_attend`
+from replicate.models import attention
+
 PROJECTIONS = ("c_proj", "o_proj", "dense", "out_proj")  # names of attention's output projection
 
 
@@ -59,44 +56,17 @@ def focus(model: PreTrainedModel) -> None:
     blocks = next((stack for stack in stacks if len(stack) == count), None)
     if blocks is None or model.config._attn_implementation != "sdpa":
         return
-    for attention in blocks[-1].children():
-        if getattr(attention, "layer_idx", None) != count - 1:
+    for child in blocks[-1].children():
+        if getattr(child, "layer_idx", None) != count - 1:
             continue
         for name in PROJECTIONS:
-            if isinstance(projection := getattr(attention, name, None), nn.Module):
+            if isinstance(projection := getattr(child, name, None), nn.Module):
                 projection.register_forward_pre_hook(_last_position)
-                attention.is_last = True  # pyright: ignore[reportArgumentType]
+                child.is_last = True  # pyright: ignore[reportArgumentType]
     if isinstance(mlp := getattr(blocks[-1], "mlp", None), nn.Module):
         mlp.register_forward_pre_hook(_last_position)
-    model.set_attn_implementation(ATTENTION)
+    attention.use(model)
 
 
 def _last_position(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return inputs[0][:, -1:], *inputs[1:]
-
-
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """Computes attention with PyTorch's kernel; in the last block, for the last query only.
-
-    The last block broadcasts the result of that query to all L positions: (B, L, heads, d).
-    """
-    if not getattr(module, "is_last", False):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    repeats = query.shape[1] // key.shape[1]
-    mask = None if attention_mask is None else attention_mask[..., -1:, : key.shape[2]]
-    keys, values = repeat_kv(key, repeats), repeat_kv(value, repeats)
-    attended = scaled_dot_product_attention(
-        query[:, :, -1:], keys, values, mask, scale=options.get("scaling")
-    )
-    return attended.transpose(1, 2).expand(-1, query.shape[2], -1, -1), None
-
-
-AttentionInterface.register(ATTENTION, _attend)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

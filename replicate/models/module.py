@@ -23,6 +23,8 @@ Examples = Tensor | NDArray[Any] | Sequence[Any]  # tokens (N, L), or tensors of
 Data = Sequence[Tensor]  # each (N, …); a batch has the same rows of every tensor
 LossFn = Callable[..., Tensor]  # takes the module and a batch of each tensor, returns losses (B,)
 
+RESIDENT = 2**30  # bytes of data that a GPU holds, so that no step waits for a copy
+
 
 def token_losses(model: nn.Module, tokens_BxL: Tensor) -> Tensor:
     """Returns the cross-entropy (nats) of each token except the first, (B, L − 1)."""
@@ -99,9 +101,11 @@ def task(model: nn.Module, data: Data, loss_fn: LossFn, compiled: bool = False) 
 
     Args:
         model: the module at w*.
-        data: tensors (N, …), which stay on their devices; each batch is copied to the model's.
+        data: tensors (N, …). A GPU gets them whole if they have at most `RESIDENT` bytes. Others
+            stay where they are, and each batch is copied to the model's device.
         loss_fn: takes the module and a batch of each tensor, returns losses (B,).
-        compiled: whether torch compiles the passes of a chain's steps.
+        compiled: whether torch compiles the passes of a chain's steps, and a GPU that holds the
+            data repeats the steps as graphs.
 
     Raises:
         ArgumentError: no parameter requires a gradient, one that does is not finite, or a parameter
@@ -115,6 +119,9 @@ def task(model: nn.Module, data: Data, loss_fn: LossFn, compiled: bool = False) 
     for name in (name for name, p in named.items() if not p.isfinite().all()):
         raise ArgumentError(f"the weight {name} of the model is not finite; load the model again")
 
+    if place.type == "cuda" and sum(part.nbytes for part in data) <= RESIDENT:
+        data = [part.to(place) for part in data]
+    resident = place.type == "cuda" and all(part.device == place for part in data)
     if loss_fn in TEXT_LOSSES.values():
         _check_reader(model, data[0].to(place), ahead=loss_fn is mean_losses)
 
@@ -128,7 +135,7 @@ def task(model: nn.Module, data: Data, loss_fn: LossFn, compiled: bool = False) 
             raise ArgumentError(f"loss_fn: must return real numbers, not {found.dtype}")
         return found
 
-    return Task(loss, parameters, compiled=compiled)
+    return Task(loss, parameters, compiled=compiled, repeated=compiled and resident)
 
 
 def _check_reader(model: nn.Module, tokens_NxL: Tensor, ahead: bool) -> None:

@@ -11,7 +11,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from replicate.data import windows
-from replicate.models import cpu_kernels, last_token, loading, quantised, restrictions, stacked
+from replicate.models import (
+    attention,
+    cpu_kernels,
+    last_token,
+    loading,
+    quantised,
+    restrictions,
+    stacked,
+)
 from replicate.models.config import TaskConfig
 from replicate.models.module import TEXT_LOSSES, count
 from replicate.sampling import Task
@@ -77,7 +85,9 @@ def load(config: TaskConfig) -> TextTask:
     compiled = config.compiled and device.type == "cuda"
     if config.loss == "last":
         last_token.focus(model)
-    if not compiled:
+    if compiled:
+        attention.use(model)
+    else:
         last_token.sparsify(model)
     if config.gradient_checkpointing:
         loading.checkpoint_gradients(model)
@@ -91,6 +101,7 @@ def load(config: TaskConfig) -> TextTask:
         anchors=[anchors.get(name) for name in masks],
         stacked=stacked.loss(model, tokens_NxL, tuple(masks), config.loss) if together else None,
         compiled=compiled,
+        repeated=compiled,
         config=config,
         model=model,
         tokens_NxL=tokens_NxL,

@@ -49,13 +49,13 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compiled_loss(
-    loss: Callable[[Tensor], Tensor], device: torch.device, backend: str = "inductor"
+    loss: Callable[[Tensor], Tensor], device: torch.device, backend: str | Callable = "inductor"
 ) -> Callable[[Tensor], Tensor]:
     """Compiles the forward and the backward pass of a loss, once for each number of examples.
 
     Both passes round where they round when they are not compiled. All gradients are there at once
-    when the backward pass ends. CUDA graphs are not used: they own the memory of the gradients,
-    which microbatches add to.
+    when the backward pass ends. `capture` makes a CUDA graph of them with the move of the weights;
+    torch's own graphs are not used, because they own the gradients, which microbatches add to.
 
     Args:
         loss: takes indices of examples and returns their losses.

@@ -24,6 +24,11 @@ class Devinterp(Sampler):
     It seeds torch's global generator, from which devinterp draws the noise.
     """
 
+    @property
+    def steady(self) -> bool:
+        """Never: its optimizer moves the weights after the backward pass."""
+        return False
+
     def begin(self) -> None:
         """Seeds the generator and makes devinterp's optimizer."""
         torch.manual_seed(self.seed)

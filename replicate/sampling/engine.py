@@ -133,6 +133,7 @@ def run_piece(
                         sampling.microbatch_size,
                         device,
                         advance,
+                        task.repeated,
                     )
             (chains[shuffle, chain],) = found.chains(sampling.nbeta, init_losses_N[batches_TxCxB])
     return chains

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,12 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from replicate.progress import Advance
+from replicate.sampling import capture
 from replicate.sampling.chains import Chain
 from replicate.sampling.samplers.base import Sampler
 from replicate.sampling.task import Loss
 
 CHUNK = 16  # steps between two copies of what is recorded
 HALVED = 4  # steps between two whose minibatch is computed as two halves
+REPEATED = 64  # the fewest steps for which a GPU's graphs are worth their making
 
 Slopes = Callable[[], Tensor]  # returns Δ·∇ of each chain, (C,), for the gradients it has now
 
@@ -79,6 +83,7 @@ def run_chains(
     microbatch_size: int | None,
     device: torch.device,
     advance: Advance,
+    repeated: bool = False,
 ) -> Record:
     """Runs C chains from the current parameters of their samplers, which must be attached.
 
@@ -90,6 +95,7 @@ def run_chains(
         microbatch_size: examples in one backward pass, None for all of a batch.
         device: the device of the parameters.
         advance: is told how many more steps are done.
+        repeated: whether the GPU repeats steps as graphs (`capture`) once all samplers are steady.
 
     Returns:
         What the chains recorded. The run stops after a chunk in which every chain has a loss that
@@ -99,33 +105,39 @@ def run_chains(
     values_TxCxF, seconds_T = np.full((steps, count, 5), np.nan), np.full(steps, np.nan)
     recorded = torch.from_numpy(values_TxCxF.copy()).to(device)
     indices_TxCxB = torch.from_numpy(batches_TxCxB).to(device)
-    for first in range(0, steps, CHUNK):
-        chunk = slice(first, min(first + CHUNK, steps))
-        start = time.perf_counter()
-        for step in range(first, chunk.stop):
-            halved = slopes if step % HALVED == 0 and size > 1 else None
-            found = accumulate_gradients(
-                loss, indices_TxCxB[step], microbatch_size, samplers, halved
-            )
-            recorded[step, :, 0], recorded[step, :, 3], recorded[step, :, 4] = found
-            for c, sampler in enumerate(samplers):
-                sampler.step()
-                recorded[step, c, 1:3] = sampler.place()
-        values_TxCxF[chunk] = recorded[chunk].cpu().numpy()
-        seconds_T[chunk] = (time.perf_counter() - start) / (chunk.stop - first)
-        if not np.isfinite(values_TxCxF[chunk, :, 0]).all(axis=0).any():
-            advance((steps - first) * count)
-            break
-        advance((chunk.stop - first) * count)
+    plain = [
+        partial(accumulate_gradients, loss, microbatch_size, samplers, halves)
+        for halves in (None, slopes)
+    ]
+    repeated = repeated and steps >= REPEATED
+    with capture.stream(device) if repeated else nullcontext() as pool:
+        graphs = [capture.Repeated(work, pool) for work in plain]
+        for first in range(0, steps, CHUNK):
+            chunk = slice(first, min(first + CHUNK, steps))
+            start = time.perf_counter()
+            for step in range(first, chunk.stop):
+                steady = repeated and all(sampler.steady for sampler in samplers)
+                work = (graphs if steady else plain)[step % HALVED == 0 and size > 1]
+                found = work(indices_TxCxB[step])
+                recorded[step, :, 0], recorded[step, :, 3], recorded[step, :, 4] = found
+                for c, sampler in enumerate(samplers):
+                    sampler.step()
+                    recorded[step, c, 1:3] = sampler.place()
+            values_TxCxF[chunk] = recorded[chunk].cpu().numpy()
+            seconds_T[chunk] = (time.perf_counter() - start) / (chunk.stop - first)
+            if not np.isfinite(values_TxCxF[chunk, :, 0]).all(axis=0).any():
+                advance((steps - first) * count)
+                break
+            advance((chunk.stop - first) * count)
     return Record(values_TxCxF, seconds_T)
 
 
 def accumulate_gradients(
     loss: Loss,
-    index_CxB: Tensor,
     microbatch_size: int | None,
     samplers: Sequence[Sampler],
     slopes: Slopes | None,
+    index_CxB: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the mean losses of C batches and their gradients, one microbatch at a time.
 

@@ -30,6 +30,8 @@ class Task:
             losses (C, B) that `loss` would return for one chain after the other; None if the loss
             can be computed for one chain only.
         compiled: whether torch compiles the forward and the backward pass of a chain's steps.
+        repeated: whether a GPU repeats these steps as graphs (`capture`). All that the loss reads
+            must be on the GPU.
     """
 
     loss: Loss
@@ -38,6 +40,7 @@ class Task:
     anchors: Sequence[NF4 | None] = ()
     stacked: StackedLoss | None = None
     compiled: bool = False
+    repeated: bool = False
 
     def __post_init__(self) -> None:
         nothing = (None,) * len(self.parameters)

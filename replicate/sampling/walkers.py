@@ -223,6 +223,7 @@ class Walkers:
                             sampling.microbatch_size,
                             parameters[0].device,
                             advance,
+                            self.task.repeated,
                         )
                     )
                 states.append([parameter.detach().clone() for parameter in parameters])

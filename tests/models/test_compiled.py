@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,15 +13,17 @@ from torch._dynamo.utils import counters  # pyright: ignore[reportPrivateImportU
 
 from replicate import llc, sample
 from replicate.errors import UserError
-from replicate.models import last_token
+from replicate.models import attention, last_token
 from replicate.models.config import TextLoss
 from replicate.models.module import TEXT_LOSSES
 from replicate.sampling import compilation
 from replicate.sampling.compilation import compiled_loss
 from replicate.sampling.task import Loss
 from tests.models import small_task
+from tests.models.test_last_token import build, tokens
 from tests.pipeline import small
 
+CPU = torch.device("cpu")
 COMPILES = bool(shutil.which("g++")) and " " not in torch.__file__
 
 
@@ -46,12 +49,37 @@ def test_a_step_is_one_graph_with_the_same_gradients(architecture: str, loss: Te
     torch._dynamo.reset()
     counters.clear()
     backend = "inductor" if architecture == "gpt2" and COMPILES else "aot_eager"
-    passes = compiled_loss(plain, torch.device("cpu"), backend)
+    passes = compiled_loss(plain, CPU, backend)
     for size in (4, 2) if backend == "aot_eager" else (4,):  # a minibatch and its half
         for one, other in zip(step(passes, size), step(plain, size), strict=True):
             torch.testing.assert_close(one, other)
     assert counters["stats"]["unique_graphs"] == (2 if backend == "aot_eager" else 1)
     assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("loss", ["last", "tokens"])
+@pytest.mark.parametrize(("architecture", "masks"), [("gpt2", 0), ("llama", 0), ("mistral", 3)])
+def test_compiled_attention_has_a_mask_only_where_it_sees_less_than_the_text(
+    architecture: str, masks: int, loss: TextLoss
+) -> None:
+    """With a mask it could not be FlashAttention. The small mistral sees 6 tokens back."""
+    model, found = build(architecture), list[object]()
+    if loss == "last":
+        last_token.focus(model)
+    attention.use(model)
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        for node in graph.graph.nodes:
+            if "scaled_dot_product" in str(node.target):
+                found.append(*node.args[3:4] or [node.kwargs["attn_mask"]])
+        return graph.forward
+
+    torch._dynamo.reset()
+    passes = compiled_loss(lambda i: TEXT_LOSSES[loss](model, tokens()[i]), CPU, backend)
+    with torch.no_grad():
+        passes(torch.arange(4))
+    assert len(found) == 3
+    assert sum(mask is not None for mask in found) == masks
 
 
 @pytest.mark.skipif(not COMPILES, reason="no C++ compiler here, or blanks in torch's path")
@@ -82,7 +110,7 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "__file__", "/a path/torch/__init__.py")
     monkeypatch.setattr(compilation.shutil, "which", lambda name: name)
     with pytest.raises(UserError, match="must have no blanks; move /a path/torch"):
-        compiled_loss(lambda index_B: index_B, torch.device("cpu"))
+        compiled_loss(lambda index_B: index_B, CPU)
     for key, value in (("weights", "nf4"), ("gradient_checkpointing", True), ("together", 2)):
         with pytest.raises(ValueError, match="is for float32 or bfloat16 weights on one device"):
             small.configured(**{f"families__mini__{key}": value}, families__mini__compiled=True)

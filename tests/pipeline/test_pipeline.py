@@ -123,10 +123,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(project: Path) -> Path:
     run(project, "dvc", "repro", "demo")
     # by hand: DVC wants the data of these studies, which were not run
-    for study in ("control", "paper"):
+    for study in ("control", "paper", "pythia"):
         run(project, "python", "-m", "replicate", "collect", study)
-    reading = ("published", "reference", "read@control", "read@paper")
-    reading += ("report",)
+    reading = ("published", "reference", "read@control", "read@paper", "read@pythia", "report")
     run(project, "dvc", "repro", "--single-item", *reading)
     commit(project, "results")
     return project

@@ -11,8 +11,9 @@ import pytest
 import torch
 import xarray as xr
 
+from replicate.errors import UserError
 from replicate.models import task
-from replicate.sampling import SamplerConfig, noise
+from replicate.sampling import SamplerConfig, capture, noise
 from replicate.sampling.compilation import fused
 from tests.models import small_task
 from tests.scenarios import EXAMPLES, filled, packed, sampled
@@ -33,6 +34,7 @@ def regression(
     device: str,
     dtype: torch.dtype = torch.float32,
     packed_anchor: bool = False,
+    **other: Any,
 ) -> xr.Dataset:
     """Chains of a linear regression with a matrix and a vector of weights."""
     generator = torch.Generator().manual_seed(0)
@@ -47,7 +49,7 @@ def regression(
         return (x[i] @ w.float() / 10 + b.float()).square().mean(dim=1)
 
     anchors = [anchor, None] if packed_anchor else ()
-    size: Any = {"batch_size": 16, "burn_in": 4, "draws": 12}
+    size: Any = {"batch_size": 16, "burn_in": 4, "draws": 12} | other
     return sampled(loss, [w, b], config, 30.0, anchors=anchors, **size)
 
 
@@ -76,6 +78,31 @@ def test_every_format_gives_the_same_chain_twice(
     assert not first.diverged.any()
     assert (first.loss.std("draw") > 0).all()
     np.testing.assert_array_equal(first.loss, again.loss)
+
+
+@by_sampler
+@pytest.mark.parametrize("packed_anchor", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_repeated_steps_are_the_steps(
+    config: SamplerConfig, dtype: torch.dtype, packed_anchor: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CUDA graphs, of whole minibatches and of two halves, they have the same bits."""
+    made, captured = list[str](), capture.captured
+    monkeypatch.setattr(capture, "captured", lambda *given: made.append("") or captured(*given))
+    given: Any = config, "cuda", dtype, packed_anchor
+    plain, again = (regression(*given, draws=92, repeated=each) for each in (False, True))
+    assert len(made) == 2 * plain.loss.shape[1]  # two graphs a chain
+    xr.testing.assert_equal(again.drop_vars("seconds"), plain.drop_vars("seconds"))
+
+
+def test_a_loss_that_waits_for_the_gpu_is_told() -> None:
+    w = torch.nn.Parameter(torch.zeros(3, device="cuda"))
+
+    def loss(index_B: torch.Tensor) -> torch.Tensor:
+        return (w - float(w.sum())).square().sum().expand(len(index_B))
+
+    with pytest.raises(UserError, match=r"compiled: a step cannot be captured .*; write false"):
+        sampled(loss, [w], CONFIGS[0], 1.0, draws=92, repeated=True)
 
 
 def test_compiled_passes_give_the_losses_of_those_that_are_not(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class Sampler:
         knobs: the fields of `SamplerConfig` that the equation uses, besides `lr`.
         memory_bytes: the number of bytes that the sampler stores for each weight.
         holds_gradients: whether all gradients of a step are in memory at the same time.
+        steady: whether the host does the same in every step to come, so that a GPU can repeat it.
 
     Args:
         parameters: the tensors to move.
@@ -75,13 +76,15 @@ class Sampler:
         self.gradients_complete = True  # whether the backward pass is the step's last
         self.noise_step = 0  # the step number in the noise's counter
         self.memory: list[Tensor | None] = [None] * len(self.parameters)
-        self.squares: dict[int, float | Tensor] = {}  # ΣΔ² of each moved parameter
+        self.by_loop = all(map(has_cpu_kernel, parameters))  # else torch moves all of them
+        self.squares: dict[int, float] = {}  # ΣΔ² of each parameter that the loop moved
         blocks = np.cumsum([0, *(-(-p.numel() // noise.BLOCK) for p in self.parameters)])
         self._blocks = np.zeros((blocks[-1], 2))  # what `step.place` returned for each block
         self._places = np.split(self._blocks, blocks[1:-1])  # the same, by parameter
-        self._sums: Tensor | None = None  # the same, (parameters, 2), where torch computed it
+        self._sums: Tensor | None = None  # what torch computed, (parameters, 4): see `update_torch`
         self._arrays: dict[int, tuple[Any, ...]] = {}  # what `_flat` returns, by parameter
-        self._counters: dict[int, Tensor] = {}
+        self._counters: dict[torch.device, Tensor] = {}  # what `noise.placed` returns for each
+        self._counted: dict[torch.device, int] = {}  # the step that is in `_counters`
         self._numbers: dict[torch.device, tuple[tuple[float, ...], Tensor]] = {}
         self.begin()
 
@@ -94,6 +97,11 @@ class Sampler:
         On CPUs they are converted to the dtype of the step, except NumPy float32 numbers.
         """
         raise NotImplementedError
+
+    @property
+    def steady(self) -> bool:
+        """See the class."""
+        return not self.by_loop
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -117,7 +125,7 @@ class Sampler:
         """Moves a parameter by its gradient and frees the gradient."""
         parameter = self.parameters[index]
         with torch.no_grad():
-            if has_cpu_kernel(parameter):
+            if self.by_loop:
                 self.update_cpu(index)
                 increment_version(parameter)  # autograd does not see the loop's writes
             else:
@@ -127,17 +135,20 @@ class Sampler:
     def step(self) -> None:
         """Ends a step. It is called after the last backward pass of the step."""
         self.noise_step += 1
+        for device in self._counters:
+            self._count(device)
 
     def place(self) -> Tensor:
         """Returns Δ·∇L_B(w) and ‖Δ‖², (2,) float64, where the last step began, with Δ = w − w*.
 
         A parameter that had no gradient in this step counts with its ‖Δ‖² before it last moved.
         """
+        if self._sums is not None:  # on the device: nothing waits for it
+            total = self._sums[:, :2].sum(dim=0)
+            self._sums[:, 0] = 0
+            return total
         total = torch.from_numpy(self._blocks.sum(axis=0))
         self._blocks[:, 0] = 0
-        if self._sums is not None:
-            total = total.to(self._sums.device) + self._sums.sum(dim=0)
-            self._sums[:, 0] = 0
         return total
 
     def slope(self) -> Tensor:
@@ -186,7 +197,10 @@ class Sampler:
         )
 
     def update_torch(self, index: int) -> None:
-        """Moves a parameter with torch, on any device."""
+        """Moves a parameter with torch, on any device.
+
+        It notes what `step.place` returns, and for an equation with momentum ΣΔ² and a 1.
+        """
         w, anchor = self.parameters[index], self.anchor[index]
         square, place = compilation.fused(
             torch_step(type(self).update, self.has_momentum, self.keeps_noise)
@@ -201,11 +215,12 @@ class Sampler:
             self._on_device(w.device, (self.box, *map(float, self.coefficients()))),
         )
         if self._sums is None:
-            size = len(self.parameters), 2
+            size = len(self.parameters), 4
             self._sums = torch.zeros(size, dtype=torch.float64, device=self.parameters[0].device)
-        self._sums[index] = place
+        self._sums[index, :2] = place
         if square is not None:
-            self.squares[index] = square
+            self._sums[index, 2] = square
+            self._sums[index, 3] = 1
 
     def gradient(self, index: int) -> Tensor:
         """Returns a parameter's gradient, which must exist."""
@@ -214,11 +229,19 @@ class Sampler:
         return gradient
 
     def _counter(self, index: int) -> Tensor:
-        if index not in self._counters:
-            device = self.parameters[index].device
-            self._counters[index] = noise.placed(self.seed, 0, index, device)
-        self._counters[index][2].fill_(self.noise_step)
-        return self._counters[index]
+        """Returns what `noise.placed` returns for a parameter's noise in this step."""
+        device = self.parameters[index].device
+        if device not in self._counters:
+            places = [noise.placed(self.seed, 0, i) for i in range(len(self.parameters))]
+            self._counters[device] = torch.stack(places).to(device)
+        self._count(device)
+        return self._counters[device][index]
+
+    def _count(self, device: torch.device) -> None:
+        """Writes the number of the step into the counters on a device."""
+        if self._counted.get(device) != self.noise_step:
+            self._counters[device][:, 2].fill_(self.noise_step)
+            self._counted[device] = self.noise_step
 
     def _on_device(self, device: torch.device, numbers: tuple[float, ...]) -> Tensor:
         """Returns numbers as a tensor, so that torch compiles no new kernel for new values."""

@@ -15,6 +15,11 @@ class Coarse(LeimkuhlerMatthews):
     memory is the sum of the last two noises.
     """
 
+    @property
+    def steady(self) -> bool:
+        """Never: the host counts the noises of a step."""
+        return False
+
     def begin(self) -> None:
         """Draws the first sum of two noises."""
         self.second = False

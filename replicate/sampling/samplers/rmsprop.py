@@ -67,6 +67,11 @@ class RMSpropSGLD(SGLD):
         """Whether the chain is still in the burn-in."""
         return self.noise_step < self.burn_in
 
+    @property
+    def steady(self) -> bool:
+        """Whether the burn-in is over; in it, the host reads m."""
+        return super().steady and not self.adapting
+
     def on_gradient(self, index: int, parameter: nn.Parameter) -> None:
         """Moves a parameter after the burn-in; during it, `step` moves all parameters."""
         if not self.adapting:

@@ -15,10 +15,17 @@ discretisation.
 
 from __future__ import annotations
 
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
 from replicate.sampling import noise
 from replicate.sampling.samplers.base import Sampler
 from replicate.sampling.samplers.equation import equation
 from replicate.sampling.storage import compute_dtype
+
+KEEP = 2  # the place of 1 − ξ in the box and the coefficients
 
 
 class SGNHT(Sampler):
@@ -51,13 +58,28 @@ class SGNHT(Sampler):
         self.noise_step = 1
 
     def step(self) -> None:
-        """Ends a step: updates the friction ξ from the mean of p²."""
-        if self.squares:
+        """Ends a step: updates the friction ξ from the mean of p².
+
+        Where torch moves the weights, 1 − ξ is in the numbers on the device, and changes there.
+        """
+        if self._sums is not None:
+            square, moved = (self._sums[:, 2:] * self._weight).sum(dim=0)
+            change = torch.where(moved > 0, square / moved - self.config.lr, 0.0)
+            self._sums[:, 2:] = 0
+            for _, numbers in self._numbers.values():
+                numbers[KEEP] -= change.to(numbers.device)
+        elif self.squares:
             moved = sum(self.moving[index] for index in self.squares)
-            square = sum(float(self.squares[index]) for index in sorted(self.squares))
+            square = sum(self.squares[index] for index in sorted(self.squares))
             self.friction += square / moved - self.config.lr
         self.squares = {}
         super().step()
+
+    @cached_property
+    def _weight(self) -> Tensor:
+        """What the sums of a parameter count, (parameters, 2): ΣΔ² once, and its moving weights."""
+        counts = [[1.0, number] for number in self.moving]
+        return torch.tensor(counts, dtype=torch.float64, device=self.parameters[0].device)
 
     def coefficients(self) -> tuple[float, ...]:
         """Returns ε·nβ, 1 − ξ and √(2εA)."""
