@@ -136,6 +136,24 @@ def test_a_loss_that_is_no_number_or_no_function_is_told() -> None:
 
 
 @pytest.mark.fault("C10")
+@pytest.mark.parametrize(
+    ("nbeta", "says"), [(0, "nbeta = 0: must be above 0"), ("1", "nbeta = '1': must be a number")]
+)
+def test_a_curvature_at_no_temperature_is_told(nbeta: Any, says: str) -> None:
+    given: dict[str, Any] = {"windows": 4, "probes": 1, "products": 2}
+    found = curvature(small_task.build(), TOKENS, show_progress=False, **given)
+    refused(lambda: found.harmonic(nbeta, 1.0), says)
+    refused(lambda: found.gradient_part(nbeta, 1.0), says)
+
+
+@pytest.mark.fault("C10")
+def test_text_of_no_model_is_told() -> None:
+    missing: Any = None
+    says = "model: must be a torch module, not NoneType"
+    refused(lambda: sample_text(missing, 4, 6, show_progress=False), says)
+
+
+@pytest.mark.fault("C10")
 @pytest.mark.parametrize("seed", [1.0, True, "1", None, [1], float("nan"), np.float64(2)])
 def test_a_seed_that_is_no_whole_number_is_told(seed: Any) -> None:
     says = f"seed = {seed!r}: must be a whole number"

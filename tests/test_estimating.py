@@ -276,11 +276,12 @@ def test_data_in_bfloat16_are_no_obstacle() -> None:
 @pytest.mark.parametrize(
     ("model", "data", "says"),
     [
-        ("folder", TOKENS, "model: must be a torch module, not str"),
+        ("folder", TOKENS, "model: must be a torch module, not str; load it"),
+        (nn.ModuleList([nn.Linear(2, 2)]), TOKENS, "ModuleList has no forward; `llc` takes a loss"),
         (nn.Embedding(12, 3), "text", "data: must be tensors or arrays of N examples, not str"),
         (nn.Sequential(nn.Embedding(12, 3), nn.Flatten()), TOKENS, "must return logits"),
     ],
-    ids=["path", "text", "no logits"],
+    ids=["path", "modules", "text", "no logits"],
 )
 def test_what_is_no_model_or_no_data_is_one_line(model: Any, data: Any, says: str) -> None:
     with pytest.raises(ArgumentError, match=says):

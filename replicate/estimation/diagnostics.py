@@ -7,6 +7,7 @@ without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import arviz as az
@@ -152,8 +153,8 @@ def advise(
         found.append(f"the chains disagree (R-hat {split:.2f}): {remedy}")
     if (effective := ess(values_CxD)) < ENOUGH:
         draws = values_CxD.shape[1]
-        wanted = round(ENOUGH / effective * draws, -1)
-        remedy = f"draw about {wanted:.0f} a chain instead of {draws}"
+        wanted = 10 * math.ceil(ENOUGH / effective * draws / 10)
+        remedy = f"draw about {wanted} a chain instead of {draws}"
         found.append(f"only {effective:.0f} effective draws: {remedy}")
     if interval[1] < 0 or sloped:
         below = "λ̂ lies below zero"

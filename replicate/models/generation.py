@@ -53,8 +53,8 @@ def sample_text(
         ArgumentError: the model cannot read L − 1 tokens, returns no logits or some that are not
             finite; or `start` is not in its vocabulary.
     """
-    module.check_length(model, length, "length")
     device = module.device(model)
+    module.check_length(model, length, "length")
     with module.untouched(model), torch.no_grad():
         logits = module.logits(model, torch.zeros(1, 1, dtype=torch.long, device=device))
         begin_V = _probabilities(model, start, logits)

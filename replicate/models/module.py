@@ -50,10 +50,11 @@ TEXT_LOSSES: dict[TextLoss, LossFn] = {"tokens": mean_losses, "last": last_losse
 
 def logits(model: nn.Module, tokens_BxT: Tensor, **options: Any) -> Tensor:
     """Returns the logits (B, T, V) of a module that returns them, or an object that has them."""
+    if type(model).forward is nn.Module.forward:
+        raise ArgumentError(f"model: {type(model).__name__} has no forward; `llc` takes a loss_fn")
     options, known = {"use_cache": False} | options, inspect.signature(model.forward).parameters
     if "decoder_input_ids" in known:
-        problem = "has an encoder and a decoder, which read different tokens"
-        raise ArgumentError(f"model: {problem}; `llc` takes a loss_fn for it")
+        raise ArgumentError("model: has an encoder and a decoder; `llc` takes a loss_fn for it")
     found = model(tokens_BxT, **{key: given for key, given in options.items() if key in known})
     found = getattr(found, "logits", found)
     if not isinstance(found, Tensor) or found.dim() != 3:
@@ -72,10 +73,8 @@ def vocabulary(model: nn.Module) -> int | None:
 
 
 def check_length(model: nn.Module, length: int, what: str) -> None:
-    """Checks that a model can read windows of `length` tokens, of which it reads all but the last.
-
-    Raises:
-        ArgumentError: its configuration has fewer positions; the message begins with `what`.
+    """Refuses (`ArgumentError`, beginning with `what`) windows of more tokens than a model reads,
+    which is all but the last.
     """
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if positions is not None and 0 < positions < length - 1:  # −1 of XLNet is no limit
@@ -87,8 +86,10 @@ def device(model: nn.Module) -> torch.device:
     """Returns the device of a module's first parameter.
 
     Raises:
-        ArgumentError: a parameter is offloaded, or was made in inference mode.
+        ArgumentError: it is no module, or has a parameter that is offloaded or of inference mode.
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"model: must be a torch module, not {type(model).__name__}; load it")
     if any(p.device.type == "meta" for p in model.parameters()):
         raise ArgumentError("weights of the model are offloaded; load it where it fits")
     if any(p.is_inference() for p in model.parameters()):
@@ -188,8 +189,7 @@ def examples(
         ArgumentError: the data have a wrong shape or type, fewer than two examples, or unknown
             tokens; or `loss` is unknown.
     """
-    if not isinstance(model, nn.Module):
-        raise ArgumentError(f"model: must be a torch module, not {type(model).__name__}; load it")
+    device(model)
     if loss_fn is not None:
         if not callable(loss_fn):
             raise ArgumentError(f"loss_fn = {loss_fn!r}: must be a function of model and batch")

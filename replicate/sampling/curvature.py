@@ -115,7 +115,7 @@ class Curvature:
         Raises:
             ArgumentError: γ/nβ is not above the strongest negative curvature.
         """
-        check_alpha(localization / nbeta, self.lowest)
+        check_alpha(_alpha(nbeta, localization), self.lowest)
         return self.spectrum.harmonic(localization / nbeta)
 
     def gradient_part(
@@ -137,7 +137,7 @@ class Curvature:
             ArgumentError: γ/nβ is not above 0, or not above the strongest negative curvature that
                 counts.
         """
-        check_alpha(localization / nbeta, 0.0 if clipped else self.lowest)
+        check_alpha(_alpha(nbeta, localization), 0.0 if clipped else self.lowest)
         found, lowest = self.gradient, 0.0 if clipped else -math.inf
 
         def taken(h: Array) -> Array:
@@ -199,6 +199,16 @@ class Curvature:
         if self.lowest < 0:
             lines[-1] += f", and must be above {-self.lowest:.3g} (negative curvature)"
         return "\n".join(lines)
+
+
+def _alpha(nbeta: float, localization: float) -> float:
+    """Returns γ/nβ; refuses (`ArgumentError`) what is no number, and an nβ that is not above 0."""
+    for name, given in (("nbeta", nbeta), ("localization", localization)):
+        if not isinstance(given, int | float | np.number):
+            raise ArgumentError(f"{name} = {given!r}: must be a number")
+    if not nbeta > 0:
+        raise ArgumentError(f"nbeta = {nbeta:g}: must be above 0")
+    return localization / nbeta
 
 
 def spectrum(

@@ -198,7 +198,8 @@ class Family(Strict):
         gpus_per_model: GPUs that one copy of a model is spread over.
         together: chains of a small model that are computed side by side.
         compiled: whether torch compiles the forward and backward pass of a chain's steps on a GPU,
-            for which it needs gcc, and the GPU repeats each step as one CUDA graph. Only for float32 and bfloat16 weights on one GPU.
+            for which it needs gcc, and the GPU repeats each step as one CUDA graph. Only for
+            float32 and bfloat16 weights on one GPU.
     """
 
     corpus: str
