@@ -140,7 +140,7 @@ def test_a_loss_that_is_no_number_or_no_function_is_told() -> None:
     ("nbeta", "says"), [(0, "nbeta = 0: must be above 0"), ("1", "nbeta = '1': must be a number")]
 )
 def test_a_curvature_at_no_temperature_is_told(nbeta: Any, says: str) -> None:
-    given: dict[str, Any] = {"windows": 4, "probes": 1, "products": 2}
+    given: dict[str, Any] = {"windows": 4, "probes": 2, "products": 2}
     found = curvature(small_task.build(), TOKENS, show_progress=False, **given)
     refused(lambda: found.harmonic(nbeta, 1.0), says)
     refused(lambda: found.gradient_part(nbeta, 1.0), says)
