@@ -64,7 +64,7 @@ def pool(workers: int) -> ProcessPoolExecutor:
 
 @cache
 def task(work: Work) -> Task:
-    """Returns the task, whose passes torch compiles on a GPU, once."""
+    """Returns the task, whose steps a GPU compiles and repeats."""
     network, tokens_NxL = model(work), tokens(work)
 
     def loss(index_B: Tensor) -> Tensor:
@@ -78,6 +78,7 @@ def task(work: Work) -> Task:
         list(sampled.values()),
         stacked=stacked.loss(network, tokens_NxL, list(sampled)) if float32 else None,
         compiled=torch.cuda.is_available(),
+        repeated=torch.cuda.is_available(),
     )
 
 

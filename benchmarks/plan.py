@@ -28,6 +28,7 @@ from replicate.pipeline.cost import Shape
 from replicate.progress import silent
 from replicate.sampling import SamplerConfig, SamplingConfig
 from replicate.sampling.engine import run_piece
+from replicate.sampling.steps import CHUNK, REPEATED
 
 LENGTH, STEPS = 200, 5
 SMALL = GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=100)
@@ -150,13 +151,14 @@ def chain(chains: Family, folder: Path) -> float:
         compiled=chains.compiled,
     )
     task = tasks.load(config)
-    if task.compiled:
-        steps(task, chains)  # compiles the passes
-    return steps(task, chains)
+    if not task.repeated:
+        return steps(task, chains, STEPS, STEPS)
+    steps(task, chains, STEPS, STEPS)  # compiles the passes
+    return steps(task, chains, REPEATED + 2 * CHUNK, 2 * CHUNK)  # the last are all repeated
 
 
-def steps(task: tasks.TextTask, chains: Family) -> float:
-    """Runs a chain of a task; returns the mean seconds of its steps."""
+def steps(task: tasks.TextTask, chains: Family, draws: int, last: int) -> float:
+    """Runs a chain of a task; returns the mean seconds of its last steps."""
     found = run_piece(
         task,
         SamplerConfig("sgld", 1e-6, localization=300.0),
@@ -166,7 +168,7 @@ def steps(task: tasks.TextTask, chains: Family) -> float:
             shuffles=1,
             chains=1,
             burn_in=0,
-            draws=STEPS,
+            draws=draws,
             microbatch_size=chains.microbatch_size,
         ),
         [(0, 0)],
@@ -175,7 +177,7 @@ def steps(task: tasks.TextTask, chains: Family) -> float:
         noise=lambda shuffle, chain: 0,
         advance=silent,
     )
-    return float(found[0, 0].seconds.mean())
+    return float(found[0, 0].seconds[-last:].mean())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from replicate.models import loading, module
+from replicate.sampling.steps import CHUNK, REPEATED
 
 LR, NBETA, LOCALIZATION = 1e-5, 30.0, 100.0  # ε, nβ, γ
 SEED = 0
@@ -64,7 +65,8 @@ class Work:
 MINI = Work("mini", "gpt2", 2, 24, 2, 768, 48, 32, 20, (10, 30), PEERS)
 GPT2 = Work("gpt2", "gpt2", 12, 768, 12, 50257, 200, 5, 1, (2, 6), (PEERS[0], PEERS[2]))
 GPT2 = replace(GPT2, published=True)
-XL = replace(GPT2, layers=48, width=1600, heads=25, steps=(5, 15), peers=PEERS[:1], cuda=True)
+ON_GPU = replace(GPT2, steps=(REPEATED, REPEATED + CHUNK), peers=PEERS[:1], cuda=True)
+XL = replace(ON_GPU, layers=48, width=1600, heads=25)
 WORKS = {
     work.name: work
     for work in (
@@ -73,6 +75,7 @@ WORKS = {
         replace(MINI, name="mini-350k", width=104, heads=4, steps=(4, 10)),
         replace(MINI, name="mini-1050k", width=192, heads=6, steps=(2, 5)),
         GPT2,
+        replace(ON_GPU, name="gpt2-64", batch=64, compute_dtype="bfloat16"),
         replace(XL, name="gpt2-xl"),
         replace(XL, name="gpt2-xl-64", batch=64, compute_dtype="bfloat16"),
     )

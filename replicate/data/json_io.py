@@ -40,7 +40,12 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        remedy = "run the stage that writes it, or leave the order to `dvc repro`"
+        raise UserError(f"{path}: is missing; {remedy}") from None
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, PermissionError):
+            raise UserError(f"{path}: may not be read; give read access to it") from None
         raise UserError(f"{path}: cannot be read ({type(error).__name__}); {AGAIN}") from None
 
 

@@ -20,7 +20,7 @@ def run(config: Config, name: str) -> None:
         known = records.read(folder / "calibration.json", Calibrated)
     show(
         reference.claims(study.name, study.claims).only(
-            "claim", "title", "verdict", "effect", "95 % interval"
+            "claim", "title", "verdict", "measure", "effect", "95 % interval"
         )
     )
     if study.settings:
