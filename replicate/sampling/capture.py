@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -80,9 +81,17 @@ def captured(work: Work, given: Tensor, pool: Any) -> tuple[Callable[[], None], 
 
 @contextmanager
 def stream(device: torch.device) -> Iterator[Any]:
-    """Runs what is inside on a stream of its own, as captures must be; yields a pool of memory."""
-    own = torch.cuda.Stream(device)
+    """Runs what is inside on a stream of its own, as captures must be; yields a pool of memory.
+
+    All chains use one stream, because PyTorch reserves memory for each.
+    """
+    own = _own(device)
     own.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(own):
         yield torch.cuda.graph_pool_handle()
     torch.cuda.current_stream(device).wait_stream(own)
+
+
+@cache
+def _own(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
